@@ -1,0 +1,69 @@
+"""videolens: see where information flows in a VideoLLM, cut what does not matter, and prove both.
+
+Importing this package costs almost nothing: every public name is looked up when it is first used, so that torch,
+transformers and TransformerLens are loaded by the code that needs them and not by the import statement.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> the module it lives in
+_PUBLIC = {
+    "FlowMap": "videolens.experiments.flow",
+    "HookedVideoTransformer": "videolens.model.transformer",
+    "Knockout": "videolens.interventions.knockout",
+    "Prompt": "videolens.prompt",
+    "Question": "videolens.question",
+    "ROUTES": "videolens.interventions.knockout",
+    "TokenMap": "videolens.tokens",
+    "Video": "videolens.video",
+    "VideolensError": "videolens.errors",
+    "bundled_path": "videolens.bundled",
+    "load_dataset": "videolens.datasets",
+    "trace_flow": "videolens.experiments.flow",
+}
+
+__all__ = [
+    "ROUTES",
+    "FlowMap",
+    "HookedVideoTransformer",
+    "Knockout",
+    "Prompt",
+    "Question",
+    "TokenMap",
+    "Video",
+    "VideolensError",
+    "__version__",
+    "bundled_path",
+    "load_dataset",
+    "trace_flow",
+]
+
+if TYPE_CHECKING:
+    from videolens.bundled import bundled_path
+    from videolens.datasets import load_dataset
+    from videolens.errors import VideolensError
+    from videolens.experiments.flow import FlowMap, trace_flow
+    from videolens.interventions.knockout import ROUTES, Knockout
+    from videolens.model.transformer import HookedVideoTransformer
+    from videolens.prompt import Prompt
+    from videolens.question import Question
+    from videolens.tokens import TokenMap
+    from videolens.video import Video
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name at its first use (PEP 562)."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'videolens' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

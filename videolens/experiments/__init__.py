@@ -1,0 +1,1 @@
+"""Experiments: one file per question asked of a model, each returning one frozen result."""

@@ -1,0 +1,1 @@
+"""Interventions: data that yields hook functions."""
