@@ -1,0 +1,45 @@
+"""Errors of the package: each says what happened, with which values, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["ModelError", "PromptError", "QuestionError", "SelectionError", "VideoError", "VideolensError", "near"]
+
+
+class VideolensError(ValueError):
+    """Base of every error this package raises on purpose."""
+
+
+class VideoError(VideolensError):
+    """A video cannot be read, sampled or written as asked."""
+
+
+class QuestionError(VideolensError):
+    """A question contradicts itself, such as an answer that is not among its options."""
+
+
+class PromptError(VideolensError):
+    """A question cannot be made into a prompt."""
+
+
+class SelectionError(VideolensError):
+    """A name of token positions, or a route between two of them, is not known in this prompt."""
+
+
+class ModelError(VideolensError):
+    """A model cannot be found, loaded or run as asked."""
+
+
+def near(name: str, known: Iterable[str], *, kind: str = "name") -> str:
+    """Say that `name` is unknown, which known names come close, and what is known.
+
+    >>> near("fram 1", ["frame 1", "stem"], kind="selection")
+    "unknown selection 'fram 1'; did you mean 'frame 1'? known: 'frame 1', 'stem'"
+    """
+    names = list(dict.fromkeys(known))
+    folded = {each.casefold(): each for each in reversed(names)}
+    close = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(map(repr, names)) or 'none'}"

@@ -1,0 +1,129 @@
+"""A question about a video, with or without options."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from videolens.errors import QuestionError
+from videolens.video import Video
+
+__all__ = ["Question"]
+
+Style = Literal["multiple choice", "open-ended"]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A question about a video.
+
+    Attributes:
+        video: what is asked about.
+        stem: the bare question ("Which way does the red circle move?").
+        options: what to choose from, without letters. None (the default) makes the question open-ended; afterwards
+            this is always a tuple, empty for an open-ended question.
+        answer: the right option, word for word and without its letter; None if not known. Of an open-ended question:
+            the words that should follow.
+        task: the kind of question ("moving direction").
+        id: unique within its data set.
+        completion: beginning of the answer to an open-ended question ("The red circle moves to the").
+        reversed_answer: the right answer when the video runs backwards; None if not known.
+        alternatives: of an open-ended question, the answers it decides between; they are not shown to the model.
+        meta: anything else a data set knows.
+        style: "multiple choice" or "open-ended"; None: told from `options`. No options at all (`[]`) and no completion
+            is a multiple-choice question that lacks its options, which becomes an error when it is asked.
+
+    Raises:
+        QuestionError: empty stem, more than 26 options, the answer is not among the options or is there twice.
+    """
+
+    video: Video
+    stem: str
+    options: Sequence[str] | None = None
+    answer: str | None = None
+    task: str = ""
+    id: str = ""
+    completion: str | None = None
+    reversed_answer: str | None = None
+    alternatives: Sequence[str] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    style: Style | None = None
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("options", "alternatives"):
+            if isinstance(getattr(self, name), str):
+                raise QuestionError(f"{name} is one string, {getattr(self, name)!r}: give a list of strings")
+        if self.style is None:
+            open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)
+            put("style", "open-ended" if open_ended else "multiple choice")
+        put("options", tuple(self.options or ()))
+        put("alternatives", tuple(self.alternatives))
+        self._check()
+
+    def _check(self) -> None:
+        if not self.stem.strip():
+            raise QuestionError(f"question {self.id!r} has an empty stem: say what is asked")
+        if len(self.choices) > 26:
+            raise QuestionError(f"{self._name} has {len(self.choices)} options: letters reach from A to Z, at most 26")
+        for what in ("answer", "reversed_answer"):
+            answer = getattr(self, what)
+            times = list(self.choices).count(answer)
+            if answer is not None and self.choices and times != 1:
+                raise QuestionError(
+                    f"{self._name}: the {what.replace('_', ' ')} {answer!r} is {'twice' if times else 'not'} among the "
+                    f"options {list(self.choices)}: give one of them, word for word and without its letter"
+                )
+
+    @property
+    def _name(self) -> str:
+        return f"question {self.id!r}" if self.id else f"question {self.stem!r}"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the answer is one of, whether shown (options) or not (alternatives)."""
+        return tuple(self.options or self.alternatives)
+
+    @property
+    def answer_index(self) -> int | None:
+        """Place of the answer among the choices, counted from 0; None if it is not known."""
+        return self.choices.index(self.answer) if self.answer is not None and self.choices else None
+
+    @property
+    def letter(self) -> str:
+        """Letter of the right option.
+
+        Raises:
+            QuestionError: there are no options, or the answer is not known.
+        """
+        if not self.options:
+            raise QuestionError(f"{self._name} has no options, so its answer has no letter")
+        if self.answer_index is None:
+            raise QuestionError(
+                f"{self._name} has no answer, so no letter: give Question(…, answer=one of its options)"
+            )
+        return string.ascii_uppercase[self.answer_index]
+
+    def reversed(self) -> Question:
+        """The same question about the video played backwards, with the answer that is then right.
+
+        Raises:
+            QuestionError: that answer is not known.
+        """
+        if self.reversed_answer is None:
+            raise QuestionError(
+                f"{self._name} does not say what is right backwards: give Question(…, reversed_answer=…)"
+            )
+        return replace(self, video=self.video.reversed(), answer=self.reversed_answer, reversed_answer=self.answer)
+
+    def open_ended(self) -> Question:
+        """The same question without its options shown: the model answers, or completes `completion`, in words."""
+        return replace(self, options=(), alternatives=self.choices, style="open-ended")
+
+    def with_video(self, video: Video) -> Question:
+        """The same question about another video."""
+        return replace(self, video=video)

@@ -1,0 +1,138 @@
+"""Token positions given by name, and the role that each position of a prompt gets from them."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from videolens.errors import SelectionError, near
+
+__all__ = ["DERIVED", "ROLES", "Positions", "arrays_from_spans", "as_positions", "letter"]
+
+ROLES = ("system", "video", "separator", "glue", "header", "stem", "option", "suffix", "response", "pad")
+"""Base roles. `separator`: non-visual tokens between video tokens (newlines, timestamps); `glue`: between video and
+question; `header`: inside the question but neither stem nor option ("Question:", "Options:"); `suffix`: after the
+question to the end of the prompt; `response`: generated after the prompt."""
+
+_CODE = {role: code for code, role in enumerate(ROLES)}
+
+DERIVED = ("question", "options", "true option", "false options", "last", "all")
+
+Positions = Tensor | Sequence[int] | range | slice | int
+
+
+def letter(option: int) -> str:
+    """The letter of an option, counted from 0: "A", "B", …, "Z"."""
+    if not 0 <= option < 26:
+        raise SelectionError(f"option {option} has no letter: a question can have at most 26 options")
+    return string.ascii_uppercase[option]
+
+
+def arrays_from_spans(
+    n_pos: int,
+    spans: Mapping[str, Positions],
+    *,
+    grid: tuple[int, int, int],
+    video: Positions,
+    seconds: Float64[Tensor, " frames"] | None = None,
+) -> dict[str, Any]:
+    """The arrays of a `TokenMap`, by attribute name. The rules are those of `TokenMap.from_spans`, numbered as there.
+
+    Raises:
+        SelectionError: see `TokenMap.from_spans`.
+    """
+    known = [
+        *ROLES,
+        *DERIVED,
+        *(f"frame {i}" for i in range(grid[0])),
+        *(f"option {x}" for x in string.ascii_uppercase),
+    ]
+    for name in spans:
+        if name not in known:
+            raise SelectionError(near(name, known, kind="span"))
+    at = {name: as_positions(name, where, n_pos) for name, where in {**spans, "video": video}.items()}
+    if "video" in spans and not torch.equal(as_positions("video", spans["video"], n_pos), at["video"]):
+        raise SelectionError("the span 'video' is not where the video tokens are: leave it out, the model finds it")
+    frames, rows, columns = grid
+    if len(at["video"]) != frames * rows * columns:
+        raise SelectionError(
+            f"{len(at['video'])} video positions do not fill a grid of {frames} frames × {rows} rows × {columns} columns "
+            f"= {frames * rows * columns}: the grid and the video tokens must agree"
+        )
+    if seconds is not None and len(seconds) != frames:
+        raise SelectionError(f"{len(seconds)} frame times were given for {frames} frames: give one per frame")
+    numbered = _number_options(at)
+    role = torch.full((n_pos,), -1)
+    option = role.clone()
+    claims = [(name, where, name) for name, where in at.items() if name in _CODE and name != "option"]
+    claims += [(f"option {letter(i)}", where, "option") for i, where in enumerate(numbered)]
+    for name, where, base in claims:
+        if bool((taken := role[where] >= 0).any()):
+            raise SelectionError(
+                f"positions {where[taken].tolist()} of span {name!r} are already in "
+                f"{ROLES[int(role[where][taken][0])]!r}: a position has exactly one role"
+            )
+        role[where] = _CODE[base]
+    for i, where in enumerate(numbered):
+        option[where] = i
+
+    # 1. the grid
+    frame, row, column = torch.full((3, n_pos), -1)
+    times = torch.full((n_pos,), torch.nan, dtype=torch.float64)
+    if len(at["video"]):
+        cells = torch.arange(frames * rows * columns)
+        frame[at["video"]] = cells // (rows * columns)
+        row[at["video"]] = cells // columns % rows
+        column[at["video"]] = cells % columns
+        times[at["video"]] = torch.nan if seconds is None else seconds[cells // (rows * columns)]
+
+    # 3. what no span covers, by place
+    question = torch.cat([*numbered, *(at[name] for name in ("header", "stem", "question") if name in at)])
+    begin, end = (int(question.min()), int(question.max())) if len(question) else (n_pos, -1)
+    start, stop = (int(at["video"][0]), int(at["video"][-1])) if len(at["video"]) else (begin, -1)
+    for i in (role < 0).nonzero().flatten().tolist():
+        if start <= i <= stop:
+            role[i], frame[i] = _CODE["separator"], frame[i - 1]
+        elif i < start:
+            role[i] = _CODE["system"]
+        elif i > end:
+            role[i] = _CODE["suffix"]
+        else:
+            role[i] = _CODE["header" if i >= begin else "glue"]
+
+    true = at.get("true option")
+    answer = None if true is None else next((i for i, where in enumerate(numbered) if torch.equal(where, true)), None)
+    places = {"frame": frame, "row": row, "column": column, "seconds": times}
+    return {"role": role, **places, "option": option, "answer": answer}
+
+
+def as_positions(name: str, where: Positions, n_pos: int) -> Int64[Tensor, " n"]:
+    """Sorted, unique positions from any way of writing them down."""
+    if isinstance(where, slice):
+        where = range(n_pos)[where]
+    if not isinstance(where, Tensor):
+        where = torch.tensor([where] if isinstance(where, int) else list(where))
+    at = where.flatten().to("cpu", torch.int64).unique()
+    if len(at) and not 0 <= int(at[0]) <= int(at[-1]) < n_pos:
+        raise SelectionError(
+            f"span {name!r} has positions {int(at[0])} … {int(at[-1])}, but the prompt's run from 0 to {n_pos - 1}"
+        )
+    return at
+
+
+def _number_options(at: Mapping[str, Tensor]) -> list[Tensor]:
+    """The positions of each option, in order: from "option A" …, else from the runs of the true and false options."""
+    lettered = [at[f"option {one}"] for one in string.ascii_uppercase if f"option {one}" in at]
+    if lettered:
+        return lettered
+    runs = [at["true option"]] if "true option" in at else []
+    for name in ("false options",) if runs or "false options" in at else ("option", "options"):
+        where = at.get(name, torch.arange(0))
+        breaks = (where.diff() != 1).nonzero().flatten() + 1
+        runs += [run for run in where.tensor_split(breaks) if len(run)]
+    return sorted(runs, key=lambda run: int(run[0]))
