@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -102,7 +102,7 @@ class Prompt:
     def __iter__(self) -> Iterator[Prompt]:
         return (self[i] for i in range(len(self)))
 
-    def _with(self, change) -> Prompt:
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Prompt:
         cos, sin = self.rotary
         return replace(
             self,

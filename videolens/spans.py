@@ -61,8 +61,8 @@ def arrays_from_spans(
     frames, rows, columns = grid
     if len(at["video"]) != frames * rows * columns:
         raise SelectionError(
-            f"{len(at['video'])} video positions do not fill a grid of {frames} frames × {rows} rows × {columns} columns "
-            f"= {frames * rows * columns}: the grid and the video tokens must agree"
+            f"{len(at['video'])} video positions do not fill a grid of {frames} frames × {rows} rows × {columns} "
+            f"columns = {frames * rows * columns}: the grid and the video tokens must agree"
         )
     if seconds is not None and len(seconds) != frames:
         raise SelectionError(f"{len(seconds)} frame times were given for {frames} frames: give one per frame")

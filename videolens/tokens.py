@@ -74,8 +74,8 @@ class TokenMap:
         video = self._of("video")
         if len(video) != frames * rows * columns:
             raise SelectionError(
-                f"the grid is {frames} frames × {rows} rows × {columns} columns = {frames * rows * columns} video tokens, "
-                f"but {len(video)} positions are video tokens: the grid and the video tokens must agree"
+                f"the grid is {frames} frames × {rows} rows × {columns} columns = {frames * rows * columns} video "
+                f"tokens, but {len(video)} positions are video tokens: the grid and the video tokens must agree"
             )
         cell = (self.frame[video] * rows + self.row[video]) * columns + self.column[video]
         if not torch.equal(cell, torch.arange(len(video))):
