@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videolens.errors import VideolensError, near
+from videolens.errors import ModelError, near
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -18,8 +18,8 @@ def bundled_path(name: str) -> Path:
     """Directory of the bundled checkpoint `name`, in the ordinary Hugging Face layout.
 
     Raises:
-        VideolensError: no such checkpoint is bundled; the message lists those that are.
+        ModelError: no such checkpoint is bundled; the message lists those that are.
     """
     if name not in bundled_names():
-        raise VideolensError(near("bundled model", name, bundled_names()))
+        raise ModelError(near(name, bundled_names(), kind="bundled model"))
     return ASSETS / name

@@ -1,0 +1,114 @@
+"""Evaluating many interventions on one prompt.
+
+What is asked is always the same: the logits at the prompt's last position, under each intervention. The interventions
+are independent, so they run side by side as the rows of a batch, each hook function seeing its own row only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videolens.errors import PromptError, VideolensError
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt import Prompt
+
+__all__ = ["Intervention", "evaluate", "last_logits"]
+
+HookFunction = Callable[[Tensor, Any], Tensor]
+
+
+class Intervention(Protocol):
+    """Anything that can say, for a prompt, which hook functions it is."""
+
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]: ...
+
+
+def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " d_vocab"]:
+    """Logits at the last position of one prompt, with nothing changed."""
+    return evaluate(model, prompt, [_Nothing()])[0]
+
+
+@torch.no_grad()
+def evaluate(
+    model: HookedVideoTransformer, prompt: Prompt, interventions: Sequence[Intervention], *, max_batch: int = 16
+) -> Float[Tensor, "intervention d_vocab"]:
+    """Logits at the last position of one prompt under each intervention, in float32.
+
+    1. The prompt is repeated once per intervention, `max_batch` at a time, without copying what it holds.
+    2. Hook functions on the same hook point become one, which hands every function its own row of the batch.
+    3. One full forward gives the last rows of all.
+
+    Args:
+        prompt: a single prompt.
+        interventions: what to change, each on its own.
+        max_batch: interventions per forward; memory grows with it.
+
+    Raises:
+        PromptError: a batch of several prompts.
+        VideolensError: `max_batch` below 1.
+    """
+    if len(prompt) != 1:
+        raise PromptError(
+            f"evaluate takes one prompt, got a batch of {len(prompt)}: go through it with `for p in prompt`"
+        )
+    if max_batch < 1:
+        raise VideolensError(f"max_batch must be at least 1, got {max_batch}")
+    last = int(prompt.tokens["last"][0])
+    logits = [torch.empty(0, model.cfg.d_vocab, device=prompt.device)]
+    for chunk in _chunks(interventions, max_batch):
+        hooks = batched_hooks([intervention.hooks(prompt) for intervention in chunk])
+        logits.append(model.run_with_hooks(_repeated(prompt, len(chunk)), fwd_hooks=hooks)[:, last].float())
+    return torch.cat(logits)
+
+
+def batched_hooks(hooks: Sequence[Sequence[tuple[str, HookFunction]]]) -> list[tuple[str, HookFunction]]:
+    """One list of hook functions from one list per row of a batch: every function sees and changes its own row only."""
+    at_point: dict[str, list[tuple[int, HookFunction]]] = defaultdict(list)
+    for row, functions in enumerate(hooks):
+        for name, function in functions:
+            at_point[name].append((row, function))
+    return [(name, _each_its_row(functions, len(hooks))) for name, functions in at_point.items()]
+
+
+def _each_its_row(functions: Sequence[tuple[int, HookFunction]], n_rows: int) -> HookFunction:
+    def apply(value: Tensor, hook: Any) -> Tensor:
+        # a mask may come with a batch of one that stands for all rows
+        rows = list(value.expand(n_rows, *value.shape[1:]).split(1))
+        for row, function in functions:
+            changed = function(rows[row], hook)
+            rows[row] = rows[row] if changed is None else changed
+        # a function that cuts some heads only gives one mask per head where the others have one for all
+        return torch.cat(torch.broadcast_tensors(*rows))
+
+    return apply
+
+
+def _repeated(prompt: Prompt, n: int) -> Prompt:
+    """The prompt n times, as views. Pixels stay behind: the layer-0 residual already holds what they became."""
+    cos, sin = prompt.rotary
+    return replace(
+        prompt,
+        input_ids=prompt.input_ids.expand(n, -1),
+        residual=prompt.residual.expand(n, -1, -1),
+        rotary=(cos.expand(n, -1, -1), sin.expand(n, -1, -1)),
+        pixel_values=None,
+        video_features=None,
+    )
+
+
+def _chunks(interventions: Sequence[Intervention], size: int) -> Iterator[Sequence[Intervention]]:
+    return (interventions[first : first + size] for first in range(0, len(interventions), size))
+
+
+class _Nothing:
+    """The intervention that changes nothing."""
+
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+        return []

@@ -1,0 +1,239 @@
+"""Attention knockout: some tokens may not look at some others, in some layers.
+
+Map the Flow, section "Attention knockout": `source -> target` in a set of layers sets every attention score of
+(query in target, key in source) to −∞ before the softmax. Everything else stays causal. Here it is a hook function on
+`blocks.{l}.attn.hook_mask`, so that fused attention kernels stay in use and nothing is repeated per head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int, Int64
+from torch import Tensor
+
+from videolens.errors import SelectionError, VideolensError, near
+from videolens.prompt import Prompt
+from videolens.tokens import TokenMap
+
+__all__ = ["ROUTES", "Knockout"]
+
+ROUTES: tuple[str, ...] = (
+    "cross-frame",
+    "video -> question",
+    "video -> last",
+    "question -> last",
+    "last -> last",
+    "stem -> last",
+    "true option -> last",
+    "false options -> last",
+    "video -> stem",
+    "stem -> true option",
+    "video -> true option",
+)
+"""The eleven routes of Map the Flow, `source -> target`: information flows from the keys to the queries."""
+
+_ROWS_AT_A_TIME = 1024
+
+HookFunction = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Knockout:
+    """Queries in `target` may not attend to keys in `source`, in these layers.
+
+    "last" means the newest token at every step: in a prompt its final position, while decoding each generated token
+    when it is computed. "response" are the generated tokens.
+
+    Attributes:
+        source: selection the keys are in: a `TokenMap` name, or several joined with " | ".
+        target: selection the queries are in.
+        layers: 0-based layers; kept sorted. None at all is an intervention that changes nothing.
+        heads: 0-based heads; None: all.
+        earlier_frames: only keys whose frame is earlier than the query's; with video on both sides: cross-frame.
+
+    Raises:
+        VideolensError: a negative layer or head.
+    """
+
+    source: str
+    target: str
+    layers: tuple[int, ...]
+    heads: tuple[int, ...] | None = None
+    earlier_frames: bool = False
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        layers: Iterable[int] | int,
+        heads: Iterable[int] | int | None = None,
+        *,
+        earlier_frames: bool = False,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "source", source)
+        put(self, "target", target)
+        put(self, "layers", _numbers("layer", layers))
+        put(self, "heads", None if heads is None else _numbers("head", heads))
+        put(self, "earlier_frames", earlier_frames)
+
+    @classmethod
+    def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
+        """The knockout of one of `ROUTES`.
+
+        Raises:
+            SelectionError: the route is unknown; the message lists the known ones.
+        """
+        if name == "cross-frame":
+            return cls("video", "video", layers, heads, earlier_frames=True)
+        if name not in ROUTES:
+            raise SelectionError(
+                near(name, ROUTES, kind="route") + "; between any other selections: Knockout(source, target, layers=…)"
+            )
+        source, target = name.split(" -> ")
+        return cls(source, target, layers, heads)
+
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+        """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`: one for the mask of every layer.
+
+        A function takes a mask `[batch|1 head|1 query key]`, True = may attend, and the hook point, whose
+        `ctx["rows"]` and `ctx["keys"]` say which prompt positions the mask's rows and keys are.
+
+        Raises:
+            SelectionError: a selection does not exist in this prompt.
+        """
+        blocked = _Blocked(self, prompt.tokens)
+
+        def cut(mask: Bool[Tensor, "batch head query key"], hook: Any) -> Bool[Tensor, "batch any_head query key"]:
+            rows, keys = hook.ctx["rows"], hook.ctx["keys"]
+            if len(rows) != mask.shape[-2] or len(keys) != mask.shape[-1]:
+                raise VideolensError(
+                    f"{hook.name} has a mask of {mask.shape[-2]} rows × {mask.shape[-1]} keys, but hook.ctx names "
+                    f"{len(rows)} rows and {len(keys)} keys: the model must set both before it calls its hooks"
+                )
+            at = blocked.rows(rows)
+            if len(at) == 0:
+                return mask
+            edges = blocked.edges(rows[at], keys)
+            if self.heads is None:
+                mask = mask.clone()
+                mask[..., at, :] &= ~edges
+                return mask
+            return _in_heads(mask, self.heads, at, edges, hook)
+
+        return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]
+
+    def edges(self, prompt: Prompt) -> int:
+        """Causal (query, key) pairs it removes, summed over its layers; counted once, however many heads it acts in."""
+        return len(self.layers) * sum(int(part.sum()) for _, part in self._causal(prompt.tokens))
+
+    def cone(self, prompt: Prompt) -> tuple[int, int] | None:
+        """(first layer, first query row) that it can change; None if it removes no edge.
+
+        Attention is causal, so every row above and every layer before stay as they were.
+        """
+        if not self.layers:
+            return None
+        for rows, part in self._causal(prompt.tokens):
+            if bool(part.any()):
+                return self.layers[0], int(rows[part.any(dim=1)][0])
+        return None
+
+    def check(self, *, n_layers: int, n_heads: int) -> None:
+        """Raises:
+        VideolensError: it names a layer or a head that a model of this size does not have.
+        """
+        for kind, numbers, n in (("layer", self.layers, n_layers), ("head", self.heads or (), n_heads)):
+            if numbers and numbers[-1] >= n:
+                raise VideolensError(f"{kind} {numbers[-1]} is outside the model: its {kind}s are 0 … {n - 1}")
+
+    def _causal(self, tokens: TokenMap) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
+        """Removed causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
+        blocked, keys = _Blocked(self, tokens), torch.arange(tokens.n_pos)
+        for rows in blocked.target.nonzero().flatten().split(_ROWS_AT_A_TIME):
+            yield rows, blocked.edges(rows, keys) & (keys <= rows[:, None])
+
+
+class _Blocked:
+    """Which (query, key) pairs a knockout blocks, for any rows and keys of a prompt and what is generated after it."""
+
+    def __init__(self, knockout: Knockout, tokens: TokenMap) -> None:
+        self.n_pos = tokens.n_pos
+        self.source, self.source_names = _members(knockout.source, tokens)
+        self.target, self.target_names = _members(knockout.target, tokens)
+        self.frame = tokens.frame if knockout.earlier_frames else None
+        self.last = int(tokens["last"][0])
+
+    def rows(self, rows: Int[Tensor, " query"]) -> Int64[Tensor, " hit"]:
+        """Indices of those rows that are targets."""
+        hit = self._in(self.target, rows)
+        if "last" in self.target_names:
+            # every generated token was the newest when it was computed
+            hit = hit | (rows == self.last) | (rows >= self.n_pos)
+        if self.target_names & {"response", "all"}:
+            hit = hit | (rows >= self.n_pos)
+        return hit.nonzero().flatten()
+
+    def edges(self, rows: Int[Tensor, " query"], keys: Int[Tensor, " key"]) -> Bool[Tensor, "query key"]:
+        """Blocked pairs, for rows that are targets."""
+        hit = self._in(self.source, keys)
+        if self.source_names & {"response", "all"}:
+            hit = hit | (keys >= self.n_pos)
+        pairs = hit.expand(len(rows), -1)
+        if "last" in self.source_names:
+            # the newest token, seen from a row: the row itself
+            newest = (rows == self.last) | (rows >= self.n_pos)
+            pairs = pairs | ((keys == rows[:, None]) & newest[:, None])
+        if self.frame is not None:
+            of_row, of_key = self._frame(rows), self._frame(keys)
+            pairs = pairs & (of_key >= 0) & (of_key < of_row[:, None])
+        return pairs
+
+    def _in(self, member: Bool[Tensor, " pos"], positions: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        inside = member.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
+        return inside & (positions < self.n_pos)
+
+    def _frame(self, positions: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        assert self.frame is not None
+        frame = self.frame.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
+        return torch.where(positions < self.n_pos, frame, -1)
+
+
+def _members(selection: str, tokens: TokenMap) -> tuple[Bool[Tensor, " pos"], frozenset[str]]:
+    """The selection's fixed positions, and its names; "last" is left out, for what it means depends on the row."""
+    names = frozenset(part.strip() for part in selection.split("|"))
+    member = torch.zeros(tokens.n_pos, dtype=torch.bool)
+    for name in names - {"last"}:
+        member[tokens[name]] = True
+    return member, names
+
+
+def _in_heads(
+    mask: Bool[Tensor, "batch head query key"],
+    heads: tuple[int, ...],
+    at: Int64[Tensor, " hit"],
+    edges: Bool[Tensor, "hit key"],
+    hook: Any,
+) -> Bool[Tensor, "batch all_heads query key"]:
+    """The mask with the edges cut in some heads: only here does it grow one layer of rows × keys per head."""
+    n_heads = mask.shape[1] if mask.shape[1] > 1 else hook.ctx.get("n_heads")
+    if n_heads is None:
+        raise VideolensError(f"{hook.name} does not say in hook.ctx['n_heads'] how many heads there are to cut some of")
+    if heads and heads[-1] >= n_heads:
+        raise VideolensError(f"head {heads[-1]} is outside the model: its heads are 0 … {n_heads - 1}")
+    mask = mask.expand(-1, n_heads, -1, -1).clone()
+    for head in heads:
+        mask[:, head, at, :] &= ~edges
+    return mask
+
+
+def _numbers(kind: str, numbers: Iterable[int] | int) -> tuple[int, ...]:
+    """Sorted, each once."""
+    chosen = tuple(sorted({int(n) for n in ([numbers] if isinstance(numbers, int) else numbers)}))
+    if chosen and chosen[0] < 0:
+        raise VideolensError(f"{kind} {chosen[0]} is negative: {kind}s count from 0")
+    return chosen
