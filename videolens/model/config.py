@@ -1,0 +1,44 @@
+"""The configuration of a hooked VideoLLM: TransformerLens' fields, and what a video adds to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformer_lens.config import TransformerLensConfig
+
+__all__ = ["ATTENTION_PATHS", "VideoTransformerConfig"]
+
+ATTENTION_PATHS = ("auto", "sdpa", "eager")
+"""How attention is computed. `auto`: fused kernels, except in layers where somebody listens to scores or patterns."""
+
+
+@dataclass
+class VideoTransformerConfig(TransformerLensConfig):
+    """Shape and switches of a `HookedVideoTransformer`.
+
+    Attributes:
+        model_name: the name or directory it was loaded from.
+        model_type: the architecture as Hugging Face calls it, such as `llava_next_video`.
+        attention_path: one of `ATTENTION_PATHS`.
+        use_attn_in: fire `attn.hook_attn_in`, one copy of the residual per head.
+        use_hook_mlp_in: fire `hook_mlp_in`.
+        video_token: id of the placeholder whose embedding is replaced by a video token.
+        d_vision: width of the vision tower's output.
+    """
+
+    normalization_type: str | None = "RMS"
+    positional_embedding_type: str = "rotary"
+    gated_mlp: bool = True
+    uses_rms_norm: bool = True
+    final_rms: bool = True
+    act_fn: str = "silu"
+    default_prepend_bos: bool = False
+    dtype: torch.dtype = torch.float32
+    use_attn_in: bool = False
+    use_hook_mlp_in: bool = False
+    model_name: str = ""
+    model_type: str = ""
+    attention_path: str = "auto"
+    video_token: int = -1
+    d_vision: int = -1

@@ -1,0 +1,96 @@
+"""Hook points by name: misspelt names are errors, and caches know their model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformer_lens import ActivationCache
+
+from videolens.errors import ModelError, near
+from videolens.model.lens import LensSurface
+
+__all__ = ["Listening"]
+
+# hook point -> the switch without which it never fires
+_SWITCHED = {
+    "attn.hook_result": "use_attn_result",
+    "attn.hook_attn_in": "use_attn_in",
+    "attn.hook_q_input": "use_split_qkv_input",
+    "attn.hook_k_input": "use_split_qkv_input",
+    "attn.hook_v_input": "use_split_qkv_input",
+    "hook_mlp_in": "use_hook_mlp_in",
+}
+
+
+class Listening(LensSurface):
+    """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match
+    nothing."""
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.hook_dict:
+            raise ModelError(near(name, self.hook_dict, kind="hook point"))
+        if not self._fires(name):
+            raise ModelError(f"{name} fires only after model.set_{_SWITCHED[name.split('.', 2)[-1]]}(True)")
+
+    def _fires(self, name: str) -> bool:
+        switch = _SWITCHED.get(name.split(".", 2)[-1])
+        return switch is None or bool(getattr(self.cfg, switch))
+
+    def _check_match(self, matches: Callable[[str], bool]) -> None:
+        if not any(matches(name) for name in self.hook_dict):
+            raise ModelError(
+                f"the filter {matches!r} matches none of the {len(self.hook_dict)} hook points, such as "
+                f"{', '.join(list(self.hook_dict)[:3])}; model.hook_dict lists them"
+            )
+
+    def _enable_hook(self, name: str | Callable, hook: Callable, dir: Any) -> None:
+        self._check_match(name) if callable(name) else self._check_name(name)
+        super()._enable_hook(name, hook, dir)
+
+    def add_hook(self, name: str | Callable[[str], bool], hook: Any, *args: Any, **kwargs: Any) -> None:
+        """As in TransformerLens: add a hook function that stays until `reset_hooks`.
+
+        Raises:
+            ModelError: no hook point has this name; the message lists near ones.
+        """
+        self._check_match(name) if callable(name) else self._check_name(name)
+        super().add_hook(name, hook, *args, **kwargs)
+
+    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
+        """As in TransformerLens.
+
+        Raises:
+            ModelError: a name in the filter is no hook point, or the filter matches none.
+        """
+        if names_filter is None or callable(names_filter):
+            matches = names_filter or (lambda name: True)
+            self._check_match(matches)
+            names = [name for name in self.hook_dict if matches(name) and self._fires(name)]
+        else:
+            names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+            for name in names:
+                self._check_name(name)
+        return super().get_caching_hooks(names, *args, **kwargs)
+
+    def run_with_cache(
+        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ) -> tuple[Any, ActivationCache | dict]:
+        """Run the model and keep what its hook points see.
+
+        Args:
+            model_args: what `forward` takes.
+            return_cache_object: an `ActivationCache`, else a plain dict.
+            remove_batch_dim: drop the batch dimension; for a batch of one only.
+            kwargs: `names_filter`, `device`, `incl_bwd`, `pos_slice`, … as in TransformerLens, and what `forward`
+                takes. Without a `names_filter` everything is kept, attention patterns too: attention is then not fused.
+
+        Raises:
+            ModelError: a name in `names_filter` is no hook point; the batch cannot be removed.
+        """
+        if remove_batch_dim and model_args and hasattr(model_args[0], "shape") and model_args[0].shape[0] != 1:
+            raise ModelError(f"remove_batch_dim needs a batch of one, got a batch of {model_args[0].shape[0]}")
+        output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if not return_cache_object:
+            return output, cache
+        return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)

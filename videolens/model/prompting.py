@@ -1,0 +1,160 @@
+"""How a model turns a question, or token ids and pixels, into a `Prompt`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from videolens.encoding import VideoLayout, encode_question
+from videolens.errors import ModelError, PromptError
+from videolens.prompt import Prompt
+from videolens.question import Question
+from videolens.template import PromptTemplate, template_named
+from videolens.tokens import TokenMap
+
+if TYPE_CHECKING:
+    from videolens.model.transformer import HookedVideoTransformer
+
+__all__ = ["prompt_from_ids", "prompt_from_question"]
+
+
+def prompt_from_question(
+    model: HookedVideoTransformer, question: Question, template: PromptTemplate | str | None = None
+) -> Prompt:
+    """See `HookedVideoTransformer.prompt`."""
+    if model.tokenizer is None:
+        raise ModelError(
+            f"{model.cfg.model_name!r} has no tokenizer files, so a question cannot be written in its tokens: add "
+            "them to the checkpoint, or use model.prompt_from_ids(input_ids, pixel_values, spans=…)"
+        )
+    if template is None or isinstance(template, str):
+        template = template_named(template if template is not None else model.template)
+    video = question.video
+    pixels = model.pixels(video.frames)
+    frames, _, height, width = pixels.shape
+    front = model.frontend
+    grid = front.family.grid(front.config, frames, height, width)
+    placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
+    coded = encode_question(
+        question,
+        template,
+        model.tokenizer,
+        VideoLayout.plain(front.video_token, grid, seconds=video.seconds),
+        video_token_id=front.video_token,
+        placeholder=placeholder,
+    )
+    return _finish(
+        model,
+        coded.input_ids[None],
+        pixels[None],
+        coded.tokens,
+        answer_token=coded.answer_token,
+        option_tokens=coded.option_tokens,
+        text=coded.text,
+        question=question,
+    )
+
+
+def prompt_from_ids(
+    model: HookedVideoTransformer,
+    input_ids: Tensor | Sequence[int],
+    pixel_values: Tensor | None,
+    spans: Mapping[str, Any] | None = None,
+    *,
+    seconds: Tensor | Sequence[float] | None = None,
+    answer_token: int | None = None,
+    option_tokens: Sequence[int] = (),
+) -> Prompt:
+    """See `HookedVideoTransformer.prompt_from_ids`."""
+    ids = torch.as_tensor(input_ids)
+    if ids.dtype.is_floating_point or ids.dtype == torch.bool or ids.ndim not in (1, 2) or ids.shape[-1] == 0:
+        raise PromptError(f"input_ids must be integers [batch pos] or [pos], got {ids.dtype} {tuple(ids.shape)}")
+    ids = torch.atleast_2d(ids.to(torch.int64)).cpu()
+    model.check_ids(ids)
+    times = None if seconds is None else torch.as_tensor(seconds, dtype=torch.float64)
+    found = model.frontend.video_positions(ids)
+    if pixel_values is None:
+        if len(found):
+            raise PromptError(f"input_ids hold {len(found)} video placeholders, but no pixel_values were given")
+        tokens = TokenMap.from_spans(ids.shape[1], dict(spans or {}), grid=(0, 0, 0), video=found)
+        return _finish(model, ids, None, tokens, answer_token=answer_token, option_tokens=tuple(option_tokens))
+    pixels = _checked_pixels(pixel_values, len(ids))
+    frames, _, height, width = pixels.shape[1:]
+    grid = model.frontend.family.grid(model.frontend.config, frames, height, width)
+    needed = grid[0] * grid[1] * grid[2]
+    if len(found) == 1 and needed > 1:
+        at = int(found[0])
+        ids = torch.cat([ids[:, :at], ids[:, at : at + 1].expand(-1, needed), ids[:, at + 1 :]], dim=1)
+        found = at + torch.arange(needed)
+    if len(found) != needed:
+        raise PromptError(
+            f"{frames} frames of {height} × {width} pixels are {grid[0]} × {grid[1]} × {grid[2]} = {needed} video "
+            f"tokens, but input_ids hold {len(found)} placeholders (token {model.frontend.video_token}): give one, or "
+            f"all {needed}"
+        )
+    texts = None if model.tokenizer is None else model.tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    if times is not None and len(times) != frames:
+        raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
+    tokens = TokenMap.from_spans(ids.shape[1], dict(spans or {}), grid=grid, video=found, seconds=times, texts=texts)
+    return _finish(model, ids, pixels, tokens, answer_token=answer_token, option_tokens=tuple(option_tokens))
+
+
+def _checked_pixels(pixels: Tensor, batch: int) -> Float[Tensor, "batch frame channel height width"]:
+    if pixels.ndim == 4:
+        pixels = pixels[None]
+    if pixels.ndim != 5 or not pixels.dtype.is_floating_point:
+        raise PromptError(
+            f"pixel_values must be floating point [batch frame channel height width], got {pixels.dtype} "
+            f"{tuple(pixels.shape)}; model.pixels(video.frames) prepares them"
+        )
+    if pixels.shape[2] != 3:
+        raise PromptError(f"pixel_values {tuple(pixels.shape)} [batch frame channel height width] must have 3 channels")
+    if len(pixels) not in (1, batch):
+        raise PromptError(f"{batch} rows of input_ids need 1 or {batch} clips, got pixel_values {tuple(pixels.shape)}")
+    return pixels
+
+
+@torch.no_grad()
+def _finish(
+    model: HookedVideoTransformer,
+    ids: Int64[Tensor, "batch pos"],
+    pixels: Float[Tensor, "clip frame channel height width"] | None,
+    tokens: TokenMap,
+    **known: Any,
+) -> Prompt:
+    """Run the tower once per clip, put the video in its place, and check the whole against the context."""
+    front = model.frontend
+    batch, n_pos = ids.shape
+    if n_pos > model.cfg.n_ctx:
+        raise PromptError(
+            f"the prompt has {n_pos} tokens ({len(tokens['video'])} of them video: {tokens.grid[0]} frames), more "
+            f"than the context of {model.cfg.n_ctx}: sample fewer frames or shorten the text"
+        )
+    ids = ids.to(front.device)
+    features = video = None
+    if pixels is not None:
+        pixels = pixels.to(front.device, front.dtype)
+        features = front.encode(pixels)
+        video = front.project(features)
+        if video.shape[1] != len(tokens["video"]):
+            raise ModelError(
+                f"the front end made {video.shape[1]} video tokens for a grid of {tokens.grid}, {len(tokens['video'])} "
+                f"expected: the family {model.cfg.model_type!r} contradicts itself"
+            )
+        pixels, features, video = (one.expand(batch, *one.shape[1:]) for one in (pixels, features, video))
+    residual = front.assemble(ids, video, ids == front.video_token)
+    positions = torch.arange(n_pos, device=ids.device)[None]
+    cos, sin = front.rotary(residual, positions)
+    return Prompt(
+        input_ids=ids,
+        tokens=tokens,
+        residual=residual,
+        rotary=(cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)),
+        pixel_values=pixels,
+        video_features=features,
+        **known,
+    )

@@ -1,0 +1,174 @@
+"""Running the decoder: one path for prefill, decoding with a cache and runs resumed in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from videolens.errors import ModelError, near
+from videolens.model.config import ATTENTION_PATHS
+from videolens.model.generation import Generation, generate
+from videolens.model.listening import Listening
+from videolens.model.rows import KeyValues, Rows, fire
+from videolens.prompt import Prompt
+
+__all__ = ["Running"]
+
+
+class Running(Listening):
+    """`forward` and its pieces: enter the residual stream, run layers, read out."""
+
+    hook_embed: HookPoint
+
+    def forward(
+        self,
+        input: Prompt | Int64[Tensor, "batch pos"] | str | list[str],
+        *,
+        return_type: Literal["logits", "loss"] | None = "logits",
+        stop_at_layer: int | None = None,
+    ) -> Float[Tensor, "batch pos d_vocab"] | Float[Tensor, "batch pos d_model"] | Float[Tensor, ""] | None:
+        """Logits [batch pos d_vocab] of a prompt, or of text without video (ids or strings).
+
+        Args:
+            input: what to run.
+            return_type: "logits"; "loss": mean next-token cross entropy over targets that are not video; None: nothing.
+            stop_at_layer: give the residual stream [batch pos d_model] that enters this layer instead; −1 is the last
+                layer.
+
+        Raises:
+            ModelError: more tokens than the context, ids outside the vocabulary, video placeholders without their
+                video.
+        """
+        if isinstance(input, (str, list)):
+            input = self.to_tokens(input)
+        residual, at = self.enter(input)
+        residual = self.run_layers(residual, at, stop=stop_at_layer)
+        if stop_at_layer is not None:
+            return residual
+        logits = self.read_out(residual, at)
+        if return_type == "logits":
+            return logits
+        if return_type is None:
+            return None
+        ids = (input.input_ids if isinstance(input, Prompt) else input).to(logits.device)
+        targets = ids[:, 1:].masked_fill(ids[:, 1:] == self.frontend.video_token, -100)
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
+
+    def enter(
+        self, input: Prompt | Int64[Tensor, "batch pos"], *, past: KeyValues | None = None
+    ) -> tuple[Float[Tensor, "batch row d_model"], Rows]:
+        """The layer-0 residual of all rows of a prompt, fresh, and what the rows are. `past` collects keys and
+        values.""" if isinstance(input, Prompt) and input.device != self.frontend.device:
+            input = input.to(self.frontend.device)
+        n_pos = input.shape[1]
+        if n_pos > self.cfg.n_ctx:
+            raise ModelError(f"{n_pos} tokens are more than the context of {self.cfg.n_ctx}: shorten the input")
+        positions = torch.arange(n_pos, device=self.frontend.device)
+        if isinstance(input, Prompt):
+            if input.residual.shape[-1] != self.cfg.d_model:
+                raise ModelError(
+                    f"the prompt's residual is {input.residual.shape[-1]} wide, this model {self.cfg.d_model}: a "
+                    "prompt belongs to the model that made it"
+                )
+            cos, sin = (table.to(self.frontend.dtype) for table in input.rotary)
+            at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past)
+            residual = self.frontend.residual(input, at)
+        else:
+            ids = input.to(self.frontend.device)
+            self.check_ids(ids)
+            if bool((ids == self.frontend.video_token).any()):
+                raise ModelError(
+                    f"the ids hold the video placeholder {self.frontend.video_token} but no video: make a prompt with "
+                    "model.prompt(question) or model.prompt_from_ids(input_ids, pixel_values)"
+                )
+            residual = self.frontend.embed_text(ids)
+            cos, sin = self.frontend.rotary(residual, positions[None])
+            at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past)
+        return self._embedded(residual, at), at
+
+    def enter_token(
+        self, token: Int64[Tensor, " batch"], *, position: int, past: KeyValues
+    ) -> tuple[Float[Tensor, "batch 1 d_model"], Rows]:
+        """The layer-0 residual of one new token per prompt, after the positions that `past` holds."""
+        residual = self.frontend.embed_text(token[:, None])
+        row = torch.tensor([position], device=residual.device)
+        cos, sin = self.frontend.rotary(residual, row[None])
+        at = Rows(rows=row, keys=torch.arange(position + 1, device=residual.device), cos=cos, sin=sin, past=past)
+        return self._embedded(residual, at), at
+
+    def _embedded(self, residual: Tensor, at: Rows) -> Tensor:
+        listened = torch.is_grad_enabled() and any(point._backward_hooks for point in self.hook_dict.values())
+        if listened and not residual.requires_grad:
+            residual = residual.detach().requires_grad_().clone()
+        return fire(self.hook_embed, residual, at)
+
+    def run_layers(
+        self, residual: Float[Tensor, "batch row d_model"], at: Rows, *, start: int = 0, stop: int | None = None
+    ) -> Float[Tensor, "batch row d_model"]:
+        """Layers start … stop − 1 on the rows of `at`: the whole decoder for prefill, decoding and resumed runs
+        alike.""" for block in self.blocks[start:stop]:
+            residual = block(residual, at)
+        return residual
+
+    def read_out(self, residual: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_vocab"]:
+        """Logits of rows that have passed all layers."""
+        return self.unembed(self.ln_final(residual, at))
+
+    def generate(
+        self,
+        prompt: Prompt | Int64[Tensor, "batch pos"],
+        max_new_tokens: int = 32,
+        *,
+        stop_at_eos: bool = True,
+    ) -> Generation:
+        """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
+
+        Raises:
+            ModelError: the prompt and the new tokens do not fit the context.
+        """
+        return generate(self, prompt, max_new_tokens, stop_at_eos=stop_at_eos)
+
+    @contextmanager
+    def attention_path(self, path: str) -> Iterator[Running]:
+        """Compute attention one way everywhere inside the block: "auto", "sdpa" or "eager".
+
+        The two differ by rounding (in bfloat16 visibly), so runs that are compared with each other should take the
+        same.
+        """
+        if path not in ATTENTION_PATHS:
+            raise ModelError(near(path, ATTENTION_PATHS, kind="attention path"))
+        before = self.cfg.attention_path
+        self.cfg.attention_path = path
+        try:
+            yield self
+        finally:
+            self.cfg.attention_path = before
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Running:
+        super()._apply(fn, recurse)
+        self.cfg.device, self.cfg.dtype = str(self.frontend.device), self.frontend.dtype
+        return self
+
+    def check_ids(self, ids: Int64[Tensor, "batch pos"]) -> None:
+        """Raise a `ModelError` for ids that are neither in the vocabulary nor the video placeholder."""
+        known = (ids >= 0) & (ids < self.frontend.embed.num_embeddings) | (ids == self.frontend.video_token)
+        if not bool(known.all()):
+            raise ModelError(
+                f"token ids {ids[~known].unique().tolist()[:5]} are outside the vocabulary of "
+                f"{self.frontend.embed.num_embeddings}; ids made by to_tokens(prompt) only name positions: pass the "
+                "prompt itself"
+            )
+
+    @property
+    def eos_tokens(self) -> list[int]:
+        """Ids that end an answer."""
+        found = [getattr(self.tokenizer, "eos_token_id", None), self.frontend.config.get_text_config().eos_token_id]
+        flat = [one for each in found for one in (each if isinstance(each, list) else [each])]
+        return sorted({one for one in flat if one is not None})

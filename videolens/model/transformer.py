@@ -1,0 +1,170 @@
+"""`HookedVideoTransformer`: a VideoLLM whose every activation can be read and changed under TransformerLens' names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from videolens.errors import ModelError
+from videolens.model.families import family_of
+from videolens.model.loading import DEFAULT_TEMPLATE, Converted, convert, read_checkpoint
+from videolens.model.pixels import PixelSettings
+from videolens.model.prompting import prompt_from_ids, prompt_from_question
+from videolens.model.running import Running
+from videolens.prompt import Prompt
+from videolens.question import Question
+from videolens.template import PromptTemplate
+
+__all__ = ["HookedVideoTransformer"]
+
+
+class HookedVideoTransformer(Running):
+    """A converted VideoLLM: Hugging Face's weights, TransformerLens' hook points and tools.
+
+    batch: prompts; pos: positions of a prompt, video tokens in place; row: positions computed in one forward.
+
+    Attributes:
+        cfg: shape and switches.
+        frontend: vision tower, projector, embedding, rotary tables.
+        blocks, ln_final, unembed: the decoder.
+        tokenizer: the checkpoint's, or None.
+        template: name of the prompt template used when none is given.
+
+    Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens,
+        `blocks.{l}.attn.hook_mask`
+    (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and `frontend.hook_video_tokens`. While a
+    forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute prompt positions of the tensor's rows and
+    keys.
+    """
+
+    def __init__(
+        self,
+        parts: Converted,
+        *,
+        tokenizer: Any = None,
+        pixels: PixelSettings | None = None,
+        template: str = DEFAULT_TEMPLATE,
+    ) -> None:
+        super().__init__()
+        self.cfg = parts.cfg
+        self.tokenizer, self.pixel_settings, self.template = tokenizer, pixels, template
+        self.frontend = parts.frontend
+        self.hook_embed = HookPoint()
+        self.blocks = nn.ModuleList(parts.blocks)  # type: ignore[assignment]
+        self.ln_final, self.unembed = parts.ln_final, parts.unembed
+        if tokenizer is not None:
+            self.cfg.default_prepend_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        self.setup()
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        trust_remote_code: bool = False,
+    ) -> HookedVideoTransformer:
+        """Load a bundled model ("shapes", "shapes-image"), a checkpoint directory, or a repository on the hub.
+
+        A directory without tokenizer or preprocessor files loads; prompts are then made with `prompt_from_ids`.
+
+        Args:
+            name: what to load.
+            dtype: of weights and activations; None: the checkpoint's own.
+            device: where to put it.
+            trust_remote_code: run code that comes with the checkpoint.
+
+        Raises:
+            ModelError: not found (lists the bundled names), an unknown or text-only architecture (lists the known
+                families), weights that are not safetensors or do not fit.
+        """
+        read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
+        parts = convert(read.module, read.family, name=read.name)
+        return cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template).to(device)
+
+    @classmethod
+    def from_hugging_face(
+        cls, module: nn.Module, *, tokenizer: Any = None, pixels: PixelSettings | None = None
+    ) -> HookedVideoTransformer:
+        """Convert a model that is already loaded. Weights are shared; its vision tower and projector are taken over.
+
+        Raises:
+            ModelError: its `config.model_type` belongs to no known family.
+        """
+        config: Any = module.config
+        parts = convert(module, family_of(config.model_type), name=config._name_or_path or config.model_type)
+        return cls(parts, tokenizer=tokenizer, pixels=pixels)
+
+    # -- prompts ------------------------------------------------------------------------------------------------------
+
+    def prompt(self, question: Question, template: PromptTemplate | str | None = None) -> Prompt:
+        """Everything needed to ask a question: tokens and what each is, pixels, and the layer-0 residual.
+
+        Args:
+            question: with or without options.
+            template: the words around it, or their name; None: what the checkpoint was trained with.
+
+        Raises:
+            ModelError: the checkpoint has no tokenizer or preprocessor files.
+            PromptError: no options, an answer that is not among them, more tokens than the context holds.
+        """
+        return prompt_from_question(self, question, template)
+
+    def prompt_from_ids(
+        self,
+        input_ids: Tensor | Sequence[int],
+        pixel_values: Tensor | None,
+        spans: Mapping[str, Any] | None = None,
+        *,
+        seconds: Tensor | Sequence[float] | None = None,
+        answer_token: int | None = None,
+        option_tokens: Sequence[int] = (),
+    ) -> Prompt:
+        """A prompt from token ids and pixels, as any other code prepares them.
+
+        Args:
+            input_ids: [batch pos] or [pos], with one video placeholder (it is repeated) or one for every video token.
+            pixel_values: prepared pixels [batch frame channel height width]; a batch of one serves all rows. None: no
+                video.
+            spans: positions by name ("stem", "option A", "true option", …), counted after the video tokens are in
+                place. "video", the frames and "last" are found; positions that no span names get their role from their
+                place.
+            seconds: the time of each frame.
+            answer_token: id of the right answer's first token, if known.
+            option_tokens: ids of the options' first tokens, in order.
+
+        Raises:
+            PromptError: shapes or numbers of placeholders do not fit, more tokens than the context holds.
+            SelectionError: spans overlap, lie outside the prompt, or have an unknown name.
+        """
+        return prompt_from_ids(
+            self,
+            input_ids,
+            pixel_values,
+            spans,
+            seconds=seconds,
+            answer_token=answer_token,
+            option_tokens=option_tokens,
+        )
+
+    def pixels(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
+        """Frames as the vision tower wants them, by the checkpoint's own settings.
+
+        Raises:
+            ModelError: the checkpoint has no preprocessor file.
+        """
+        if self.pixel_settings is None:
+            raise ModelError(
+                f"{self.cfg.model_name!r} has no preprocessor file (video_preprocessor_config.json, "
+                "processor_config.json or preprocessor_config.json), so how it wants its frames is unknown: add one, "
+                "or use model.prompt_from_ids with prepared pixel_values"
+            )
+        return self.pixel_settings.prepare(frames)
