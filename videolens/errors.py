@@ -5,7 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ModelError", "PromptError", "QuestionError", "SelectionError", "VideoError", "VideolensError", "near"]
+__all__ = [
+    "DatasetError",
+    "ModelError",
+    "PromptError",
+    "QuestionError",
+    "SelectionError",
+    "VideoError",
+    "VideolensError",
+    "near",
+]
 
 
 class VideolensError(ValueError):
@@ -26,6 +35,10 @@ class PromptError(VideolensError):
 
 class SelectionError(VideolensError):
     """A name of token positions, or a route between two of them, is not known in this prompt."""
+
+
+class DatasetError(VideolensError):
+    """A data set cannot be found, read or written as asked."""
 
 
 class ModelError(VideolensError):

@@ -1,0 +1,96 @@
+"""Which frames of a video to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from videolens.errors import VideoError, near
+
+__all__ = ["SAMPLINGS", "Request", "Sampler", "Sampling", "midpoints", "stride", "uniform"]
+
+Sampler = Callable[[int, int, int], Sequence[int]]
+"""(first frame, last frame, how many) → the frames to take."""
+
+
+def midpoints(first: int, last: int, n: int) -> list[int]:
+    """The middle of each of `n` equal segments (Map the Flow, as LLaVA and InternVL sample).
+
+    >>> midpoints(0, 16, 8)
+    [1, 3, 5, 7, 9, 11, 13, 15]
+    """
+    segment = (last - first) / n
+    return [int(first + segment / 2 + round(segment * i)) for i in range(n)]
+
+
+def uniform(first: int, last: int, n: int) -> list[int]:
+    """Evenly spaced from the first frame to the last (as VideoLLaMA3 samples)."""
+    return np.linspace(first, last, n, dtype=np.int64).tolist()
+
+
+def stride(first: int, last: int, n: int) -> list[int]:
+    """Every so many frames from the first, the last one repeated when there are too few (as LongVideoBench samples)."""
+    step = max(1, (last - first + 1) // n)
+    return [min(first + step * i, last) for i in range(n)]
+
+
+SAMPLINGS: dict[str, Sampler] = {"midpoints": midpoints, "uniform": uniform, "stride": stride}
+
+Sampling = str | Sampler | Sequence[int]
+"""A name in `SAMPLINGS`, a function, or frame numbers."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which frames are wanted of a source called `name`: `n_frames` of the part from `start` to `end`, in seconds.
+
+    Raises:
+        VideoError: unknown sampling, n_frames < 1, or times that no video could have.
+    """
+
+    n_frames: int
+    start: float | None
+    end: float | None
+    sampling: Sampling
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sampling, str) and not callable(self.sampling):
+            object.__setattr__(self, "sampling", tuple(int(i) for i in self.sampling))
+        if isinstance(self.sampling, str) and self.sampling not in SAMPLINGS:
+            raise VideoError(near(self.sampling, SAMPLINGS, kind="sampling") + ", a function, or frame numbers")
+        if self.n_frames < 1:
+            raise VideoError(f"n_frames is {self.n_frames}: ask for at least one frame of {self.name}")
+        for name, value in (("start", self.start), ("end", self.end)):
+            if value is not None and not math.isfinite(value):
+                raise VideoError(f"{name} is {value}: give seconds, or None for the whole of {self.name}")
+        if self.start is not None and self.start < 0:
+            raise VideoError(f"start is {self.start} s, before {self.name} begins: give a time from 0 s on")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise VideoError(f"start {self.start} s is not before end {self.end} s in {self.name}: exchange them?")
+
+    def __call__(self, n_source: int, fps: float, duration: float) -> list[int]:
+        """Frame numbers: with first = max(0, round(start·fps)) and last = min(round(end·fps), n_source − 1).
+
+        Annotated ends often lie a little behind the last frame, so up to a second is forgiven.
+
+        Raises:
+            VideoError: the part, or a frame number, lies outside the source.
+        """
+        for name, value, latest in (("start", self.start, duration), ("end", self.end, duration + 1)):
+            if value is not None and (value > latest or (name == "start" and value == latest)):
+                raise VideoError(
+                    f"{name} {value} s lies outside {self.name}, which lasts {duration:.2f} s ({n_source} frames at "
+                    f"{fps:.4g} per second): choose times inside it"
+                )
+        last = n_source - 1 if self.end is None else min(round(self.end * fps), n_source - 1)
+        first = 0 if self.start is None else min(max(0, round(self.start * fps)), last)
+        sampling = SAMPLINGS[self.sampling] if isinstance(self.sampling, str) else self.sampling
+        chosen = sampling(first, last, self.n_frames) if callable(sampling) else sampling
+        chosen = [int(i) for i in chosen]
+        if not chosen or min(chosen) < 0 or max(chosen) >= n_source:
+            raise VideoError(f"frames {chosen} were asked of {self.name}, whose frames run from 0 to {n_source - 1}")
+        return chosen
