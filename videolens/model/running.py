@@ -64,8 +64,8 @@ class Running(Listening):
     def enter(
         self, input: Prompt | Int64[Tensor, "batch pos"], *, past: KeyValues | None = None
     ) -> tuple[Float[Tensor, "batch row d_model"], Rows]:
-        """The layer-0 residual of all rows of a prompt, fresh, and what the rows are. `past` collects keys and
-        values.""" if isinstance(input, Prompt) and input.device != self.frontend.device:
+        """The layer-0 residual of all rows of a prompt, fresh, and what the rows are. `past` keeps what they leave."""
+        if isinstance(input, Prompt) and input.device != self.frontend.device:
             input = input.to(self.frontend.device)
         n_pos = input.shape[1]
         if n_pos > self.cfg.n_ctx:
@@ -112,8 +112,8 @@ class Running(Listening):
     def run_layers(
         self, residual: Float[Tensor, "batch row d_model"], at: Rows, *, start: int = 0, stop: int | None = None
     ) -> Float[Tensor, "batch row d_model"]:
-        """Layers start … stop − 1 on the rows of `at`: the whole decoder for prefill, decoding and resumed runs
-        alike.""" for block in self.blocks[start:stop]:
+        """Layers start … stop − 1 on the rows of `at`: the whole decoder for prefill, decoding and resumed runs."""
+        for block in self.blocks[start:stop]:
             residual = block(residual, at)
         return residual
 
