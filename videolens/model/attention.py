@@ -144,6 +144,7 @@ class Attention(nn.Module):
         """What may attend to what; None where causality is all there is."""
         if not heard(self.hook_mask):
             return None
+        self.hook_mask.ctx["n_heads"] = self.n_heads
         mask = fire(self.hook_mask, at.causal.clone(), at)
         if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[-2:] != at.causal.shape[-2:]:
             raise ModelError(

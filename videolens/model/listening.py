@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from transformer_lens import ActivationCache
@@ -11,6 +12,8 @@ from videolens.errors import ModelError, near
 from videolens.model.lens import LensSurface
 
 __all__ = ["Listening"]
+
+HookList = Sequence[tuple[str | Callable, Callable]]
 
 # hook point -> the switch without which it never fires
 _SWITCHED = {
@@ -47,6 +50,26 @@ class Listening(LensSurface):
     def _enable_hook(self, name: str | Callable, hook: Callable, dir: Any) -> None:
         self._check_match(name) if callable(name) else self._check_name(name)
         super()._enable_hook(name, hook, dir)
+
+    @contextmanager
+    def hooks(self, fwd_hooks: HookList = (), bwd_hooks: HookList = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """As in TransformerLens: hook functions for the time of a `with` block, gone after it, whatever happens.
+
+        Raises:
+            ModelError: no hook point has this name; the message lists near ones.
+        """
+        with super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked:
+            yield hooked
+
+    def run_with_hooks(
+        self, *model_args: Any, fwd_hooks: HookList = (), bwd_hooks: HookList = (), **kwargs: Any
+    ) -> Any:
+        """As in TransformerLens: one forward under hook functions, which are gone afterwards, whatever happens.
+
+        Raises:
+            ModelError: no hook point has this name; the message lists near ones.
+        """
+        return super().run_with_hooks(*model_args, fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **kwargs)
 
     def add_hook(self, name: str | Callable[[str], bool], hook: Any, *args: Any, **kwargs: Any) -> None:
         """As in TransformerLens: add a hook function that stays until `reset_hooks`.

@@ -37,9 +37,9 @@ class HookedVideoTransformer(Running):
         template: name of the prompt template used when none is given.
 
     Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, one more per layer,
-    `blocks.{l}.attn.hook_mask` (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and `frontend.hook_video_tokens`. While a
-    forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute prompt positions of the tensor's rows and
-    keys.
+    `blocks.{l}.attn.hook_mask` (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and
+    `frontend.hook_video_tokens`. While a forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute
+    prompt positions of the tensor's rows and keys.
     """
 
     def __init__(
