@@ -21,7 +21,8 @@ BASE = {"errors", "video", "question", "template", "spans", "tokens", "encoding"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": {"errors"},
-    "decoding": {"errors"},
+    "containers": {"errors"},
+    "decoding": {"errors", "containers"},
     "sampling": {"errors"},
     "video": {"errors", "decoding", "sampling"},
     "question": {"errors", "video"},

@@ -52,8 +52,8 @@ class Request:
     """
 
     n_frames: int
-    start: float | None
-    end: float | None
+    start: float | int | None
+    end: float | int | None
     sampling: Sampling
     name: str
 
@@ -69,10 +69,10 @@ class Request:
                 raise VideoError(f"{name} is {value}: give seconds, or None for the whole of {self.name}")
         if self.start is not None and self.start < 0:
             raise VideoError(f"start is {self.start} s, before {self.name} begins: give a time from 0 s on")
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            raise VideoError(f"start {self.start} s is not before end {self.end} s in {self.name}: exchange them?")
+        if self.end is not None and (self.start or 0) >= self.end:
+            raise VideoError(f"start {self.start or 0} s is not before end {self.end} s in {self.name}: exchange them?")
 
-    def __call__(self, n_source: int, fps: float, duration: float) -> list[int]:
+    def __call__(self, n_source: int, fps: float | int, duration: float) -> list[int]:
         """Frame numbers: with first = max(0, round(start·fps)) and last = min(round(end·fps), n_source − 1).
 
         Annotated ends often lie a little behind the last frame, so up to a second is forgiven.

@@ -82,8 +82,8 @@ class Video:
         cls,
         path: str | PathLike[str],
         n_frames: int = 8,
-        start: float | None = None,
-        end: float | None = None,
+        start: float | int | None = None,
+        end: float | int | None = None,
         sampling: Sampling = "midpoints",
     ) -> Video:
         """Decode `n_frames` frames of a video file, of the part from `start` to `end`.
@@ -102,15 +102,15 @@ class Video:
             VideoError: the file is missing, a directory, empty, truncated, damaged, no video or has no pictures; the
                 part lies outside the video; n_frames < 1.
         """
-        return cls(cls.open(path, n_frames, start, end, sampling)._clip)
+        return cls(read_clip(Path(path), Request(n_frames, start, end, sampling, str(path))))
 
     @classmethod
     def open(
         cls,
         path: str | PathLike[str],
         n_frames: int = 8,
-        start: float | None = None,
-        end: float | None = None,
+        start: float | int | None = None,
+        end: float | int | None = None,
         sampling: Sampling = "midpoints",
     ) -> Video:
         """As `from_file`, but the file is read, and its errors are raised, when its frames are first looked at.
@@ -124,10 +124,10 @@ class Video:
         cls,
         frames: np.ndarray | Tensor,
         *,
-        fps: float = 1.0,
+        fps: float | int = 1.0,
         n_frames: int | None = None,
-        start: float | None = None,
-        end: float | None = None,
+        start: float | int | None = None,
+        end: float | int | None = None,
         sampling: Sampling = "midpoints",
     ) -> Video:
         """A video from pixels [t h w 3] at `fps` frames a second: all of them, or `n_frames` sampled as from a file.
@@ -240,7 +240,7 @@ class Video:
             raise VideoError(f"grey level {level}: give 0 (black) to 255 (white)")
         return replace(self, level=level)
 
-    def write(self, path: str | PathLike[str], fps: float | None = None) -> Path:
+    def write(self, path: str | PathLike[str], fps: float | int | None = None) -> Path:
         """Write the frames as H.264, evenly spaced, and return the path.
 
         The same frames give the same bytes: one thread, constant quality (crf 10). Colour is stored at half resolution
