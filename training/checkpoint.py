@@ -1,0 +1,63 @@
+"""The bundled model's architecture, and how it is written to disk: an ordinary Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
+)
+
+from training.data import GRID
+from videolens.datasets.shapes_world import SIZE
+
+
+def config(tokenizer: Any) -> LlavaNextVideoConfig:
+    """CLIP tower of four layers (the third is read), Llama decoder of twelve; 2.2 million parameters."""
+    ids = tokenizer.convert_tokens_to_ids
+    vision = CLIPVisionConfig(
+        hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4, image_size=SIZE, patch_size=8,
+        projection_dim=64,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=12, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=1024, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        bos_token_id=ids("<s>"), eos_token_id=ids("</s>"), pad_token_id=ids("<pad>"),
+    )
+    return LlavaNextVideoConfig(
+        vision_config=vision, text_config=text, image_token_index=ids("<image>"), video_token_index=ids("<video>"),
+        vision_feature_layer=-2, image_grid_pinpoints=[[SIZE, SIZE]], spatial_pool_mode="average", spatial_pool_stride=2,
+        image_seq_length=4 * GRID * GRID, video_seq_length=8 * GRID * GRID, tie_word_embeddings=False,
+    )
+
+
+def new_model(tokenizer: Any, seed: int) -> LlavaNextVideoForConditionalGeneration:
+    """A fresh model; residual writers start small, as is usual for decoders of this depth."""
+    torch.manual_seed(seed)
+    model = LlavaNextVideoForConditionalGeneration(config(tokenizer)).float()
+    layers = model.model.language_model.layers
+    with torch.no_grad():
+        for layer in layers:
+            for writer in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                writer.weight /= (2 * len(layers)) ** 0.5
+    return model
+
+
+def save(model: LlavaNextVideoForConditionalGeneration, tokenizer: Any, directory: Path) -> None:
+    """Weights, tokenizer and preprocessor files, as `save_pretrained` writes them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory, safe_serialization=True)
+    tokenizer.save_pretrained(directory)
+    processor = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
+    processor.save_pretrained(directory)
+    path = directory / "preprocessor_config.json"
+    video = json.loads(path.read_text()) | {"video_processor_type": "LlavaNextVideoVideoProcessor"}
+    video.pop("image_processor_type", None)
+    (directory / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")

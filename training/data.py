@@ -1,0 +1,211 @@
+"""Training data: scenes rendered in memory, seen once through the frozen tower, with their questions packed several to a clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.prompts import PREFIX, multiple_choice, open_ended
+from videolens.datasets.shapes import in_split
+from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, TEMPORAL_TASKS, Ask, describe
+from videolens.datasets.shapes_world import SIZE, Scene, render
+
+SAMPLED = np.arange(1, 17, 2)
+"""The frames that the front end samples from a 17-frame clip: the midpoints of eight segments."""
+GRID = 4
+MOTIONS = ("nothing", "still", "left", "right", "up", "down", "clockwise", "anticlockwise")
+
+
+def as_decoded(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What H.264 does to a frame, roughly: colour at half resolution, and a little noise."""
+    x = frames.astype(np.float32)
+    luma = x @ np.array([0.299, 0.587, 0.114], np.float32)
+    chroma = x - luma[..., None]
+    t, h, w, _ = chroma.shape
+    chroma = chroma.reshape(t, h // 2, 2, w // 2, 2, 3).mean(axis=(2, 4)).repeat(2, axis=1).repeat(2, axis=2)
+    x = luma[..., None] + chroma + rng.normal(0, 1.5, (t, h, w, 1)).astype(np.float32)
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+
+def make_scene(task: str, rng: np.random.Generator, split: str = "train") -> tuple[Scene, list[Ask]]:
+    """A scene of the split and its questions: the package's own maker, repeated until the split is right."""
+    while True:
+        scene, asks = MAKERS[task](rng)
+        if in_split(scene, split):
+            return scene, asks
+
+
+def motion_targets(scene: Scene, task: str) -> np.ndarray:
+    """[8, 16] classes of MOTIONS: what the thing whose centre is in a cell has done since the previous sampled frame."""
+    target = np.zeros((len(SAMPLED), GRID * GRID), np.int64)
+    for thing in scene.things:
+        path = thing.path[SAMPLED]
+        cell = np.minimum(path // (SIZE / GRID), GRID - 1).astype(int)
+        step = np.diff(path, axis=0, prepend=path[:1])
+        step = (step + SIZE / 2) % SIZE - SIZE / 2
+        for t in range(len(SAMPLED)):
+            dx, dy = step[t]
+            if max(abs(dx), abs(dy)) < 0.5:
+                kind = 1
+            elif task == "action antonym":
+                sx, sy = step[t] if t else (0, 0)
+                cx, cy = path[t] - SIZE / 2
+                kind = 6 if cx * sy - cy * sx > 0 else 7
+            elif abs(dx) > abs(dy):
+                kind = 2 if dx < 0 else 3
+            else:
+                kind = 4 if dy < 0 else 5
+            target[t, cell[t, 1] * GRID + cell[t, 0]] = kind
+    target[0] = -100
+    return target
+
+
+def details(scene: Scene, task: str, rng: np.random.Generator) -> list[Ask]:
+    """Questions for training only, or that other tasks ask of still clips: they make the answer dense in what a clip tells."""
+    asks = []
+    if task == "object count":
+        for thing in scene.things:
+            halves = (thing.path[SAMPLED[:4]], thing.path[SAMPLED[4:]])
+            start, end = ("yes" if np.abs(np.diff(path, axis=0)).max() > 0.5 else "no" for path in halves)
+            for when, now, other in (("start", start, end), ("end", end, start)):
+                stem = f"Is the {thing.name} moving at the {when}?"
+                asks.append(Ask("moving", stem, ("yes", "no"), now, other, f"At the {when} it is moving:"))
+    elif task not in STILL_TASKS:
+        asks += describe(scene, scene.things[-1], rng)
+    return asks
+
+
+@dataclass
+class Clips:
+    """Clips as the frozen tower sees them, with everything that can be asked."""
+
+    features: Tensor  # [clip, frame, cell, d_vision] float16
+    motion: Tensor  # [clip, 2, frame, cell] int64: forwards, backwards
+    asks: list[list[Ask]]
+    extra: list[list[Ask]]
+    task: list[str]
+
+    def __len__(self) -> int:
+        return len(self.asks)
+
+
+def make_clips(tasks: list[str], n: int, seed: int, see: Any, split: str = "train") -> Clips:
+    """`n` clips with the tasks in turn; `see` maps uint8 frames [frame h w c] to features [frame cell d_vision]."""
+    rng = np.random.default_rng(seed)
+    features, motion, asks, extra, kinds, frames = [], [], [], [], [], []
+    for i in range(n):
+        task = tasks[i % len(tasks)]
+        scene, asked = make_scene(task, rng, split)
+        still = task in STILL_TASKS
+        frames.append(as_decoded(render(scene, SAMPLED[:1] if still else SAMPLED), rng))
+        motion.append(np.stack([motion_targets(s, task) for s in (scene, scene.reversed())]))
+        asks.append(asked)
+        extra.append(details(scene, task, rng))
+        kinds.append(task)
+        if len(frames) == 64 or i == n - 1:
+            seen = see(np.concatenate(frames))
+            at = 0
+            for f in frames:
+                part = seen[at : at + len(f)]
+                features.append(part.expand(len(SAMPLED), -1, -1) if len(f) == 1 else part)
+                at += len(f)
+            frames = []
+    return Clips(torch.stack(features).half(), torch.from_numpy(np.stack(motion)), asks, extra, kinds)
+
+
+@dataclass
+class Batch:
+    """A packed batch: one prefix with the video, then branches that see the prefix and themselves only."""
+
+    features: Tensor  # [batch frame cell d_vision]
+    input_ids: Tensor  # [batch pos]
+    position_ids: Tensor  # [batch pos]
+    branch: Tensor  # [batch pos]: 0 the prefix, 1… the questions, -1 padding
+    target_at: Tensor  # [n, 2] (row, position whose next token is asked)
+    target: Tensor  # [n]
+    weight: Tensor  # [n]
+    kind: list[str]  # per target
+    n_prefix: int
+    n_slot: int
+    motion: Tensor
+
+
+class Packer:
+    """Turns clips into batches: draws branches of a clip at random until the slots are full."""
+
+    n_slot = 54
+    """Tokens in a slot: enough for the longest multiple-choice question."""
+
+    def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8):
+        self.tokenizer, self.slots, self.n_frames = tokenizer, slots, n_frames
+        ids = tokenizer(PREFIX)["input_ids"]
+        at = ids.index(tokenizer.convert_tokens_to_ids("<video>"))
+        self.prefix = ids[:at] + [ids[at]] * (n_frames * GRID * GRID) + ids[at + 1 :]
+        self.memo: dict[str, list[int]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        if text not in self.memo:
+            if len(self.memo) > 200_000:
+                self.memo.clear()
+            self.memo[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.memo[text]
+
+    def branches(self, clips: Clips, i: int, rng: np.random.Generator, backwards: bool, letters: float) -> list[tuple[str, list[int], list[int]]]:
+        """(kind, text before the answer, answer) of every question drawn for clip i, the clip's own first."""
+        main, side = [], []
+        for asks, out, again in ((clips.asks[i], main, 2), (clips.extra[i], side, 1)):
+            for ask in asks:
+                if backwards:
+                    ask = _reversed(ask)
+                for _ in range(again):
+                    if rng.random() < letters:
+                        text, answer = multiple_choice(ask, [ask.options[j] for j in rng.permutation(len(ask.options))])
+                        out.append(("mc " + ask.task, self.encode(text), self.encode(answer)))
+                text, answer = open_ended(ask)
+                out.append(("open " + ask.task, self.encode(text), self.encode(answer)))
+        rng.shuffle(main)
+        rng.shuffle(side)
+        n_side = max(1, len(main) // 2)
+        return main[:6] + side[:n_side] + main[6:] + side[n_side:]
+
+    def batch(self, clips: Clips, index: np.ndarray, rng: np.random.Generator, letters: float = 1.0, flip: bool = True) -> Batch:
+        start, n = len(self.prefix), self.slots * self.n_slot
+        ids = np.full((len(index), start + n), self.tokenizer.pad_token_id)
+        position, branch = np.zeros_like(ids), np.full_like(ids, -1)
+        ids[:, :start], position[:, :start], branch[:, :start] = self.prefix, np.arange(start), 0
+        at, target, weight, kind, turned = [], [], [], [], []
+        for row, i in enumerate(index):
+            backwards = bool(flip and rng.random() < 0.5)
+            turned.append(backwards)
+            used = [0] * self.slots
+            for b, (name, text, answer) in enumerate(self.branches(clips, i, rng, backwards, letters), 1):
+                tokens = text + answer[:-1]
+                slot = next((s for s in range(self.slots) if used[s] + len(tokens) <= self.n_slot), None)
+                if slot is None:
+                    continue
+                first = start + slot * self.n_slot + used[slot]
+                used[slot] += len(tokens)
+                here = slice(first, first + len(tokens))
+                ids[row, here], branch[row, here] = tokens, b
+                position[row, here] = start + np.arange(len(tokens))
+                for j, token in enumerate(answer):
+                    at.append((row, first + len(text) - 1 + j))
+                    target.append(token)
+                    weight.append(1.0 / len(answer))
+                    kind.append(name if j == 0 else "more")
+        features, motion = clips.features[index], clips.motion[index]
+        back = torch.tensor(turned)
+        features = torch.where(back[:, None, None, None], features.flip(1), features)[:, : self.n_frames]
+        return Batch(
+            features.float(), torch.from_numpy(ids), torch.from_numpy(position), torch.from_numpy(branch),
+            torch.tensor(at), torch.tensor(target), torch.tensor(weight), kind, start, self.n_slot,
+            torch.where(back[:, None, None], motion[:, 1], motion[:, 0])[:, : self.n_frames],
+        )
+
+
+def _reversed(ask: Ask) -> Ask:
+    return Ask(ask.task, ask.stem, ask.options, ask.answer_reversed, ask.answer, ask.completion)

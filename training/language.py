@@ -1,0 +1,176 @@
+"""Stages 1 and 2: teach the decoder to answer, first about still clips (the image-only base), then about time.
+
+The tower is frozen by now, so every clip is seen once and kept as features. Several questions about one clip share its tokens:
+each is a branch that sees the prefix (text and video) and itself only, with positions as if it stood alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.data import MOTIONS, Batch, Clips, Packer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Settings of one stage of training."""
+
+    name: str
+    steps: int
+    batch: int = 32
+    slots: int = 6
+    """Slots of questions after the prefix; a slot takes one multiple-choice question or two in words."""
+    lr: float = 1.2e-3
+    warmup: int = 100
+    decay_from: float = 0.7
+    motion_layer: int | None = None
+    """Decoder layer (0-based) whose output a throw-away linear head reads: what has the thing in this cell just done?"""
+    motion_until: float = 0.6
+    """Share of the stage after which that head's loss is switched off, so that the end of training is answers alone."""
+
+
+def forward(model: Any, batch: Batch, layer: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Logits at the targets [n d_vocab], and the residual after `layer` at the video tokens.
+
+    The decoder's own modules, run block by block over the packed layout: the prefix is causal, and a slot of questions sees the
+    prefix and, within the slot, its own question. A test holds this to the model's ordinary forward.
+    """
+    inner = model.model
+    decoder = inner.language_model
+    with torch.autocast("cpu", torch.bfloat16):
+        video = inner.multi_modal_projector(batch.features.flatten(1, 2)).float()
+        x = decoder.embed_tokens(batch.input_ids)
+        at = batch.input_ids[0].eq(model.config.video_token_index)
+        x = x.masked_scatter(at[None, :, None].expand(len(x), -1, x.shape[-1]), video)
+        rotary = [t.to(torch.bfloat16)[:, None] for t in decoder.rotary_emb(x, batch.position_ids)]
+        mask, causal = slot_mask(batch)
+        seen = None
+        for i, block in enumerate(decoder.layers):
+            x = _block(block, x, rotary, mask, causal, batch.n_prefix, batch.n_slot)
+            if i == layer:
+                seen = x[:, at]
+        hidden = decoder.norm(x[batch.target_at[:, 0], batch.target_at[:, 1]])
+        return model.lm_head(hidden).float(), seen
+
+
+@torch.compile(dynamic=False)
+def _block(
+    block: Any, x: Tensor, rotary: list[Tensor], mask: Tensor, causal: Tensor, n_prefix: int, n_slot: int
+) -> Tensor:
+    x = x + _attention(block.self_attn, block.input_layernorm(x), rotary, mask, causal, n_prefix, n_slot)
+    return x + block.mlp(block.post_attention_layernorm(x))
+
+
+def slot_mask(batch: Batch) -> tuple[Tensor, Tensor]:
+    """What is added to the scores: within slots [batch 1 slot query key], and within the prefix [query key]."""
+    branch = batch.branch[:, batch.n_prefix :].unflatten(1, (-1, batch.n_slot))
+    causal = torch.ones(batch.n_slot, batch.n_slot, dtype=torch.bool).tril()
+    slots = (branch[..., :, None] == branch[..., None, :]) & causal
+    prefix = torch.ones(batch.n_prefix, batch.n_prefix, dtype=torch.bool).tril()
+    return tuple(torch.zeros(m.shape, dtype=torch.bfloat16).masked_fill_(~m, -30000.0) for m in (slots[:, None], prefix))
+
+
+def _attention(
+    module: Any, x: Tensor, rotary: list[Tensor], slots: Tensor, causal: Tensor, n_prefix: int, n_slot: int
+) -> Tensor:
+    def heads(y: Tensor) -> Tensor:
+        return y.unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
+
+    def turned(y: Tensor) -> Tensor:
+        half = y.shape[-1] // 2
+        return y * rotary[0] + torch.cat([-y[..., half:], y[..., :half]], -1) * rotary[1]
+
+    q, k, v = turned(heads(module.q_proj(x)) * module.scaling), turned(heads(module.k_proj(x))), heads(module.v_proj(x))
+    q0, k0, v0 = (t[:, :, :n_prefix] for t in (q, k, v))
+    q1, k1, v1 = (t[:, :, n_prefix:].unflatten(2, (-1, n_slot)) for t in (q, k, v))
+    z0 = torch.softmax(q0 @ k0.transpose(-1, -2) + causal, -1) @ v0
+    to_prefix = (q1.flatten(2, 3) @ k0.transpose(-1, -2)).unflatten(2, q1.shape[2:4])
+    pattern = torch.softmax(torch.cat([to_prefix, q1 @ k1.transpose(-1, -2) + slots], -1), -1)
+    z1 = (pattern[..., :n_prefix].flatten(2, 3) @ v0) + (pattern[..., n_prefix:] @ v1).flatten(2, 3)
+    z = torch.cat([z0, z1], dim=2).transpose(1, 2).flatten(2)
+    return module.o_proj(z)
+
+
+@torch.no_grad()
+def accuracy(model: Any, clips: Clips, packer: Packer, seed: int = 0, letters: float = 1.0) -> dict[str, float]:
+    """Share of first answer tokens that are right, per kind of question; letters only among letters is not enforced."""
+    rng = np.random.default_rng(seed)
+    right: dict[str, list[float]] = defaultdict(list)
+    for start in range(0, len(clips), 64):
+        batch = packer.batch(clips, np.arange(start, min(start + 64, len(clips))), rng, letters)
+        logits, _ = forward(model, batch)
+        for kind, ok in zip(batch.kind, (logits.argmax(-1) == batch.target).tolist(), strict=True):
+            if kind != "more":
+                right[kind].append(ok)
+    return {kind: float(np.mean(values)) for kind, values in sorted(right.items())}
+
+
+def train(
+    model: Any,
+    stage: Stage,
+    draw: Callable[[np.random.Generator, int], Batch],
+    test: Callable[[], dict[str, float]],
+    log: Callable[..., None],
+    state_file: Path,
+    keep: Callable[[int], None] = lambda step: None,
+    every: int = 100,
+) -> None:
+    """Train decoder and projector in place; resumes from `state_file` if it is there.
+
+    `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at eight points along the way.
+    """
+    inner = model.model
+    head = nn.Linear(model.config.text_config.hidden_size, len(MOTIONS))
+    main = [*inner.language_model.parameters(), *model.lm_head.parameters()]
+    slow = list(inner.multi_modal_projector.parameters())
+    groups = [{"params": main, "scale": 1.0}, {"params": slow, "scale": 0.3}, {"params": list(head.parameters()), "scale": 1.0}]
+    optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    rng = np.random.default_rng(list(stage.name.encode()))
+    first = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=False)
+        model.load_state_dict(state["model"])
+        head.load_state_dict(state["head"])
+        optimizer.load_state_dict(state["optimizer"])
+        rng.bit_generator.state, first = state["rng"], state["step"]
+    marks = {round(stage.steps * (i + 1) / 8) for i in range(8)}
+    start, running = time.time(), defaultdict(list)
+    for step in range(first, stage.steps):
+        done = step / stage.steps
+        rate = stage.lr * min(1, (step + 1) / stage.warmup, (1 - done) / (1 - stage.decay_from) + 0.02)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        batch = draw(rng, step)
+        use_motion = stage.motion_layer is not None and done < stage.motion_until
+        logits, seen = forward(model, batch, stage.motion_layer if use_motion else None)
+        each = F.cross_entropy(logits, batch.target, reduction="none")
+        loss = (each * batch.weight).sum() / batch.weight.sum()
+        running["loss"].append(float(loss.detach()))
+        if seen is not None:
+            motion = F.cross_entropy(head(seen.float()).flatten(0, 1), batch.motion.flatten(), ignore_index=-100, reduction="none")
+            busy = batch.motion.flatten() > 0
+            aux = motion[busy].mean() + 0.2 * motion.mean()
+            running["motion"].append(float(aux.detach()))
+            loss = loss + 0.5 * aux
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
+        optimizer.step()
+        if (step + 1) % every == 0 or step + 1 == stage.steps:
+            log(stage=stage.name, step=step + 1, seconds=time.time() - start,
+                **{k: float(np.mean(v)) for k, v in running.items()}, **test())
+            running.clear()
+            torch.save({"model": model.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict(),
+                        "rng": rng.bit_generator.state, "step": step + 1}, state_file)
+        if step + 1 in marks:
+            keep(step + 1)

@@ -1,0 +1,156 @@
+"""The procedural benchmark: moving shapes as real mp4 files, and questions that need time, in TVBench's layout.
+
+Any size, from a seed. Item `index` of a task depends on nothing but (seed, split, task, index): asking for 200 questions
+gives the 20 that asking for 20 gave, and 180 more. The clips of the splits differ whatever the seeds: the split of a clip
+is a property of its content (see :func:`in_split`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from videolens.datasets.layout import slug
+from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, TASKS, TEMPORAL_TASKS, Ask
+from videolens.datasets.shapes_world import FPS, Scene, render
+from videolens.errors import DatasetError, near
+
+__all__ = ["SPLITS", "STILL_TASKS", "TASKS", "TEMPORAL_TASKS", "Item", "in_split", "make_item", "write_shapes"]
+
+SPLITS = ("train", "validation", "test")
+VERSION = 1
+"""Counted up whenever the same (seed, split, task, index) would give another clip or question."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip and one question about it, the options in the order of their letters."""
+
+    id: str
+    scene: Scene
+    ask: Ask
+
+    def entry(self) -> dict[str, Any]:
+        """The question as TVBench writes it (video, question, candidates, answer), with three fields of our own."""
+        return {
+            "video": f"{self.id}.mp4",
+            "question": self.ask.stem,
+            "candidates": list(self.ask.options),
+            "answer": self.ask.answer,
+            "id": self.id,
+            "completion": self.ask.completion,
+            "reversed_answer": self.ask.answer_reversed,
+        }
+
+
+def in_split(scene: Scene, split: str) -> bool:
+    """Whether a clip belongs to a split: told from a checksum of what is drawn, eight tenths being training clips.
+
+    A clip and its reversal are always in the same split.
+    """
+    bucket = zlib.crc32(min(scene.fingerprint(), scene.reversed().fingerprint())) % 10
+    return {"train": bucket < 8, "validation": bucket == 8, "test": bucket == 9}[split]
+
+
+def make_item(task: str, *, split: str, seed: int, index: int) -> Item:
+    """The clip and question number `index` of a task.
+
+    Letters are balanced: in every run of as many items as there are options, each letter is right once.
+
+    Raises:
+        DatasetError: unknown task or split (the message lists the known), or a negative number.
+    """
+    _check(task, split, seed)
+    rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), TASKS.index(task), index])
+    while True:
+        scene, asks = MAKERS[task](rng)
+        if in_split(scene, split):
+            break
+    asks = [ask for ask in asks if ask.task == task]
+    ask = asks[int(rng.integers(len(asks)))]
+    k = len(ask.options)
+    block = np.random.default_rng([VERSION, seed, SPLITS.index(split), TASKS.index(task), index // k, k])
+    place = int(block.permutation(k)[index % k])
+    others = [str(option) for option in rng.permutation([o for o in ask.options if o != ask.answer])]
+    options = (*others[:place], ask.answer, *others[place:])
+    return Item(f"{slug(task)}-{split}-{seed}-{index:05d}", scene, replace(ask, options=options))
+
+
+def write_shapes(
+    directory: str | Path,
+    *,
+    n: int,
+    seed: int = 0,
+    split: str = "test",
+    tasks: Sequence[str] = TASKS,
+) -> Path:
+    """Write `n` questions of each task, each with its own clip, as `json/{task}.json` and `video/{task}/*.mp4`.
+
+    Clips that are there already are kept. Files are written under another name first, so that an interrupted run leaves no
+    half-written one.
+
+    Returns:
+        The directory.
+
+    Raises:
+        DatasetError: unknown task or split, `n` below 1, or a negative seed.
+    """
+    if n < 1:
+        raise DatasetError(f"n = {n} questions per task: ask for at least one")
+    for task in tasks:
+        _check(task, split, seed)
+    directory = Path(directory)
+    with tqdm(total=n * len(tasks), desc="writing shapes", unit="clip", delay=2, leave=False) as bar:
+        for task in tasks:
+            folder = directory / "video" / slug(task)
+            folder.mkdir(parents=True, exist_ok=True)
+            entries = []
+            for index in range(n):
+                item = make_item(task, split=split, seed=seed, index=index)
+                write_clip(item.scene, folder / f"{item.id}.mp4")
+                entries.append(item.entry())
+                bar.update()
+            listing = directory / "json" / f"{slug(task)}.json"
+            listing.parent.mkdir(exist_ok=True)
+            _replace(listing, json.dumps(entries, indent=1).encode())
+    return directory
+
+
+def write_clip(scene: Scene, path: Path) -> None:
+    """Draw a clip and write it as H.264 in mp4, unless the file is there."""
+    if path.exists():
+        return
+    from videolens.video import Video
+
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    Video.from_array(render(scene), fps=FPS).write(part, fps=FPS)
+    part.replace(path)
+
+
+def cache_directory(seed: int, split: str) -> Path:
+    """Where `load_dataset("shapes")` keeps its clips: under $VIDEOLENS_CACHE, else under the user's cache folder."""
+    root = os.environ.get("VIDEOLENS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videolens"
+    return Path(root) / f"shapes-v{VERSION}" / f"seed-{seed}" / split
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _check(task: str, split: str, seed: int) -> None:
+    if task not in TASKS:
+        raise DatasetError(near(task, TASKS, kind="task"))
+    if split not in SPLITS:
+        raise DatasetError(near(split, SPLITS, kind="split"))
+    if seed < 0:
+        raise DatasetError(f"seed = {seed}: seeds count from 0")
