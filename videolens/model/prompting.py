@@ -77,10 +77,11 @@ def prompt_from_ids(
     model.check_ids(ids)
     times = None if seconds is None else torch.as_tensor(seconds, dtype=torch.float64)
     found = model.frontend.video_positions(ids)
+    named = {"stem": range(0), **(spans or {})}
     if pixel_values is None:
         if len(found):
             raise PromptError(f"input_ids hold {len(found)} video placeholders, but no pixel_values were given")
-        tokens = TokenMap.from_spans(ids.shape[1], dict(spans or {}), grid=(0, 0, 0), video=found)
+        tokens = TokenMap.from_spans(ids.shape[1], named, grid=(0, 0, 0), video=found)
         return _finish(model, ids, None, tokens, answer_token=answer_token, option_tokens=tuple(option_tokens))
     pixels = _checked_pixels(pixel_values, len(ids))
     frames, _, height, width = pixels.shape[1:]
@@ -99,7 +100,7 @@ def prompt_from_ids(
     texts = None if model.tokenizer is None else model.tokenizer.convert_ids_to_tokens(ids[0].tolist())
     if times is not None and len(times) != frames:
         raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
-    tokens = TokenMap.from_spans(ids.shape[1], dict(spans or {}), grid=grid, video=found, seconds=times, texts=texts)
+    tokens = TokenMap.from_spans(ids.shape[1], named, grid=grid, video=found, seconds=times, texts=texts)
     return _finish(model, ids, pixels, tokens, answer_token=answer_token, option_tokens=tuple(option_tokens))
 
 
