@@ -414,7 +414,9 @@ def test_written_files_come_back(tmp_path: Path, shape: tuple[int, int]) -> None
     again = Video.from_file(path, n_frames=8, sampling="uniform")
     assert again.frames.shape == clip.frames.shape and torch.equal(again.seconds, clip.seconds)
     assert (again.frames.double() - clip.frames.double()).abs().mean() < 2
-    assert clip.write(tmp_path / "again.mp4", fps=8).read_bytes() == path.read_bytes()
+    for n in range(10):  # on a heap that is never quite the same
+        _ = [np.random.default_rng(n).bytes(50_000 * i) for i in range(20)]
+        assert clip.write(tmp_path / "again.mp4", fps=8).read_bytes() == path.read_bytes()
     assert Video.from_file(clip.write(tmp_path / "slow.mp4", fps=2)).duration == 4
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
