@@ -1,14 +1,16 @@
 """A model that can be solved by hand: 2 frames × 2 patches × 3 text tokens, three layers, one head, integer weights.
 
-A *ball* of some colour is in frame 0, a *seeker* in frame 1. In layer 0 the seeker looks at the ball and takes its colour
-(cross-frame), in layer 1 the question takes it from the seeker (video → question), in layer 2 the last token takes it from the
-question (question → last). Every other token looks at blank patches, whose value is zero. Attention is one-hot: the winner's
-score leads by more than 100, so that the softmax is exactly 0 or 1 where values differ from zero.
+A *ball* of some colour is in frame 0, a *seeker* in frame 1. In layer 0 the seeker looks at the ball and takes its
+colour (cross-frame), in layer 1 the question takes it from the seeker (video → question), in layer 2 the last token
+takes it from the question (question → last). Every other token looks at blank patches, whose value is zero. Attention
+is one-hot: the winner's score leads by more than 100, so that the softmax is exactly 0 or 1 where values differ from
+zero.
 
-Residual stream, 16 dimensions (a token has exactly four entries of 2, so its root mean square is exactly 1; having taken a
-colour it has three entries of 4 more, so exactly 2):
+Residual stream, 16 dimensions (a token has exactly four entries of 2, so its root mean square is exactly 1; having
+taken a colour it has three entries of 4 more, so exactly 2):
 
-    0 red  1 blue | 2 blank  3 ball  4 seeker  5 question  6 last | 7 8 9 filler | 10 red taken  11 blue taken  12 13 filler
+    0 red  1 blue | 2 blank  3 ball  4 seeker  5 question  6 last | 7 8 9 filler | 10 red taken  11 blue taken
+    12 13 filler
 
 The logit of RED is dimension 10 after the final norm: 2 where a token has taken red, 0 otherwise; BLUE is dimension 11.
 """

@@ -97,7 +97,10 @@ def prompt_from_ids(
             f"tokens, but input_ids hold {len(found)} placeholders (token {model.frontend.video_token}): give one, or "
             f"all {needed}"
         )
-    texts = None if model.tokenizer is None else model.tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    texts = None
+    if model.tokenizer is not None:
+        names = model.tokenizer.convert_ids_to_tokens(ids[0].tolist())
+        texts = [name if name is not None else f"<{token}>" for name, token in zip(names, ids[0].tolist(), strict=True)]
     if times is not None and len(times) != frames:
         raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
     tokens = TokenMap.from_spans(ids.shape[1], named, grid=grid, video=found, seconds=times, texts=texts)
