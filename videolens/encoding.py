@@ -137,11 +137,13 @@ def encode_question(
     # 3.
     at = found[0]
     head, tail = [pieces[i] for i in owner[:at]], [pieces[i] for i in owner[at + 1 :]]
+    # a template may begin with the video; what the tokenizer puts before it is then no part of the video
+    head = [piece if piece.role != "video" else Piece("", "system") for piece in head]
 
     def around(before: list[int], video: Tensor, after: list[int]) -> Tensor:
         return torch.cat([torch.tensor(before, dtype=video.dtype), video, torch.tensor(after, dtype=video.dtype)])
 
-    def only(video: Tensor, outside: float) -> Tensor:
+    def only(video: Tensor, outside: float | int) -> Tensor:
         return torch.cat([video.new_full((len(head),), outside), video, video.new_full((len(tail),), outside)])
 
     roles = [[ROLES.index(piece.role) for piece in part] for part in (head, tail)]
@@ -201,12 +203,17 @@ def pieces_of_tokens(offsets: Sequence[tuple[int, int]], pieces: Sequence[Piece]
 
 
 def _next_token(tokenizer: Any, text: str, ids: list[int], continuation: str) -> int:
-    """The first token that `continuation` adds to the prompt."""
-    longer: list[int] = tokenizer(text + continuation)["input_ids"]
-    if len(longer) > len(ids) and longer[: len(ids)] == ids:
-        return longer[len(ids)]
-    # The tokenizer joins the end of the prompt to the answer. The model sees the prompt's own tokens, so what it is
-    # asked for is the answer as a token of its own.
+    """The first token that `continuation` adds to the prompt.
+
+    Where the tokenizer would join it to the end of the prompt ("(" and "A" to "(A"), the model, which sees the prompt's
+    own tokens, is asked for the continuation as a token of its own.
+    """
+    longer = tokenizer(text + continuation, return_offsets_mapping=True)
+    if len(longer["input_ids"]) > len(ids) and longer["input_ids"][: len(ids)] == ids:
+        return int(longer["input_ids"][len(ids)])
+    for token, (first, past) in zip(longer["input_ids"], longer["offset_mapping"], strict=True):
+        if past > first == len(text):
+            return int(token)
     token = tokenizer.convert_tokens_to_ids(continuation.strip())
     if token is None or token == tokenizer.unk_token_id:
         raise PromptError(

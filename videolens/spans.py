@@ -92,7 +92,8 @@ def arrays_from_spans(
         times[at["video"]] = torch.nan if seconds is None else seconds[cells // (rows * columns)]
 
     # 3. what no span covers, by place
-    question = torch.cat([*numbered, *(at[name] for name in ("header", "stem", "question") if name in at)])
+    asked = [at[name] for name in ("header", "stem", "question") if name in at]
+    question = torch.cat([torch.arange(0), *numbered, *asked])
     begin, end = (int(question.min()), int(question.max())) if len(question) else (n_pos, -1)
     start, stop = (int(at["video"][0]), int(at["video"][-1])) if len(at["video"]) else (begin, -1)
     for i in (role < 0).nonzero().flatten().tolist():

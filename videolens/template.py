@@ -38,7 +38,7 @@ class PromptTemplate:
         letter_prefix: what stands between the end of a multiple-choice prompt and the letter that answers it.
 
     Raises:
-        PromptError: a piece has an unknown role, or the video does not stand alone and once.
+        PromptError: a piece has an unknown role, or the video or the options do not stand alone and once.
     """
 
     name: str
@@ -54,10 +54,10 @@ class PromptTemplate:
             for role, _ in pieces:
                 if role not in ROLES:
                     raise PromptError(f"template {self.name!r}: " + near(role, ROLES, kind="role"))
-            if [text for role, text in pieces if role == "video" or "{video}" in text] != ["{video}"]:
-                raise PromptError(
-                    f"template {self.name!r} needs the piece ('video', '{{video}}') exactly once: {pieces}"
-                )
+            alone = [("video", "{video}")] + [("option", "{options}")] * (pieces is self.multiple_choice)
+            found = [piece for piece in pieces if piece[0] in ("video", "option") or "{video}" in piece[1]]
+            if sorted(found) != sorted(alone):
+                raise PromptError(f"template {self.name!r} needs each of {alone} as a piece exactly once: {pieces}")
 
     def with_system(self, system: str) -> PromptTemplate:
         """The same template with another instruction."""
@@ -121,8 +121,8 @@ def _vicuna_like(name: str, system: str, *, before_options: str, between: str) -
 
 MVBENCH_INSTRUCTION = (
     "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
-    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately addresses "
-    "the question."
+    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
+    "addresses the question."
 )
 
 TEMPLATES = {

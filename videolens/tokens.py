@@ -203,7 +203,7 @@ class TokenMap:
     def with_response(self, n: int, *, texts: Sequence[str] | None = None) -> TokenMap:
         """This map with `n` generated positions after it."""
 
-        def grown(values: Tensor, fill: float) -> Tensor:
+        def grown(values: Tensor, fill: float | int) -> Tensor:
             return torch.cat([values, torch.full((n,), fill, dtype=values.dtype)])
 
         return TokenMap(
