@@ -1,0 +1,99 @@
+"""How every figure looks. Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+__all__ = [
+    "CHANGE",
+    "INK",
+    "LAYER",
+    "MUTED",
+    "PALETTE",
+    "grid_of_axes",
+    "layer_axis",
+    "legend",
+    "note",
+    "plain",
+    "under",
+]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, MUTED, RULE = "#222222", "#666666", "#DDDDDD"
+
+CHANGE = "change in answer probability (%)"
+LAYER = "layer (from 1)"
+
+
+def plain(axes: Axes) -> None:
+    """No box, a light horizontal grid, a line at no change."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8, length=3)
+    axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
+
+
+def layer_axis(axes: Axes, n_layers: int) -> None:
+    """Ticks at whole layers, numbered from 1 as in the paper, the first and last always among them."""
+    step = next(step for step in (1, 2, 3, 4, 5, 8, 10, 16, 20, 40, n_layers) if n_layers / step <= 12)
+    ticks = [layer for layer in range(1, n_layers + 1) if layer == 1 or layer % step == 0]
+    if ticks[-1] != n_layers:
+        ticks = [tick for tick in ticks if n_layers - tick > step / 2] + [n_layers]
+    axes.set_xticks(ticks)
+    axes.set_xlim(0.6, n_layers + 0.4)
+
+
+def grid_of_axes(n: int, *, most_columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with n panels that share both axes; not through pyplot, which keeps figures and settings of its own."""
+    columns = min(n, most_columns)
+    rows = -(-n // columns)
+    wide, high = (4.9, 3.2) if n == 1 else (3.1, 2.3)
+    figure = Figure(figsize=(wide * columns + 0.5, high * rows + 1.1), dpi=150, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr]
+    axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel())
+    for spare in axes[n:]:
+        spare.remove()
+    for bottom in axes[n - columns : n]:
+        bottom.xaxis.set_tick_params(labelbottom=True)
+        bottom.set_xlabel(LAYER, fontsize=8, color=INK)
+    for left in axes[:n:columns]:
+        left.set_ylabel(CHANGE, fontsize=8, color=INK)
+    return figure, axes[:n]
+
+
+def legend(figure: Figure, title: str, handles: Sequence[Line2D]) -> None:
+    """The title, and under it what the lines are: one block, so that neither lies on the other."""
+    block = figure.legend(
+        handles=handles,
+        title=title,
+        alignment="left",
+        loc="outside upper left",
+        ncols=min(len(handles), int(figure.get_figwidth() / 1.3)),
+        fontsize=8,
+        title_fontproperties={"weight": "bold", "size": 11},
+        labelcolor=INK,
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+    )
+    block.get_title().set_color(INK)
+
+
+def under(figure: Figure, title: str, text: str) -> None:
+    """Title above, and at the foot in small print what the figure shows and how it was made."""
+    figure.suptitle(title, fontsize=11, fontweight="bold", color=INK, x=0.01, ha="left")
+    note(figure, text)
+
+
+def note(figure: Figure, text: str) -> None:
+    """Small print at the foot: how it was made."""
+    figure.supxlabel(text, fontsize=7, color=MUTED, x=0.01, ha="left", wrap=True)
