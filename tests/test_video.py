@@ -49,7 +49,7 @@ def encode(
     options: dict[str, str] | None = None,
     stored: Callable[[int], np.ndarray] = numbered,
     rotation: float | None = None,
-    matrix: object = None,
+    sound: float | None = None,
 ) -> Path:
     """Write a video by hand, independently of `Video.write`. `pts` are in 1/90 s."""
     with av.open(str(path), "w", options=options or {}) as container:
@@ -61,15 +61,24 @@ def encode(
             stream.codec_context.time_base = Fraction(1, 90)
         if rotation is not None:
             stream.set_display_rotation(rotation)
-        if matrix is not None:
-            stream.set_display_matrix(matrix)
+        audio = container.add_stream("aac", rate=16_000) if sound else None
         for i in range(n):
             frame = av.VideoFrame.from_ndarray(stored(i), format="rgb24")
             if pts is not None:
                 frame.pts, frame.time_base = pts[i], Fraction(1, 90)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if sound and audio:
+            container.mux(audio.encode(silence(sound)))
+            container.mux(audio.encode(None))
     return path
+
+
+def silence(seconds: float) -> av.AudioFrame:
+    """A stretch of sound at 16 kHz."""
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, int(16_000 * seconds)), np.int16), format="s16", layout="mono")
+    frame.sample_rate = 16_000
+    return frame
 
 
 def times(path: Path) -> list[float]:
@@ -92,6 +101,9 @@ FILES: dict[str, dict] = {
     "broadcast.ts": {},
     "every-frame-a-key.mp4": {"gop": 1},
     "film.mov": {"fps": 24},
+    "with-sound.mp4": {"sound": 5.0},
+    "with-longer-sound.mkv": {"sound": 9.0},
+    "with-sound.ts": {"sound": 3.0},
 }
 
 
@@ -275,7 +287,7 @@ def test_noise_is_not_a_video(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_not_a_video(tmp_path: Path) -> None:
-    av.VideoFrame.from_ndarray(corner(), format="rgb24").save(tmp_path / "still.png")
+    av.VideoFrame.from_ndarray(corner(), format="rgb24").save(str(tmp_path / "still.png"))
     fails(tmp_path / "still.png", "not a video")
 
 
@@ -283,12 +295,22 @@ def test_a_picture_is_not_a_video(tmp_path: Path) -> None:
 def test_sound_alone(tmp_path: Path, name: str, codec: str) -> None:
     with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream(codec, rate=16_000)
-        samples = np.zeros((1, 16_000), np.int16)
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
+        container.mux(stream.encode(silence(1)))
         container.mux(stream.encode(None))
-    fails(tmp_path / name, "no pictures", "audio")
+    fails(tmp_path / name, "no video stream, only audio")
+
+
+def test_a_cover_picture_is_not_a_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 32, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        sound = container.add_stream("aac", rate=16_000)
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(corner(), format="rgb24")))
+        container.mux(cover.encode(None))
+        container.mux(sound.encode(silence(1)))
+        container.mux(sound.encode(None))
+    fails(tmp_path / "song.mp4", "no video stream, only audio, a cover picture")
 
 
 @pytest.mark.parametrize(

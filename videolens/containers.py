@@ -70,8 +70,10 @@ def video_stream(path: Path, container: Any) -> Any:
         raise VideoError(f"{path} is not a video ({container.format.long_name}): give an mp4, mkv, webm, …")
     streams = [each for each in container.streams.video if not _is_cover(each)]
     if not streams:
-        others = ", ".join(f"{each.type}" for each in container.streams) or "nothing"
-        raise VideoError(f"{path} has no pictures (video stream), only {others}: give a file with a video stream")
+        others = ["a cover picture" if each.type == "video" else each.type for each in container.streams]
+        raise VideoError(
+            f"{path} has no video stream, only {', '.join(others) or 'nothing'}: give a file with pictures"
+        )
     if streams[0].codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: re-encode it as H.264")
     streams[0].thread_type = "AUTO"
@@ -134,7 +136,7 @@ def _matroska_ends(file: BinaryIO) -> list[tuple[str, int]]:
 
 def list_from_index(path: Path, container: Any, stream: Any) -> FrameList | None:
     """From the container's index, if it is complete and evenly spaced: no frame and no packet is read."""
-    entries = list(stream.index_entries)
+    entries = list(getattr(stream, "index_entries", ()))  # PyAV 17 and later
     size = path.stat().st_size
     if any(entry.pos + entry.size > size for entry in entries):
         raise truncated(path, f"its index speaks of data beyond the {size} bytes that there are")

@@ -135,7 +135,8 @@ class Video:
         Raises:
             VideoError: not bytes of shape [t h w 3], no frame, fps not above 0, or as `from_file`.
         """
-        pixels = torch.as_tensor(frames)
+        # a copy: a later change of the array must not change the video
+        pixels = frames.clone() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames))
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8 or 0 in pixels.shape:
             raise VideoError(
                 f"frames must be bytes (uint8) of shape [frames height width 3], got {pixels.dtype} of shape "
@@ -150,7 +151,6 @@ class Video:
             request = Request(n if n_frames is None else n_frames, start, end, sampling, "the array")
             chosen = request(n, fps, duration)
         indices = torch.tensor(chosen)
-        # a copy: a later change of the array must not change the video
         return cls(Clip(pixels[indices], indices.double() / fps, indices, float(fps), duration, n))
 
     @property
