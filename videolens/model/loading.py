@@ -140,6 +140,7 @@ def _load_weights(source: str, family: Family, *, dtype: torch.dtype | None, tru
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with their names
         )
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise ModelError(f"the weights of {source!r} cannot be read: {type(error).__name__}: {error}") from error

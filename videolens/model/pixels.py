@@ -19,13 +19,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from videolens.errors import ModelError
+from videolens.model.resampling import FILTERS, resize
 
 __all__ = ["FILES", "PixelSettings"]
 
 FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 """Where the settings are looked for, the most specific first."""
 
-_RESAMPLE = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -37,7 +37,7 @@ class PixelSettings:
     Attributes:
         size: length of the shorter edge, or (height, width), in pixels; None: as they are.
         crop: (height, width) cut from the centre, in pixels; None: nothing is cut off.
-        resample: PIL's code of the resampling filter: 0 nearest, 2 bilinear, 3 bicubic.
+        resample: PIL's code of the resampling filter: 1 Lanczos, 2 bilinear, 3 bicubic.
         rescale: factor from levels 0 … 255 to what `mean` and `std` are in; None: left as levels.
         mean, std: per channel; None: not normalised.
     """
@@ -57,8 +57,9 @@ class PixelSettings:
             ModelError: a setting that this package cannot follow.
         """
         resample = settings.get("resample", cls.resample)
-        if settings.get("do_resize", True) and resample not in _RESAMPLE:
-            raise ModelError(f"the preprocessor asks for resampling filter {resample}; known: {_RESAMPLE}")
+        if settings.get("do_resize", True) and resample not in FILTERS:
+            known = ", ".join(f"{code} ({name})" for code, (name, _, _) in FILTERS.items())
+            raise ModelError(f"the preprocessor asks for resampling filter {resample}; known: {known}")
         crop = _pair(settings.get("crop_size", cls.crop)) if settings.get("do_center_crop", True) else None
         normalise = settings.get("do_normalize", True)
         return cls(
@@ -91,16 +92,14 @@ class PixelSettings:
     def prepare(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
         """Pixels of a clip.
 
-        1. Resize: the shorter edge to `size`, keeping the aspect, or to exactly (height, width); round to whole levels.
+        1. Resize, the shorter edge to `size` or exactly to (height, width), with antialiasing and to whole levels.
         2. Cut `crop` from the centre, zeros where the frame is smaller.
         3. Rescale, subtract the mean, divide by the standard deviation.
         """
         pixels = rearrange(frames, "frame height width channel -> frame channel height width").to(torch.float32)
         height, width = pixels.shape[-2:]
         if self.size is not None and (target := _target(self.size, height, width)) != (height, width):
-            smooth = {} if self.resample == 0 else {"antialias": True, "align_corners": False}
-            pixels = F.interpolate(pixels, size=target, mode=_RESAMPLE[self.resample], **smooth)
-            pixels = pixels.round().clamp(0, 255)
+            pixels = resize(pixels, target, self.resample).to(torch.float32)
         if self.crop is not None:
             pixels = _centre(pixels, self.crop)
         if self.rescale is not None:
