@@ -1,22 +1,37 @@
-"""The benchmark's questions as text: what stands before the answer, and the answer. Kept equal to the package's template by a test."""
+"""The benchmark's questions as text: what stands before the answer, and the answer, in the package's own template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from videolens.datasets.shapes_tasks import Ask
+from videolens.question import Question
+from videolens.template import TEMPLATES
 
-PREFIX = "Watch the video and answer the question.\n USER: <video>"
-"""Shared by all questions about one clip."""
+TEMPLATE = TEMPLATES["shapes"]
+_NO_VIDEO: Any = None  # only the words matter here
+
+
+def _split(question: Question) -> tuple[str, str, str]:
+    """The text up to the end of the video, the text after it, and the answer that follows."""
+    pieces = TEMPLATE.render(question)
+    video = next(i for i, piece in enumerate(pieces) if piece.role == "video")
+    before, after = ("".join(p.text for p in part) for part in (pieces[: video + 1], pieces[video + 1 :]))
+    answer, _ = TEMPLATE.continuations(question)
+    assert answer is not None
+    return before, after, answer
 
 
 def multiple_choice(ask: Ask, options: Sequence[str]) -> tuple[str, str]:
     """Text after the video up to the answer, and the letter."""
-    listed = " ".join(f"({chr(65 + i)}) {option}" for i, option in enumerate(options))
-    text = f"\n USER: Question: {ask.stem} Options: {listed} \nOnly give the best option. ASSISTANT:Best option:("
-    return text, chr(65 + list(options).index(ask.answer))
+    return _split(Question(_NO_VIDEO, ask.stem, options, ask.answer))[1:]
 
 
 def open_ended(ask: Ask) -> tuple[str, str]:
     """Text after the video up to the answer, and the answer in words."""
-    return f"\n USER: Question: {ask.stem} ASSISTANT: {ask.completion}", " " + ask.answer
+    return _split(Question(_NO_VIDEO, ask.stem, None, ask.answer, completion=ask.completion))[1:]
+
+
+PREFIX = _split(Question(_NO_VIDEO, "?", None, "."))[0]
+"""Shared by all questions about one clip."""

@@ -28,7 +28,7 @@ from training.language import Stage, accuracy, train
 from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
-BASE = Stage("base", steps=1100, lr=1.2e-3)
+BASE = Stage("base", steps=1000, lr=1.0e-3)
 TUNED = Stage("tuned", steps=2400, lr=1.0e-3, motion_layer=4)
 
 
@@ -82,7 +82,9 @@ class Run:
         if not path.exists():
             train_tower(self.model, self.count(1500), self.log)
             torch.save(self.model.state_dict(), path)
-        self.model.load_state_dict(torch.load(path))
+        seeing = ("model.vision_tower.", "model.multi_modal_projector.")
+        state = {k: v for k, v in torch.load(path).items() if k.startswith(seeing)}
+        self.model.load_state_dict(state, strict=False)
         self.model.model.vision_tower.requires_grad_(False)
 
     def base(self) -> None:
@@ -100,7 +102,7 @@ class Run:
 
     def tuned(self) -> None:
         if not self._loaded("tuned"):
-            moving = self.clips("moving", list(TEMPORAL_TASKS), 40_000, seed=21)
+            moving = self.clips("moving", list(TEMPORAL_TASKS), 30_000, seed=21)
             stills = self.clips("stills", ["colour"], 24_000, seed=11)
             test = self.clips("moving-test", list(TEMPORAL_TASKS), 320, seed=22, split="validation")
             packer = Packer(self.tokenizer, TUNED.slots)
