@@ -47,9 +47,15 @@ def room(path: Path) -> str:
 
 
 def imported_rooms(path: Path) -> set[tuple[str, int]]:
-    """(room, line) of every import of the package in a file: at its top, inside functions, and for types only."""
+    """(room, line) of every import of the package in a file: at its top, inside functions, and for types only.
+
+    One exception: a result knows how it is drawn, so its method `figure` may call on the room above, report.
+    """
+    tree = ast.parse(path.read_text())
+    drawing = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "figure"]
+    in_drawing = {id(inner) for function in drawing for inner in ast.walk(function)}
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -66,7 +72,8 @@ def imported_rooms(path: Path) -> set[tuple[str, int]]:
             )
         for name in names:
             parts = name.split(".")
-            if parts[0] == "videolens" and len(parts) > 1 and parts[1] != "__version__":
+            may_draw = id(node) in in_drawing and parts[1:2] == ["report"]
+            if parts[0] == "videolens" and len(parts) > 1 and parts[1] != "__version__" and not may_draw:
                 found.add((parts[1], node.lineno))
     return found
 

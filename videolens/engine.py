@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,15 +24,24 @@ __all__ = ["Intervention", "evaluate", "last_logits"]
 HookFunction = Callable[[Tensor, Any], Tensor]
 
 
+@runtime_checkable
 class Intervention(Protocol):
-    """Anything that can say, for a prompt, which hook functions it is."""
+    """Anything that can say, for a prompt, which hook functions it is, and whether a model has what it acts on."""
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]: ...
 
+    def check(self, *, n_layers: int, n_heads: int) -> None: ...
 
+
+@torch.no_grad()
 def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " d_vocab"]:
-    """Logits at the last position of one prompt, with nothing changed."""
-    return evaluate(model, prompt, [_Nothing()])[0]
+    """Logits at the last position of one prompt, with nothing changed, in float32.
+
+    Raises:
+        PromptError: a batch of several prompts.
+    """
+    _check_single(prompt)
+    return model(prompt)[0, prompt.tokens["last"][0]].float()
 
 
 @torch.no_grad()
@@ -52,14 +61,13 @@ def evaluate(
 
     Raises:
         PromptError: a batch of several prompts.
-        VideolensError: `max_batch` below 1.
+        VideolensError: `max_batch` below 1, or an intervention on layers or heads that the model does not have.
     """
-    if len(prompt) != 1:
-        raise PromptError(
-            f"evaluate takes one prompt, got a batch of {len(prompt)}: go through it with `for p in prompt`"
-        )
+    _check_single(prompt)
     if max_batch < 1:
         raise VideolensError(f"max_batch must be at least 1, got {max_batch}")
+    for intervention in interventions:
+        intervention.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
     last = int(prompt.tokens["last"][0])
     logits = [torch.empty(0, model.cfg.d_vocab, device=prompt.device)]
     for chunk in _chunks(interventions, max_batch):
@@ -91,15 +99,19 @@ def _each_its_row(functions: Sequence[tuple[int, HookFunction]], n_rows: int) ->
 
 
 def _repeated(prompt: Prompt, n: int) -> Prompt:
-    """The prompt n times, as views. Pixels stay behind: the layer-0 residual already holds what they became."""
+    """The prompt n times, as views."""
+
+    def times(tensor: Tensor) -> Tensor:
+        return tensor.expand(n, *tensor.shape[1:])
+
     cos, sin = prompt.rotary
     return replace(
         prompt,
-        input_ids=prompt.input_ids.expand(n, -1),
-        residual=prompt.residual.expand(n, -1, -1),
-        rotary=(cos.expand(n, -1, -1), sin.expand(n, -1, -1)),
-        pixel_values=None,
-        video_features=None,
+        input_ids=times(prompt.input_ids),
+        residual=times(prompt.residual),
+        rotary=(times(cos), times(sin)),
+        pixel_values=None if prompt.pixel_values is None else times(prompt.pixel_values),
+        video_features=None if prompt.video_features is None else times(prompt.video_features),
     )
 
 
@@ -107,8 +119,6 @@ def _chunks(interventions: Sequence[Intervention], size: int) -> Iterator[Sequen
     return (interventions[first : first + size] for first in range(0, len(interventions), size))
 
 
-class _Nothing:
-    """The intervention that changes nothing."""
-
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
-        return []
+def _check_single(prompt: Prompt) -> None:
+    if len(prompt) != 1:
+        raise PromptError(f"one prompt is evaluated at a time, got a batch of {len(prompt)}: `for single in prompt`")

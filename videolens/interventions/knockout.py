@@ -154,7 +154,7 @@ class Knockout:
     def _causal(self, tokens: TokenMap) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
         """Removed causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
         blocked, keys = _Blocked(self, tokens), torch.arange(tokens.n_pos)
-        for rows in blocked.target.nonzero().flatten().split(_ROWS_AT_A_TIME):
+        for rows in blocked.rows(keys).split(_ROWS_AT_A_TIME):
             yield rows, blocked.edges(rows, keys) & (keys <= rows[:, None])
 
 

@@ -6,6 +6,7 @@ Layers are numbered from 1 here, as in the paper's figures; every figure says so
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,8 +31,8 @@ from videolens.report.style import (
 
 __all__ = ["KINDS", "cross_frame", "draw", "heat_map", "into_true_option", "options", "routes"]
 
-Style = str | tuple[int, tuple[float, float]]
-STYLES: tuple[Style, ...] = ("-", (0, (3, 1.5)))
+Style = Literal["-"] | tuple[float, tuple[float, float]]
+STYLES: tuple[Style, ...] = ("-", (0.0, (3.0, 1.5)))
 ALL = "all tasks"
 
 
@@ -100,7 +101,7 @@ def heat_map(flow: FlowMap, *, tasks: Sequence[str] | None = None, base: FlowMap
     bar = figure.colorbar(image, ax=panels, fraction=0.05, pad=0.02, aspect=40)
     bar.set_label(f"mean {CHANGE}", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     under(figure, "What cutting each route costs", _note(flows, band=False))
     return figure
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 __all__ = [
@@ -56,8 +57,8 @@ def grid_of_axes(n: int, *, most_columns: int = 3) -> tuple[Figure, list[Axes]]:
     columns = min(n, most_columns)
     rows = -(-n // columns)
     wide, high = (4.9, 3.2) if n == 1 else (3.1, 2.3)
-    figure = Figure(figsize=(wide * columns + 0.5, high * rows + 1.1), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(wide * columns + 0.5, high * rows + 1.1), dpi=150, layout=layout)
     axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel())
     for spare in axes[n:]:
         spare.remove()

@@ -1,0 +1,95 @@
+"""Figures show what the map holds: lines and bands at the right places, counts, layers from 1, no global state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers_flow import TASKS, plausible_flow
+
+import videolens as vl
+from videolens.errors import SelectionError, VideolensError
+from videolens.report.figures import KINDS
+
+
+@pytest.fixture(scope="module")
+def flow() -> vl.FlowMap:
+    return plausible_flow(n=3)
+
+
+@pytest.fixture(scope="module")
+def base() -> vl.FlowMap:
+    return plausible_flow("shapes-image", n=3, from_video=0.02, samples="all", seed=1)
+
+
+def words(figure) -> str:
+    found = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return " | ".join(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_draws_with_and_without_a_second_model(
+    flow: vl.FlowMap, base: vl.FlowMap, kind: str, tmp_path
+) -> None:
+    for options in ({}, {"base": base}, {"tasks": ["moving direction"]}, {"tasks": list(TASKS[:2]), "base": base}):
+        figure = flow.figure(kind, **options)
+        figure.savefig(tmp_path / "figure.png")
+        said = words(figure)
+        assert "n = 3" in said or "n = 15" in said or "n = 6" in said, "every panel says how many questions it shows"
+        assert "from 1" in said and "window of 3 of 12" in said and "shapes: answered rightly" in said
+        assert ("shapes-image: all" in said) == ("base" in options)
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_a_line_is_the_mean_and_its_band_the_interval_with_layers_from_one(flow: vl.FlowMap) -> None:
+    axes = flow.figure("routes", tasks=["object count"]).axes[0]
+    curve = flow.curve("video -> question", task="object count")
+    line = next(line for line in axes.lines if len(line.get_xdata()) == 12)
+    assert list(line.get_xdata()) == list(range(1, 13))
+    assert np.allclose(line.get_ydata(), curve.mean)
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(curve.low.min()) and band[:, 1].max() == pytest.approx(curve.high.max())
+
+
+def test_the_heat_map_is_layer_by_route(flow: vl.FlowMap) -> None:
+    axes = flow.figure().axes[0]
+    image = axes.images[0]
+    assert image.get_array().shape == (11, 12)
+    assert np.allclose(image.get_array()[3], flow.changes("question -> last").mean(axis=0))
+    assert [label.get_text() for label in axes.get_yticklabels()][3] == "question → last"
+    assert image.get_extent() == [0.5, 12.5, 10.5, -0.5], "the first layer's cell is centred on 1"
+
+
+def test_a_deep_model_and_a_single_layer_have_sensible_ticks() -> None:
+    for n_layers, ticks in ((32, [1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 32]), (1, [1]), (3, [1, 2, 3])):
+        flow = plausible_flow(n_layers=n_layers, n=2, tasks=TASKS[:1])
+        assert list(flow.figure("routes").axes[0].get_xticks()) == ticks
+
+
+def test_noise_is_not_stretched_to_fill_the_panel(base: vl.FlowMap) -> None:
+    low, _ = base.figure("cross-frame").axes[0].get_ylim()
+    assert low == -10
+
+
+def test_misuse_is_one_clear_error(flow: vl.FlowMap) -> None:
+    with pytest.raises(SelectionError, match="did you mean 'routes'"):
+        flow.figure("route")
+    with pytest.raises(SelectionError, match="did you mean 'object count'"):
+        flow.figure("routes", tasks=["object counts"])
+    few = vl.FlowMap(flow.table[flow.table["route"] == "cross-frame"].reset_index(drop=True), flow.settings)
+    with pytest.raises(VideolensError, match="traced none of"):
+        few.figure("options")
+    with pytest.raises(VideolensError, match="'cross-frame'"):
+        other = vl.FlowMap(flow.table[flow.table["route"] != "cross-frame"].reset_index(drop=True), flow.settings)
+        other.figure("cross-frame")
+
+
+def test_drawing_never_touches_pyplot() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from helpers_flow import plausible_flow; "
+        "plausible_flow(n=2).figure().savefig('/dev/null', format='png'); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
