@@ -10,12 +10,15 @@ import pytest
 import torch
 from helpers_flow import plausible_flow
 from helpers_micro import BALL_BLUE, BALL_RED, BLANK, SEEKER, micro_model, micro_prompt
+from helpers_models import tiny_llava_next_video
 from helpers_prompts import tiny_model, tiny_prompt
+from helpers_tokenizer import tiny_tokenizer
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.flowmap import COLUMNS
 from videolens.experiments.windows import window_layers
+from videolens.model.pixels import PixelSettings
 
 DIRECT = ("cross-frame", "video -> question", "video -> last", "question -> last")
 
@@ -224,3 +227,21 @@ def test_nothing_left_is_an_error_that_says_why(model: vl.HookedVideoTransformer
 def test_hooks_are_gone_after_a_trace(model: vl.HookedVideoTransformer, flow: vl.FlowMap) -> None:
     assert not any(point.fwd_hooks or point._forward_hooks for point in model.hook_dict.values())
     assert torch.is_grad_enabled()
+
+
+def test_questions_become_prompts_and_keep_their_names() -> None:
+    model = vl.HookedVideoTransformer.from_hugging_face(
+        tiny_llava_next_video(), tokenizer=tiny_tokenizer(), pixels=PixelSettings(size=16, crop=(16, 16))
+    )
+    video = vl.Video.from_array(torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8), fps=2.0, n_frames=2)
+    first = vl.Question(video, "where does it move ?", ["left", "right"], "left", task="moving", id="q")
+    questions = [first, replace(first, task="direction")]
+    flow = vl.trace_flow(model, questions, samples="all", progress=False)
+    assert flow.tasks == ["moving", "direction"] and flow.n == 2 and flow.routes == list(vl.ROUTES)
+    assert flow.changes("cross-frame", task="moving").shape == (1, 3)
+    answer = int(model(model.prompt(first))[0, -1].argmax())
+    assert set(flow.table["answer"]) == {model.tokenizer.decode([answer]).strip() or str(answer)}
+    with pytest.raises(VideolensError, match="question 'q' of task 'moving' is there twice"):
+        vl.trace_flow(model, [first, first], samples="all", progress=False)
+    with pytest.raises(SelectionError, match="did you mean 'moving'"):
+        flow.changes("cross-frame", task="movin")
