@@ -65,9 +65,15 @@ def save(model: LlavaNextVideoForConditionalGeneration, tokenizer: Any, director
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory, safe_serialization=True)
     tokenizer.save_pretrained(directory)
+    _add(directory / "config.json", {"prompt_template": "shapes"})
     processor = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
     processor.save_pretrained(directory)
-    path = directory / "preprocessor_config.json"
-    video = json.loads(path.read_text()) | {"video_processor_type": "LlavaNextVideoVideoProcessor"}
-    video.pop("image_processor_type", None)
-    (directory / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")
+    preprocessor = json.loads((directory / "preprocessor_config.json").read_text())
+    preprocessor.pop("image_processor_type", None)
+    _add(directory / "video_preprocessor_config.json", preprocessor | {"video_processor_type": "LlavaNextVideoVideoProcessor"})
+
+
+def _add(path: Path, values: dict[str, Any]) -> None:
+    """Put keys into a JSON file."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | values, indent=2) + "\n")

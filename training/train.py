@@ -29,7 +29,7 @@ from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
 BASE = Stage("base", steps=1000, lr=1.0e-3)
-TUNED = Stage("tuned", steps=2400, lr=1.0e-3, motion_layer=4)
+TUNED = Stage("tuned", steps=3000, batch=24, slots=5, lr=1.0e-3, motion_layer=4)
 
 
 def main() -> None:
