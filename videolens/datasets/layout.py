@@ -56,7 +56,7 @@ def _question(entry: Any, i: int, task: str, listing: Path, folder: Path, n_fram
     if not path.exists():
         raise DatasetError(f"{listing}, entry {i}: its video {path} is not there; put it there or take the entry out")
     return Question(
-        video=Video.lazy(path, n_frames=n_frames, start=entry.get("start"), end=entry.get("end")),
+        video=Video.open(path, n_frames=n_frames, start=entry.get("start"), end=entry.get("end")),
         stem=entry["question"],
         options=tuple(entry["candidates"]),
         answer=entry["answer"],

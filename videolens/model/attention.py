@@ -177,8 +177,8 @@ class Attention(nn.Module):
             mask = at.causal
         grouped = self.n_kv != self.n_heads
         if grouped and mask is not None and q.is_cuda:
-            # No fused CUDA kernel takes both a mask and grouped heads; expanding k and v is cheaper than a score
-            tensor.k, v, grouped = self._per_head(k), self._per_head(v), False
+            # No fused CUDA kernel takes both a mask and grouped heads; expanding k and v is cheaper than their scores.
+            k, v, grouped = self._per_head(k), self._per_head(v), False
         z = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, enable_gqa=grouped
         )
