@@ -1,0 +1,51 @@
+"""What is done to a question's video before it is asked: as it is, or with its time taken away or turned round."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+from videolens.errors import VideolensError, near
+from videolens.question import Question
+
+__all__ = ["CONDITIONS", "apply", "check"]
+
+
+def _shuffled(question: Question, seed: int) -> Question:
+    # an order of its own for every question, the same in every run
+    own = zlib.crc32(f"{seed} {question.task} {question.id}".encode())
+    return question.with_video(question.video.shuffled(own))
+
+
+CONDITIONS: dict[str, Callable[[Question, int], Question]] = {
+    "as is": lambda question, seed: question,
+    "reversed": lambda question, seed: question.reversed(),
+    "shuffled": _shuffled,
+    "blank": lambda question, seed: question.with_video(question.video.blank()),
+}
+"""By name: "as is"; "reversed", the clip backwards, scored against the answer that is then right; "shuffled", the
+frames in a random order, and "blank", black frames, both scored against the answer of the clip as it was. Each takes a
+question and a seed."""
+
+
+def apply(condition: str, question: Question, *, seed: int = 0) -> Question:
+    """A question under a condition of `CONDITIONS`.
+
+    Raises:
+        QuestionError: "reversed", and the answer that is right backwards is not known.
+    """
+    return CONDITIONS[condition](question, seed)
+
+
+def check(conditions: Sequence[str]) -> tuple[str, ...]:
+    """Raises:
+    VideolensError: an unknown condition (the message lists the known), none, or one that is there twice.
+    """
+    if isinstance(conditions, str):
+        raise VideolensError(f"conditions is one string, {conditions!r}: give a list of conditions")
+    for name in conditions:
+        if name not in CONDITIONS:
+            raise VideolensError(near(name, CONDITIONS, kind="condition"))
+    if not conditions or len(set(conditions)) != len(conditions):
+        raise VideolensError(f"conditions must name at least one condition, each once, got {list(conditions)}")
+    return tuple(conditions)

@@ -1,0 +1,225 @@
+"""The demonstration: two models, the same questions, and one page that shows what flows where in each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from videolens.datasets import load_dataset
+from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
+from videolens.errors import VideolensError
+from videolens.experiments.accuracies import Accuracy
+from videolens.experiments.accuracy import option_probabilities
+from videolens.experiments.attention import SegmentAttention, measure_attention
+from videolens.experiments.claims import check_claims
+from videolens.experiments.conditions import CONDITIONS
+from videolens.experiments.flow import trace_flow
+from videolens.experiments.flowmap import FlowMap
+from videolens.experiments.provenance import versions
+from videolens.experiments.verdicts import Claims
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.question import Question
+from videolens.report.benchmark import shapes_accuracy
+from videolens.report.figures import KINDS
+from videolens.report.saving import describe, save_figure, save_flows
+from videolens.report.sections import Asked
+
+__all__ = ["Demo", "DemoSettings", "run_demo"]
+
+PAGE, SETTINGS = "report.html", "demo.json"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What is asked of whom.
+
+    Attributes:
+        model: the video-tuned model: a bundled name, a directory or a hub name.
+        base: its image-only base.
+        n: questions of each temporal task that are mapped.
+        n_accuracy: questions of each task for the accuracies; the mapped ones are the first of them.
+        seed: of the questions, the shuffled frames and the bootstrap.
+        split: of the procedural benchmark.
+    """
+
+    model: str = "shapes"
+    base: str = "shapes-image"
+    n: int = 8
+    n_accuracy: int = 40
+    seed: int = 0
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        for name in ("n", "n_accuracy"):
+            if getattr(self, name) < 1:
+                raise VideolensError(f"{name} = {getattr(self, name)}: ask for at least one question per task")
+        if self.model == self.base:
+            raise VideolensError(f"the model and its base are both {self.model!r}: name two different ones")
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """Everything the page shows, computed.
+
+    Attributes:
+        settings: what was asked for.
+        asked: one clip per task with both models' answers.
+        accuracy: both models under every condition.
+        tuned, base: the flow maps.
+        claims: what they say about the paper's claims.
+        attention: between segments, of both models.
+        models: what each model is, in words, by name.
+        seconds: how long it took.
+        versions: of Python and the packages that matter.
+    """
+
+    settings: DemoSettings
+    asked: tuple[Asked, ...]
+    accuracy: Accuracy
+    tuned: FlowMap
+    base: FlowMap
+    claims: Claims
+    attention: tuple[SegmentAttention, ...]
+    models: dict[str, str]
+    seconds: float
+    versions: dict[str, str]
+
+    @property
+    def flows(self) -> tuple[FlowMap, FlowMap]:
+        """Tuned, base."""
+        return self.tuned, self.base
+
+
+def run_demo(
+    out: str | Path,
+    settings: DemoSettings | None = None,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = True,
+) -> Path:
+    """Compute everything, and write tables, figures and the page.
+
+    1. Load both models; take the questions.
+    2. Accuracy of both, as is, reversed, shuffled and blank.
+    3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
+    4. Judge the claims, read the attention between segments.
+    5. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the two maps (for
+       `FlowMap.load`) and `report.html`.
+
+    Args:
+        out: the directory. What an earlier run with the same settings wrote is written again.
+        settings: None: the bundled pair, eight questions a task.
+        say: is told what is being done.
+        progress: show bars.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        VideolensError: the directory holds a demonstration with other settings; or as the steps raise.
+    """
+    from videolens.report.demo_page import demo_page
+
+    settings = settings if settings is not None else DemoSettings()
+    out = Path(out)
+    _claim_directory(out, settings)
+    demo = _compute(settings, say=say, progress=progress)
+    say("writing tables, figures and the page")
+    save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
+    demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
+    demo.accuracy.save(out / "accuracy", overwrite=True)
+    demo.claims.save(out, overwrite=True)
+    for kind in KINDS:
+        beside = demo.base if kind in ("heat map", "cross-frame") else None
+        save_figure(demo.tuned.figure(kind, base=beside), out / f"flow-{kind.replace(' ', '-')}.png")
+    save_figure(demo.accuracy.figure(tasks=TEMPORAL_TASKS), out / "accuracy.png")
+    save_figure(demo.claims.figure(), out / "claims.png")
+    for name, attention in zip(("tuned", "base"), demo.attention, strict=True):
+        save_figure(attention.figure(), out / f"attention-{name}.png")
+    (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
+    return out / PAGE
+
+
+def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bool) -> Demo:
+    """Steps 1 to 4."""
+    began = time.monotonic()
+    say(f"loading {settings.model} and {settings.base}")
+    models = {name: HookedVideoTransformer.from_pretrained(name) for name in (settings.model, settings.base)}
+    tuned, base = models.values()
+    questions = [
+        question
+        for task in TEMPORAL_TASKS
+        for question in load_dataset("shapes", split=settings.split, task=task, n=settings.n, seed=settings.seed)
+    ]
+    n_accuracy = max(settings.n_accuracy, settings.n)
+    say(f"accuracy: {n_accuracy} questions of each task, both models, {len(CONDITIONS)} conditions")
+    accuracy = shapes_accuracy(
+        {short_name(name): model for name, model in models.items()},
+        n=n_accuracy,
+        split=settings.split,
+        seed=settings.seed,
+        tasks=(*TEMPORAL_TASKS, *STILL_TASKS),
+        conditions=tuple(CONDITIONS),
+        progress=progress,
+    )
+    say(f"flow map of {settings.model}: {len(questions)} questions, every route, every window of layers")
+    flow = trace_flow(tuned, questions, samples="correct", seed=settings.seed, progress=progress)
+    say(f"flow map of {settings.base}: the same questions")
+    base_flow = trace_flow(base, questions, samples="all", seed=settings.seed, progress=progress)
+    say("judging the claims, reading attention")
+    claims = check_claims(flow, base_flow)
+    attention = tuple(
+        measure_attention(model, questions, name=short_name(name), progress=progress) for name, model in models.items()
+    )
+    return Demo(
+        settings=settings,
+        asked=tuple(_one_of_each(models, questions)),
+        accuracy=accuracy,
+        tuned=flow,
+        base=base_flow,
+        claims=claims,
+        attention=attention,
+        models={short_name(name): describe(name, model) for name, model in models.items()},
+        seconds=time.monotonic() - began,
+        versions=versions(),
+    )
+
+
+def short_name(model: str) -> str:
+    """What a model is called in tables and figures: the last part of its name or directory."""
+    return model.rstrip("/").split("/")[-1]
+
+
+@torch.no_grad()
+def _one_of_each(models: dict[str, HookedVideoTransformer], questions: Sequence[Question]) -> list[Asked]:
+    """The first question of every task, with every model's probabilities."""
+    first = {question.task: question for question in reversed(questions)}
+    return [
+        Asked(
+            question=first[task],
+            shares={
+                short_name(name): tuple(option_probabilities(model, model.prompt(first[task])).tolist())
+                for name, model in models.items()
+            },
+            said={},
+        )
+        for task in dict.fromkeys(question.task for question in questions)
+    ]
+
+
+def _claim_directory(out: Path, settings: DemoSettings) -> None:
+    """Make the directory this demonstration's, unless it is another's."""
+    file = out / SETTINGS
+    if out.exists() and not out.is_dir():
+        raise VideolensError(f"{out} is a file: give a directory to write to")
+    if file.is_file():
+        there = json.loads(file.read_text())
+        if there != asdict(settings):
+            raise VideolensError(f"{out} holds a demonstration with other settings ({there}): choose another directory")
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(settings), indent=2) + "\n")
