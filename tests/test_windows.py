@@ -11,7 +11,8 @@ from videolens.experiments.windows import default_bin, default_window, layer_bin
 
 
 @pytest.mark.parametrize(
-    ("n_layers", "window", "bin_"), [(32, 9, 5), (40, 11, 6), (28, 7, 4), (12, 3, 2), (64, 17, 10), (4, 1, 1), (1, 1, 1)]
+    ("n_layers", "window", "bin_"),
+    [(32, 9, 5), (40, 11, 6), (28, 7, 4), (12, 3, 2), (64, 17, 10), (4, 1, 1), (1, 1, 1)],
 )
 def test_defaults_are_the_papers_to_scale(n_layers: int, window: int, bin_: int) -> None:
     assert default_window(n_layers) == window
