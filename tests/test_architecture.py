@@ -113,9 +113,9 @@ def state():
             logging.getLogger().level, len(logging.getLogger().handlers), random.getstate(), os.getcwd(),
             signal.getsignal(signal.SIGINT), list(sys.path)]
 before = state()
-began = time.perf_counter()
+began = time.process_time()
 import videolens
-took = time.perf_counter() - began
+took = time.process_time() - began
 print(json.dumps({"same": before == state(), "seconds": took, "modules": sorted(sys.modules)}))
 """
 
@@ -138,5 +138,5 @@ def test_importing_the_package_is_cheap_and_changes_nothing() -> None:
         "datasets",
     }
     assert not heavy & set(seen["modules"]), f"import videolens imports {sorted(heavy & set(seen['modules']))}"
-    # transformer_lens takes seconds to import; this is two orders of magnitude below it
+    # transformer_lens takes seconds of processor time; this is an order of magnitude below it, however busy the machine
     assert seen["seconds"] < 0.5, f"import videolens took {seen['seconds']:.2f} s"

@@ -5,10 +5,8 @@ Map the Flow, sections "Attention knockout" and "Relative change".
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-import videolens
 from videolens.engine import evaluate, last_logits
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings, Skip
+from videolens.experiments.provenance import versions
 from videolens.experiments.windows import check_window, default_window, window_layers
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.model.transformer import HookedVideoTransformer
@@ -97,7 +95,7 @@ def trace_flow(
         revision=getattr(model.cfg, "revision", None),
         dtype=str(model.cfg.dtype).removeprefix("torch."),
         device=str(model.cfg.device),
-        versions=_versions(),
+        versions=versions(),
         skipped=tuple(skipped),
     )
     return FlowMap(table, settings)
@@ -239,13 +237,3 @@ def _check_left(
     if missing := [route for route in routes if not any(row[2] == route for row in rows)]:
         reasons = sorted({skip.reason for skip in skipped if skip.route in missing})
         raise SelectionError(f"no question has the routes {missing}: {'; '.join(reasons)}. Leave them out of routes=")
-
-
-def _versions() -> dict[str, str]:
-    found = {"videolens": videolens.__version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "transformer-lens", "av"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
