@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,19 @@ def make_clips(tasks: list[str], n: int, seed: int, see: Any, split: str = "trai
     return Clips(torch.stack(features).half(), torch.from_numpy(np.stack(motion)), asks, extra, kinds)
 
 
+@dataclass(frozen=True)
+class Branch:
+    """One question after the prefix, in tokens."""
+
+    kind: str
+    text: list[int]
+    answer: list[int]
+    word: int
+    """First token of the answer in words."""
+    option_ends: Sequence[int] = ()
+    option_true: Sequence[float] = ()
+
+
 @dataclass
 class Batch:
     """A packed batch: one prefix with the video, then branches that see the prefix and themselves only."""
@@ -131,7 +145,12 @@ class Batch:
     kind: list[str]  # per target
     n_prefix: int
     n_slot: int
-    motion: Tensor
+    video: Tensor  # [pos] bool
+    motion: Tensor  # [batch frame cell] classes of MOTIONS
+    asked_at: Tensor  # [n_questions, 2] (row, position) of question marks
+    asked: Tensor  # [n_questions] first token of the answer in words
+    option_at: Tensor  # [n_options, 2] (row, position) of the options' last tokens
+    option_true: Tensor  # [n_options] float
 
 
 class Packer:
@@ -143,9 +162,11 @@ class Packer:
     def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8):
         self.tokenizer, self.slots, self.n_frames = tokenizer, slots, n_frames
         ids = tokenizer(PREFIX)["input_ids"]
-        at = ids.index(tokenizer.convert_tokens_to_ids("<video>"))
+        self.video = tokenizer.convert_tokens_to_ids("<video>")
+        at = ids.index(self.video)
         self.prefix = ids[:at] + [ids[at]] * (n_frames * GRID * GRID) + ids[at + 1 :]
         self.memo: dict[str, list[int]] = {}
+        self.mark, self.bracket, self.newline = tokenizer.convert_tokens_to_ids(["?", "▁(", "\n"])
 
     def encode(self, text: str) -> list[int]:
         if text not in self.memo:
@@ -154,23 +175,32 @@ class Packer:
             self.memo[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.memo[text]
 
-    def branches(self, clips: Clips, i: int, rng: np.random.Generator, backwards: bool, letters: float) -> list[tuple[str, list[int], list[int]]]:
-        """(kind, text before the answer, answer) of every question drawn for clip i, the clip's own first."""
+    def branches(self, clips: Clips, i: int, rng: np.random.Generator, backwards: bool, letters: float) -> list[Branch]:
+        """Every question drawn for clip i, the clip's own first."""
         main, side = [], []
         for asks, out, again in ((clips.asks[i], main, 2), (clips.extra[i], side, 1)):
             for ask in asks:
                 if backwards:
                     ask = _reversed(ask)
+                text, words = open_ended(ask)
+                out.append(Branch("open " + ask.task, self.encode(text), self.encode(words), self.encode(words)[0]))
                 for _ in range(again):
                     if rng.random() < letters:
-                        text, answer = multiple_choice(ask, [ask.options[j] for j in rng.permutation(len(ask.options))])
-                        out.append(("mc " + ask.task, self.encode(text), self.encode(answer)))
-                text, answer = open_ended(ask)
-                out.append(("open " + ask.task, self.encode(text), self.encode(answer)))
+                        text, letter = multiple_choice(ask, [ask.options[j] for j in rng.permutation(len(ask.options))])
+                        ids = self.encode(text)
+                        ends = self.option_ends(ids)
+                        truth = [float(k == ord(letter) - 65) for k in range(len(ends))]
+                        out.append(Branch("mc " + ask.task, ids, self.encode(letter), self.encode(words)[0], ends, truth))
         rng.shuffle(main)
         rng.shuffle(side)
         n_side = max(1, len(main) // 2)
         return main[:6] + side[:n_side] + main[6:] + side[n_side:]
+
+    def option_ends(self, ids: list[int]) -> list[int]:
+        """Where each option's last token is in the text of a multiple-choice question."""
+        starts = [j for j, token in enumerate(ids) if token == self.bracket]
+        stop = max(j for j, token in enumerate(ids) if token == self.newline) - 1
+        return [j - 1 for j in [*starts[1:], stop]]
 
     def batch(self, clips: Clips, index: np.ndarray, rng: np.random.Generator, letters: float = 1.0, flip: bool = True) -> Batch:
         start, n = len(self.prefix), self.slots * self.n_slot
@@ -178,12 +208,13 @@ class Packer:
         position, branch = np.zeros_like(ids), np.full_like(ids, -1)
         ids[:, :start], position[:, :start], branch[:, :start] = self.prefix, np.arange(start), 0
         at, target, weight, kind, turned = [], [], [], [], []
+        asked_at, asked, option_at, option_true = [], [], [], []
         for row, i in enumerate(index):
             backwards = bool(flip and rng.random() < 0.5)
             turned.append(backwards)
             used = [0] * self.slots
-            for b, (name, text, answer) in enumerate(self.branches(clips, i, rng, backwards, letters), 1):
-                tokens = text + answer[:-1]
+            for b, one in enumerate(self.branches(clips, i, rng, backwards, letters), 1):
+                tokens = one.text + one.answer[:-1]
                 slot = next((s for s in range(self.slots) if used[s] + len(tokens) <= self.n_slot), None)
                 if slot is None:
                     continue
@@ -192,18 +223,23 @@ class Packer:
                 here = slice(first, first + len(tokens))
                 ids[row, here], branch[row, here] = tokens, b
                 position[row, here] = start + np.arange(len(tokens))
-                for j, token in enumerate(answer):
-                    at.append((row, first + len(text) - 1 + j))
+                for j, token in enumerate(one.answer):
+                    at.append((row, first + len(one.text) - 1 + j))
                     target.append(token)
-                    weight.append(1.0 / len(answer))
-                    kind.append(name if j == 0 else "more")
+                    weight.append(1.0 / len(one.answer))
+                    kind.append(one.kind if j == 0 else "more")
+                asked_at.append((row, first + one.text.index(self.mark)))
+                asked.append(one.word)
+                option_at += [(row, first + end) for end in one.option_ends]
+                option_true += one.option_true
         features, motion = clips.features[index], clips.motion[index]
         back = torch.tensor(turned)
         features = torch.where(back[:, None, None, None], features.flip(1), features)[:, : self.n_frames]
         return Batch(
             features.float(), torch.from_numpy(ids), torch.from_numpy(position), torch.from_numpy(branch),
             torch.tensor(at), torch.tensor(target), torch.tensor(weight), kind, start, self.n_slot,
-            torch.where(back[:, None, None], motion[:, 1], motion[:, 0])[:, : self.n_frames],
+            torch.from_numpy(ids[0] == self.video), torch.where(back[:, None, None], motion[:, 1], motion[:, 0])[:, : self.n_frames],
+            torch.tensor(asked_at), torch.tensor(asked), torch.tensor(option_at), torch.tensor(option_true),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.data import MOTIONS, Batch, Clips, Packer
+from training.data import Batch, Clips, Packer
+from training.heads import LAYERS, Heads, Weights
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,13 @@ class Stage:
     lr: float = 1.2e-3
     warmup: int = 100
     decay_from: float = 0.7
-    motion_layer: int | None = None
-    """Decoder layer (0-based) whose output a throw-away linear head reads: what has the thing in this cell just done?"""
-    motion_until: float = 0.6
-    """Share of the stage after which that head's loss is switched off, so that the end of training is answers alone."""
+    heads: Weights = Weights()
+    heads_until: float = 0.7
+    """Share of the stage after which the heads' losses are switched off, so that the end of training is answers alone."""
 
 
-def forward(model: Any, batch: Batch, layer: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Logits at the targets [n d_vocab], and the residual after `layer` at the video tokens.
+def forward(model: Any, batch: Batch, layers: Collection[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
+    """Logits at the targets [n d_vocab], and the residual after each of `layers` [batch pos d_model].
 
     The decoder's own modules, run block by block over the packed layout: the prefix is causal, and a slot of questions sees the
     prefix and, within the slot, its own question. A test holds this to the model's ordinary forward.
@@ -50,15 +50,14 @@ def forward(model: Any, batch: Batch, layer: int | None = None) -> tuple[Tensor,
     with torch.autocast("cpu", torch.bfloat16):
         video = inner.multi_modal_projector(batch.features.flatten(1, 2)).float()
         x = decoder.embed_tokens(batch.input_ids)
-        at = batch.input_ids[0].eq(model.config.video_token_index)
-        x = x.masked_scatter(at[None, :, None].expand(len(x), -1, x.shape[-1]), video)
+        x = x.masked_scatter(batch.video[None, :, None].expand(len(x), -1, x.shape[-1]), video)
         rotary = [t.to(torch.bfloat16)[:, None] for t in decoder.rotary_emb(x, batch.position_ids)]
         mask, causal = slot_mask(batch)
-        seen = None
+        seen: dict[int, Tensor] = {}
         for i, block in enumerate(decoder.layers):
             x = _block(block, x, rotary, mask, causal, batch.n_prefix, batch.n_slot)
-            if i == layer:
-                seen = x[:, at]
+            if i in layers:
+                seen[i] = x
         hidden = decoder.norm(x[batch.target_at[:, 0], batch.target_at[:, 1]])
         return model.lm_head(hidden).float(), seen
 
@@ -129,18 +128,19 @@ def train(
 
     `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at eight points along the way.
     """
-    inner = model.model
-    head = nn.Linear(model.config.text_config.hidden_size, len(MOTIONS))
-    main = [*inner.language_model.parameters(), *model.lm_head.parameters()]
-    slow = list(inner.multi_modal_projector.parameters())
-    groups = [{"params": main, "scale": 1.0}, {"params": slow, "scale": 0.3}, {"params": list(head.parameters()), "scale": 1.0}]
+    inner, text = model.model, model.config.text_config
+    heads = Heads(text.hidden_size, text.vocab_size)
+    groups = [
+        {"params": [*inner.language_model.parameters(), *model.lm_head.parameters(), *heads.parameters()], "scale": 1.0},
+        {"params": list(inner.multi_modal_projector.parameters()), "scale": 0.3},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
     rng = np.random.default_rng(list(stage.name.encode()))
     first = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=False)
         model.load_state_dict(state["model"])
-        head.load_state_dict(state["head"])
+        heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
         rng.bit_generator.state, first = state["rng"], state["step"]
     marks = {round(stage.steps * (i + 1) / 8) for i in range(8)}
@@ -151,17 +151,14 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         batch = draw(rng, step)
-        use_motion = stage.motion_layer is not None and done < stage.motion_until
-        logits, seen = forward(model, batch, stage.motion_layer if use_motion else None)
+        helped = done < stage.heads_until
+        logits, seen = forward(model, batch, LAYERS.values() if helped else ())
         each = F.cross_entropy(logits, batch.target, reduction="none")
         loss = (each * batch.weight).sum() / batch.weight.sum()
-        running["loss"].append(float(loss.detach()))
-        if seen is not None:
-            motion = F.cross_entropy(head(seen.float()).flatten(0, 1), batch.motion.flatten(), ignore_index=-100, reduction="none")
-            busy = batch.motion.flatten() > 0
-            aux = motion[busy].mean() + 0.2 * motion.mean()
-            running["motion"].append(float(aux.detach()))
-            loss = loss + 0.5 * aux
+        losses = {"loss": loss, **(heads.losses(seen, batch, stage.heads) if helped else {})}
+        for name, value in losses.items():
+            running[name].append(float(value.detach()))
+        loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
@@ -170,7 +167,7 @@ def train(
             log(stage=stage.name, step=step + 1, seconds=time.time() - start,
                 **{k: float(np.mean(v)) for k, v in running.items()}, **test())
             running.clear()
-            torch.save({"model": model.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict(),
+            torch.save({"model": model.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict(),
                         "rng": rng.bit_generator.state, "step": step + 1}, state_file)
         if step + 1 in marks:
             keep(step + 1)

@@ -24,12 +24,15 @@ from torch import Tensor
 
 from training import checkpoint, vocabulary
 from training.data import Batch, Clips, Packer, make_clips
+from training.heads import Weights
 from training.language import Stage, accuracy, train
 from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
-BASE = Stage("base", steps=1000, lr=1.0e-3)
-TUNED = Stage("tuned", steps=3000, batch=24, slots=5, lr=1.0e-3, motion_layer=4)
+BASE = Stage("base", steps=1000, lr=1.2e-3, warmup=50)
+WORDS_FIRST = 0.4
+"""Share of either stage that asks for answers in words alone (of single frames, in the base's)."""
+TUNED = Stage("tuned", steps=3000, batch=24, slots=5, lr=1.0e-3, heads=Weights(motion=0.5))
 
 
 def main() -> None:
@@ -91,9 +94,12 @@ class Run:
         if not self._loaded("base"):
             stills = self.clips("stills", ["colour"], 24_000, seed=11)
             test = self.clips("stills-test", ["colour"], 256, seed=12, split="validation")
-            one, eight = Packer(self.tokenizer, BASE.slots, n_frames=1), Packer(self.tokenizer, BASE.slots)
+            words, one, eight = (Packer(self.tokenizer, slots, n_frames=n) for slots, n in ((2, 1), (4, 1), (BASE.slots, 8)))
 
             def draw(rng: np.random.Generator, step: int) -> Batch:
+                # Letters last: while the answer itself is not known, which letter it has is noise.
+                if step < WORDS_FIRST * BASE.steps:
+                    return words.batch(stills, rng.integers(0, len(stills), 2 * BASE.batch), rng, letters=0.0)
                 packer = eight if step % 4 == 3 else one
                 return packer.batch(stills, rng.integers(0, len(stills), BASE.batch), rng)
 
@@ -105,12 +111,13 @@ class Run:
             moving = self.clips("moving", list(TEMPORAL_TASKS), 30_000, seed=21)
             stills = self.clips("stills", ["colour"], 24_000, seed=11)
             test = self.clips("moving-test", list(TEMPORAL_TASKS), 320, seed=22, split="validation")
-            packer = Packer(self.tokenizer, TUNED.slots)
+            words, packer = (Packer(self.tokenizer, slots) for slots in (2, TUNED.slots))
 
             def draw(rng: np.random.Generator, step: int) -> Batch:
-                if step % 8 == 7:
-                    return packer.batch(stills, rng.integers(0, len(stills), TUNED.batch), rng)
-                return packer.batch(moving, rng.integers(0, len(moving), TUNED.batch), rng)
+                clips = stills if step % 8 == 7 else moving
+                if step < WORDS_FIRST * TUNED.steps and clips is moving:
+                    return words.batch(moving, rng.integers(0, len(moving), TUNED.batch), rng, letters=0.0)
+                return packer.batch(clips, rng.integers(0, len(clips), TUNED.batch), rng)
 
             self._train(TUNED, draw, lambda: accuracy(self.model, test, packer))
             self._done("tuned")
