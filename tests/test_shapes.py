@@ -90,7 +90,9 @@ def test_two_frames_do_tell(task):
     def motion(scene, frame):
         first, last = (np.concatenate([_step(t.path, a) for t in scene.things[-3:]]) for a in (3, 12))
         turn = np.array([first[0] * last[1] - first[1] * last[0]])
-        numbers = np.sort(np.abs(np.stack([first, last])), axis=1) > 1 if task == "object count" else [first[-2:], last[-2:]]
+        numbers = (
+            np.sort(np.abs(np.stack([first, last])), axis=1) > 1 if task == "object count" else [first[-2:], last[-2:]]
+        )
         if task == "action antonym":
             path = scene.things[-1].path
             arm, step = path[4] - SIZE / 2, _step(path, 4)
@@ -190,7 +192,7 @@ def test_nothing_moves_in_still_clips_and_a_wrapped_thing_is_drawn_at_both_edges
     frames = render(scene)
     assert (frames == frames[0]).all() and frames.shape == (N_FRAMES, SIZE, SIZE, 3)
     moving = make_item("moving direction", split="train", seed=0, index=0).scene
-    assert all(((0 <= t.path) & (t.path < SIZE)).all() for t in moving.things)
+    assert all(((t.path >= 0) & (t.path < SIZE)).all() for t in moving.things)
     thing = moving.things[-1]
     thing.path[0] = [0.0, 32.0]
     image = render(moving, np.array([0]))[0].astype(int)

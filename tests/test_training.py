@@ -48,7 +48,9 @@ def test_a_packed_question_gets_the_logits_it_gets_alone(model, tokenizer, clips
                 video = model.model.multi_modal_projector(batch.features[row : row + 1].flatten(1, 2))
                 at = (ids == model.config.video_token_index)[..., None].expand_as(embeds)
                 alone = model.lm_head(model.model.language_model(inputs_embeds=embeds.masked_scatter(at, video))[0])[0]
-            asked = [j for j, (r, p) in enumerate(batch.target_at.tolist()) if r == row and batch.branch[r, p] == branch]
+            asked = [
+                j for j, (r, p) in enumerate(batch.target_at.tolist()) if r == row and batch.branch[r, p] == branch
+            ]
             first = int(here.nonzero()[0])
             for j in asked:
                 place = batch.n_prefix + int(batch.target_at[j, 1]) - first
@@ -116,7 +118,9 @@ def test_a_saved_checkpoint_is_an_ordinary_one_and_loads_in_videolens(tmp_path, 
     assert (tmp_path / "model.safetensors").stat().st_size <= 10_000_000
     theirs = LlavaNextVideoForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(theirs.lm_head.weight, model.lm_head.weight)
-    assert AutoTokenizer.from_pretrained(tmp_path)("a red circle")["input_ids"] == tokenizer("a red circle")["input_ids"]
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path)("a red circle")["input_ids"] == tokenizer("a red circle")["input_ids"]
+    )
     ours = vl.HookedVideoTransformer.from_pretrained(tmp_path)
     assert ours.template == "shapes"
     question = vl.load_dataset("shapes", split="validation", task=TEMPORAL_TASKS[0], n=1)[0]

@@ -23,26 +23,49 @@ def config(tokenizer: Any) -> LlavaNextVideoConfig:
     """CLIP tower of four layers (the third is read), Llama decoder of twelve; 2.2 million parameters."""
     ids = tokenizer.convert_tokens_to_ids
     vision = CLIPVisionConfig(
-        hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4, image_size=SIZE, patch_size=8,
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIZE,
+        patch_size=8,
         projection_dim=64,
     )
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=12, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=1024, rms_norm_eps=1e-5, tie_word_embeddings=False,
-        bos_token_id=ids("<s>"), eos_token_id=ids("</s>"), pad_token_id=ids("<pad>"),
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=12,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=ids("<s>"),
+        eos_token_id=ids("</s>"),
+        pad_token_id=ids("<pad>"),
     )
     return LlavaNextVideoConfig(
-        vision_config=vision, text_config=text, image_token_index=ids("<image>"), video_token_index=ids("<video>"),
-        vision_feature_layer=-2, image_grid_pinpoints=[[SIZE, SIZE]], spatial_pool_mode="average", spatial_pool_stride=2,
-        image_seq_length=4 * GRID * GRID, video_seq_length=8 * GRID * GRID, tie_word_embeddings=False,
+        vision_config=vision,
+        text_config=text,
+        image_token_index=ids("<image>"),
+        video_token_index=ids("<video>"),
+        vision_feature_layer=-2,
+        image_grid_pinpoints=[[SIZE, SIZE]],
+        spatial_pool_mode="average",
+        spatial_pool_stride=2,
+        image_seq_length=4 * GRID * GRID,
+        video_seq_length=8 * GRID * GRID,
+        tie_word_embeddings=False,
     )
 
 
 def new_model(tokenizer: Any, seed: int) -> LlavaNextVideoForConditionalGeneration:
     """A fresh model, the decoder initialised for its width.
 
-    Hugging Face's default deviation of 0.02 suits a width of thousands. At 128 it leaves attention uniform and the residual of
-    text tokens tiny: what asks for one thing among several (its colour, its place) then stays at chance for hundreds of steps.
+    Hugging Face's default deviation of 0.02 suits a width of thousands. At 128 it leaves attention uniform and the
+    residual of text tokens tiny: what asks for one thing among several (its colour, its place) then stays at chance
+    for hundreds of steps.
     """
     torch.manual_seed(seed)
     model = LlavaNextVideoForConditionalGeneration(config(tokenizer)).float()
@@ -70,7 +93,10 @@ def save(model: LlavaNextVideoForConditionalGeneration, tokenizer: Any, director
     processor.save_pretrained(directory)
     preprocessor = json.loads((directory / "preprocessor_config.json").read_text())
     preprocessor.pop("image_processor_type", None)
-    _add(directory / "video_preprocessor_config.json", preprocessor | {"video_processor_type": "LlavaNextVideoVideoProcessor"})
+    _add(
+        directory / "video_preprocessor_config.json",
+        preprocessor | {"video_processor_type": "LlavaNextVideoVideoProcessor"},
+    )
 
 
 def _add(path: Path, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Training data: scenes rendered in memory, seen once through the frozen tower, with their questions packed several to a clip."""
+"""Training data: scenes drawn in memory, seen once through the frozen tower, several questions packed to a clip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.prompts import PREFIX, multiple_choice, open_ended
 from videolens.datasets.shapes import in_split
-from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, TEMPORAL_TASKS, Ask, describe
+from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, Ask, describe
 from videolens.datasets.shapes_world import SIZE, Scene, render
 
 SAMPLED = np.arange(1, 17, 2)
@@ -41,7 +41,7 @@ def make_scene(task: str, rng: np.random.Generator, split: str = "train") -> tup
 
 
 def motion_targets(scene: Scene, task: str) -> np.ndarray:
-    """[8, 16] classes of MOTIONS: what the thing whose centre is in a cell has done since the previous sampled frame."""
+    """[8, 16] classes of MOTIONS: what the thing whose centre is in a cell did since the previous sampled frame."""
     target = np.zeros((len(SAMPLED), GRID * GRID), np.int64)
     for thing in scene.things:
         path = thing.path[SAMPLED]
@@ -66,7 +66,7 @@ def motion_targets(scene: Scene, task: str) -> np.ndarray:
 
 
 def details(scene: Scene, task: str, rng: np.random.Generator) -> list[Ask]:
-    """Questions for training only, or that other tasks ask of still clips: they make the answer dense in what a clip tells."""
+    """More to ask of a clip, for training only or from other tasks: the denser the answers, the faster it is learnt."""
     asks = []
     if task == "object count":
         for thing in scene.things:
@@ -190,7 +190,9 @@ class Packer:
                         ids = self.encode(text)
                         ends = self.option_ends(ids)
                         truth = [float(k == ord(letter) - 65) for k in range(len(ends))]
-                        out.append(Branch("mc " + ask.task, ids, self.encode(letter), self.encode(words)[0], ends, truth))
+                        out.append(
+                            Branch("mc " + ask.task, ids, self.encode(letter), self.encode(words)[0], ends, truth)
+                        )
         rng.shuffle(main)
         rng.shuffle(side)
         n_side = max(1, len(main) // 2)
@@ -202,7 +204,9 @@ class Packer:
         stop = max(j for j, token in enumerate(ids) if token == self.newline) - 1
         return [j - 1 for j in [*starts[1:], stop]]
 
-    def batch(self, clips: Clips, index: np.ndarray, rng: np.random.Generator, letters: float = 1.0, flip: bool = True) -> Batch:
+    def batch(
+        self, clips: Clips, index: np.ndarray, rng: np.random.Generator, letters: float = 1.0, flip: bool = True
+    ) -> Batch:
         start, n = len(self.prefix), self.slots * self.n_slot
         ids = np.full((len(index), start + n), self.tokenizer.pad_token_id)
         position, branch = np.zeros_like(ids), np.full_like(ids, -1)
@@ -236,10 +240,22 @@ class Packer:
         back = torch.tensor(turned)
         features = torch.where(back[:, None, None, None], features.flip(1), features)[:, : self.n_frames]
         return Batch(
-            features.float(), torch.from_numpy(ids), torch.from_numpy(position), torch.from_numpy(branch),
-            torch.tensor(at), torch.tensor(target), torch.tensor(weight), kind, start, self.n_slot,
-            torch.from_numpy(ids[0] == self.video), torch.where(back[:, None, None], motion[:, 1], motion[:, 0])[:, : self.n_frames],
-            torch.tensor(asked_at), torch.tensor(asked), torch.tensor(option_at), torch.tensor(option_true),
+            features.float(),
+            torch.from_numpy(ids),
+            torch.from_numpy(position),
+            torch.from_numpy(branch),
+            torch.tensor(at),
+            torch.tensor(target),
+            torch.tensor(weight),
+            kind,
+            start,
+            self.n_slot,
+            torch.from_numpy(ids[0] == self.video),
+            torch.where(back[:, None, None], motion[:, 1], motion[:, 0])[:, : self.n_frames],
+            torch.tensor(asked_at),
+            torch.tensor(asked),
+            torch.tensor(option_at),
+            torch.tensor(option_true),
         )
 
 

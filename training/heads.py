@@ -1,10 +1,11 @@
 """Linear heads for training alone: each asks the residual stream, at one layer, for a step on the way to the answer.
 
-A letter is the end of a chain (see what moved, say it in words, find the option that says so, name its letter), and with
-nothing but the letter to learn from, a small decoder stays at chance for thousands of steps. So each link is asked for where it
-can be known: what the thing in a cell has just done, at the video tokens; the answer in words, at the question mark; whether
-this option is true, at the option's last token. The heads are thrown away and their losses switched off before the end of a
-stage. They do suggest to the model *where* things happen, which the docs say wherever flow in this model is shown.
+A letter is the end of a chain (see what moved, say it in words, find the option that says so, name its letter), and
+with nothing but the letter to learn from, a small decoder stays at chance for thousands of steps. So each link is
+asked for where it can be known: what the thing in a cell has just done, at the video tokens; the answer in words, at
+the question mark; whether this option is true, at the option's last token. The heads are thrown away and their losses
+switched off before the end of a stage. They do suggest to the model *where* things happen, which the docs say
+wherever flow in this model is shown.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ class Heads(nn.Module):
 
     def __init__(self, d_model: int, d_vocab: int):
         super().__init__()
-        self.motion, self.answer, self.truth = nn.Linear(d_model, len(MOTIONS)), nn.Linear(d_model, d_vocab), nn.Linear(d_model, 1)
+        self.motion, self.answer, self.truth = (
+            nn.Linear(d_model, len(MOTIONS)),
+            nn.Linear(d_model, d_vocab),
+            nn.Linear(d_model, 1),
+        )
 
     def losses(self, residual: dict[int, Tensor], batch: Batch, weights: Weights) -> dict[str, Tensor]:
         """Weighted losses by head, from the residual after each layer [batch pos d_model]."""
@@ -43,7 +48,9 @@ class Heads(nn.Module):
         if weights.motion:
             video = residual[LAYERS["motion"]][:, batch.video]
             target = batch.motion.flatten()
-            each = F.cross_entropy(self.motion(video.float()).flatten(0, 1), target, ignore_index=-100, reduction="none")
+            each = F.cross_entropy(
+                self.motion(video.float()).flatten(0, 1), target, ignore_index=-100, reduction="none"
+            )
             # most cells hold nothing: those that hold something count for most
             out["motion"] = weights.motion * (each[target > 0].mean() + 0.2 * each.mean())
         if weights.answer:

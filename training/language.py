@@ -1,7 +1,8 @@
 """Stages 1 and 2: teach the decoder to answer, first about still clips (the image-only base), then about time.
 
-The tower is frozen by now, so every clip is seen once and kept as features. Several questions about one clip share its tokens:
-each is a branch that sees the prefix (text and video) and itself only, with positions as if it stood alone.
+The tower is frozen by now, so every clip is seen once and kept as features. Several questions about one clip share
+its tokens: each is a branch that sees the prefix (text and video) and itself only, with positions as if it stood
+alone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,17 @@ class Stage:
     lr: float = 1.2e-3
     warmup: int = 100
     decay_from: float = 0.7
-    heads: Weights = Weights()
+    heads: Weights = field(default_factory=Weights)
     heads_until: float = 0.7
-    """Share of the stage after which the heads' losses are switched off, so that the end of training is answers alone."""
+    """Share of the stage after which the heads' losses are switched off: the end of training is answers alone."""
 
 
 def forward(model: Any, batch: Batch, layers: Collection[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits at the targets [n d_vocab], and the residual after each of `layers` [batch pos d_model].
 
-    The decoder's own modules, run block by block over the packed layout: the prefix is causal, and a slot of questions sees the
-    prefix and, within the slot, its own question. A test holds this to the model's ordinary forward.
+    The decoder's own modules, run block by block over the packed layout: the prefix is causal, and a slot of
+    questions sees the prefix and, within the slot, its own question. A test holds this to the model's ordinary
+    forward.
     """
     inner = model.model
     decoder = inner.language_model
@@ -76,7 +78,9 @@ def slot_mask(batch: Batch) -> tuple[Tensor, Tensor]:
     causal = torch.ones(batch.n_slot, batch.n_slot, dtype=torch.bool).tril()
     slots = (branch[..., :, None] == branch[..., None, :]) & causal
     prefix = torch.ones(batch.n_prefix, batch.n_prefix, dtype=torch.bool).tril()
-    return tuple(torch.zeros(m.shape, dtype=torch.bfloat16).masked_fill_(~m, -30000.0) for m in (slots[:, None], prefix))
+    return tuple(
+        torch.zeros(m.shape, dtype=torch.bfloat16).masked_fill_(~m, -30000.0) for m in (slots[:, None], prefix)
+    )
 
 
 def _attention(
@@ -126,12 +130,16 @@ def train(
 ) -> None:
     """Train decoder and projector in place; resumes from `state_file` if it is there.
 
-    `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at eight points along the way.
+    `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at eight points along the
+    way.
     """
     inner, text = model.model, model.config.text_config
     heads = Heads(text.hidden_size, text.vocab_size)
     groups = [
-        {"params": [*inner.language_model.parameters(), *model.lm_head.parameters(), *heads.parameters()], "scale": 1.0},
+        {
+            "params": [*inner.language_model.parameters(), *model.lm_head.parameters(), *heads.parameters()],
+            "scale": 1.0,
+        },
         {"params": list(inner.multi_modal_projector.parameters()), "scale": 0.3},
     ]
     optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
@@ -164,10 +172,23 @@ def train(
         nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         if (step + 1) % every == 0 or step + 1 == stage.steps:
-            log(stage=stage.name, step=step + 1, seconds=time.time() - start,
-                **{k: float(np.mean(v)) for k, v in running.items()}, **test())
+            log(
+                stage=stage.name,
+                step=step + 1,
+                seconds=time.time() - start,
+                **{k: float(np.mean(v)) for k, v in running.items()},
+                **test(),
+            )
             running.clear()
-            torch.save({"model": model.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict(),
-                        "rng": rng.bit_generator.state, "step": step + 1}, state_file)
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "heads": heads.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "rng": rng.bit_generator.state,
+                    "step": step + 1,
+                },
+                state_file,
+            )
         if step + 1 in marks:
             keep(step + 1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+import numpy as np
 
 from videolens.datasets.shapes_tasks import Ask
 from videolens.question import Question
 from videolens.template import TEMPLATES
+from videolens.video import Video
 
 TEMPLATE = TEMPLATES["shapes"]
-_NO_VIDEO: Any = None  # only the words matter here
+_BLANK = Video.from_array(np.zeros((1, 2, 2, 3), np.uint8))  # only the words matter here
 
 
 def _split(question: Question) -> tuple[str, str, str]:
@@ -25,13 +27,13 @@ def _split(question: Question) -> tuple[str, str, str]:
 
 def multiple_choice(ask: Ask, options: Sequence[str]) -> tuple[str, str]:
     """Text after the video up to the answer, and the letter."""
-    return _split(Question(_NO_VIDEO, ask.stem, options, ask.answer))[1:]
+    return _split(Question(_BLANK, ask.stem, options, ask.answer))[1:]
 
 
 def open_ended(ask: Ask) -> tuple[str, str]:
     """Text after the video up to the answer, and the answer in words."""
-    return _split(Question(_NO_VIDEO, ask.stem, None, ask.answer, completion=ask.completion))[1:]
+    return _split(Question(_BLANK, ask.stem, None, ask.answer, completion=ask.completion))[1:]
 
 
-PREFIX = _split(Question(_NO_VIDEO, "?", None, "."))[0]
+PREFIX = _split(Question(_BLANK, "?", None, "."))[0]
 """Shared by all questions about one clip."""

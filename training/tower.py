@@ -1,6 +1,7 @@
 """Stage 0: teach the vision tower to see single frames, with linear heads that are thrown away.
 
-Real VideoLLMs start from a pretrained tower; this is ours. Every pooled token is asked, through the projector, what lies in its
+Real VideoLLMs start from a pretrained tower; this is ours. Every pooled token is asked, through the projector, what
+    lies in its
 cell: colour, shape and place (to two pixels) of the thing whose centre is there, if any, and the background.
 """
 

@@ -94,7 +94,9 @@ class Run:
         if not self._loaded("base"):
             stills = self.clips("stills", ["colour"], 24_000, seed=11)
             test = self.clips("stills-test", ["colour"], 256, seed=12, split="validation")
-            words, one, eight = (Packer(self.tokenizer, slots, n_frames=n) for slots, n in ((2, 1), (4, 1), (BASE.slots, 8)))
+            words, one, eight = (
+                Packer(self.tokenizer, slots, n_frames=n) for slots, n in ((2, 1), (4, 1), (BASE.slots, 8))
+            )
 
             def draw(rng: np.random.Generator, step: int) -> Batch:
                 # Letters last: while the answer itself is not known, which letter it has is noise.

@@ -1,7 +1,8 @@
 """The bundled model's tokenizer: one token a word, every other text spelt out character by character.
 
-A Unigram model whose vocabulary is written down rather than learned: each word of the benchmark with and without the space
-before it, every printable character, and the 256 bytes to fall back on, so that any text goes in and comes out unchanged.
+A Unigram model whose vocabulary is written down rather than learned: each word of the benchmark with and without the
+space before it, every printable character, and the 256 bytes to fall back on, so that any text goes in and comes out
+unchanged.
 """
 
 from __future__ import annotations

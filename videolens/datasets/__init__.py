@@ -26,9 +26,10 @@ def load_dataset(
     """Questions of a data set, with their videos.
 
     Args:
-        name: `"shapes"`, the procedural benchmark, whose clips are written as mp4 files into the cache at first use; or a
-            directory in TVBench's layout.
-        split: of `"shapes"`: "train", "validation" or "test". Of a directory: its subfolder of that name, if it has one.
+        name: `"shapes"`, the procedural benchmark, whose clips are written as mp4 files into the cache at first use;
+            or a directory in TVBench's layout.
+        split: of `"shapes"`: "train", "validation" or "test". Of a directory: its subfolder of that name, if it has
+            one.
         task: one task; None for all of a directory, and for the five temporal ones of `"shapes"`.
         n: how many questions per task; None for all of a directory, and for 100 of `"shapes"`.
         seed: of `"shapes"`. A smaller `n` gives the first of the same questions.
@@ -56,5 +57,7 @@ def load_dataset(
             directory = directory / split
         tasks = tasks_in(directory) if task is None else [task]
         if not tasks:
-            raise DatasetError(f"{directory} has no json/*.json: TVBench's layout is json/{{task}}.json and video/{{task}}/")
+            raise DatasetError(
+                f"{directory} has no json/*.json: TVBench's layout is json/{{task}}.json and video/{{task}}/"
+            )
     return [question for each in tasks for question in read_task(directory, each, n=n)]

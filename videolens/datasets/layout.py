@@ -30,8 +30,8 @@ def read_task(directory: Path, task: str, *, n: int | None = None, n_frames: int
     """The first `n` questions of one task; videos are opened when they are first looked at.
 
     Raises:
-        DatasetError: no such task (the message lists those there are), a listing that is not JSON or not a list, an entry
-            without one of the fields, a missing video, or fewer than `n` questions.
+        DatasetError: no such task (the message lists those there are), a listing that is not JSON or not a list, an
+            entry without one of the fields, a missing video, or fewer than `n` questions.
     """
     listing = directory / "json" / f"{slug(task)}.json"
     if not listing.exists():

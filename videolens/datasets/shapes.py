@@ -1,8 +1,8 @@
 """The procedural benchmark: moving shapes as real mp4 files, and questions that need time, in TVBench's layout.
 
-Any size, from a seed. Item `index` of a task depends on nothing but (seed, split, task, index): asking for 200 questions
-gives the 20 that asking for 20 gave, and 180 more. The clips of the splits differ whatever the seeds: the split of a clip
-is a property of its content (see :func:`in_split`).
+Any size, from a seed. Item `index` of a task depends on nothing but (seed, split, task, index): asking for 200
+questions gives the 20 that asking for 20 gave, and 180 more. The clips of the splits differ whatever the seeds: the
+split of a clip is a property of its content (see :func:`in_split`).
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def write_shapes(
 ) -> Path:
     """Write `n` questions of each task, each with its own clip, as `json/{task}.json` and `video/{task}/*.mp4`.
 
-    Clips that are there already are kept. Files are written under another name first, so that an interrupted run leaves no
-    half-written one.
+    Clips that are there already are kept. Files are written under another name first, so that an interrupted run
+    leaves no half-written one.
 
     Returns:
         The directory.
@@ -137,7 +137,10 @@ def write_clip(scene: Scene, path: Path) -> None:
 
 def cache_directory(seed: int, split: str) -> Path:
     """Where `load_dataset("shapes")` keeps its clips: under $VIDEOLENS_CACHE, else under the user's cache folder."""
-    root = os.environ.get("VIDEOLENS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videolens"
+    root = (
+        os.environ.get("VIDEOLENS_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videolens"
+    )
     return Path(root) / f"shapes-v{VERSION}" / f"seed-{seed}" / split
 
 

@@ -1,9 +1,9 @@
 """What is asked about the procedural clips: one function per task makes a scene and its question.
 
-Time is needed by construction. Paths start anywhere on a torus, circles at any phase, and every clip is as likely as its
-reversal; so one frame, even with its index, says nothing about the answer. The one exemption is *scene transition*, where a
-frame *and its index* give the answer away (the first background is the one it comes *from*); one frame without its index
-does not.
+Time is needed by construction. Paths start anywhere on a torus, circles at any phase, and every clip is as likely as
+its reversal; so one frame, even with its index, says nothing about the answer. The one exemption is *scene
+transition*, where a frame *and its index* give the answer away (the first background is the one it comes *from*); one
+frame without its index does not.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ SPEED = (3.0, 5.5)
 class Ask:
     """One question about a scene, in words.
 
-    `options` are in no particular order (letters are dealt later); `answer_reversed` is what is right when the same clip is
-    played backwards; `completion` is the beginning of a sentence that the answer ends.
+    `options` are in no particular order (letters are dealt later); `answer_reversed` is what is right when the same
+    clip is played backwards; `completion` is the beginning of a sentence that the answer ends.
     """
 
     task: str
@@ -58,7 +58,7 @@ class Ask:
 
 
 def _look(rng: np.random.Generator, n: int) -> list[tuple[str, str]]:
-    """Shapes and colours for `n` things that share neither, so that "the red thing" and "the circle" are unambiguous."""
+    """Shapes and colours for `n` things that share neither: "the red thing" and "the circle" are unambiguous."""
     shapes, colours = rng.permutation(SHAPES)[:n], rng.permutation(list(COLOURS))[:n]
     return [(str(s), str(c)) for s, c in zip(shapes, colours, strict=True)]
 
@@ -210,7 +210,9 @@ def describe(scene: Scene, thing: Thing, rng: np.random.Generator) -> list[Ask]:
     """What one look at any frame tells: the thing's colour and shape, and the background (of a clip with one)."""
     colours = _choices(rng, thing.colour, [t.colour for t in scene.things], list(COLOURS))
     asks = [
-        Ask("colour", f"What colour is the {thing.shape}?", colours, thing.colour, thing.colour, f"The {thing.shape} is"),
+        Ask(
+            "colour", f"What colour is the {thing.shape}?", colours, thing.colour, thing.colour, f"The {thing.shape} is"
+        ),
         Ask(
             "shape",
             f"What shape is the {thing.colour} thing?",

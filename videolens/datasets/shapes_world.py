@@ -8,7 +8,7 @@ about a direction: whatever the motion, every position in every frame is equally
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 SIZE = 64
 """Height and width of a frame in pixels."""
 N_FRAMES = 17
-"""Frames in a file; the midpoints of eight segments are then frames 1, 3, …, 15, and a reversal samples the same ones."""
+"""Frames in a file; the midpoints of eight segments are then frames 1, 3, …, 15, also of the reversed clip."""
 FPS = 8
 
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -138,7 +138,7 @@ def _cross(dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
 _DISTANCE = {"circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _background(name: str) -> np.ndarray:
     """A flat colour with a faint texture that never moves: a scene, not a colour swatch."""
     y, x = np.mgrid[0:SIZE, 0:SIZE]
