@@ -62,8 +62,22 @@ def test_every_question_fits_a_slot(tokenizer, clips):
     packer = Packer(tokenizer, slots=5)
     rng = np.random.default_rng(0)
     for i in range(len(clips)):
-        for _, text, answer in packer.branches(clips, i, rng, backwards=False, letters=1.0):
-            assert len(text) + len(answer) - 1 <= packer.n_slot
+        for branch in packer.branches(clips, i, rng, backwards=False, letters=1.0):
+            assert len(branch.text) + len(branch.answer) - 1 <= packer.n_slot
+
+
+def test_heads_are_asked_where_the_answer_can_be_known(tokenizer, clips):
+    packer = Packer(tokenizer, slots=5)
+    batch = packer.batch(clips, np.arange(len(clips)), np.random.default_rng(0))
+    for row, position in batch.asked_at.tolist():
+        assert tokenizer.decode(batch.input_ids[row, position]) == "?"
+    true = [p for p, yes in zip(batch.option_at.tolist(), batch.option_true.tolist(), strict=True) if yes]
+    letters = [i for i, kind in enumerate(batch.kind) if kind.startswith("mc")]
+    assert len(true) == len(letters)
+    for (row, position), i in zip(true, letters, strict=True):
+        letter = tokenizer.decode(batch.target[i])
+        spelt = tokenizer.decode(batch.input_ids[row, position - 8 : position + 1])
+        assert spelt[spelt.rindex("(") :].startswith(f"({letter}) ")
 
 
 def test_the_tower_is_read_where_the_checkpoint_says(model):

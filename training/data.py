@@ -125,8 +125,8 @@ class Branch:
     kind: str
     text: list[int]
     answer: list[int]
-    word: int
-    """First token of the answer in words."""
+    words: tuple[int, int]
+    """First and last token of the answer in words."""
     option_ends: Sequence[int] = ()
     option_true: Sequence[float] = ()
 
@@ -148,7 +148,7 @@ class Batch:
     video: Tensor  # [pos] bool
     motion: Tensor  # [batch frame cell] classes of MOTIONS
     asked_at: Tensor  # [n_questions, 2] (row, position) of question marks
-    asked: Tensor  # [n_questions] first token of the answer in words
+    asked: Tensor  # [n_questions, 2] first and last token of the answer in words
     option_at: Tensor  # [n_options, 2] (row, position) of the options' last tokens
     option_true: Tensor  # [n_options] float
 
@@ -182,8 +182,9 @@ class Packer:
             for ask in asks:
                 if backwards:
                     ask = _reversed(ask)
-                text, words = open_ended(ask)
-                out.append(Branch("open " + ask.task, self.encode(text), self.encode(words), self.encode(words)[0]))
+                text, answer = open_ended(ask)
+                words = self.encode(answer)
+                out.append(Branch("open " + ask.task, self.encode(text), words, (words[0], words[-1])))
                 for _ in range(again):
                     if rng.random() < letters:
                         text, letter = multiple_choice(ask, [ask.options[j] for j in rng.permutation(len(ask.options))])
@@ -191,7 +192,7 @@ class Packer:
                         ends = self.option_ends(ids)
                         truth = [float(k == ord(letter) - 65) for k in range(len(ends))]
                         out.append(
-                            Branch("mc " + ask.task, ids, self.encode(letter), self.encode(words)[0], ends, truth)
+                            Branch("mc " + ask.task, ids, self.encode(letter), (words[0], words[-1]), ends, truth)
                         )
         rng.shuffle(main)
         rng.shuffle(side)
@@ -233,7 +234,7 @@ class Packer:
                     weight.append(1.0 / len(one.answer))
                     kind.append(one.kind if j == 0 else "more")
                 asked_at.append((row, first + one.text.index(self.mark)))
-                asked.append(one.word)
+                asked.append(one.words)
                 option_at += [(row, first + end) for end in one.option_ends]
                 option_true += one.option_true
         features, motion = clips.features[index], clips.motion[index]

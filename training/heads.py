@@ -32,15 +32,12 @@ class Weights:
 
 
 class Heads(nn.Module):
-    """The three heads and their losses."""
+    """The heads and their losses."""
 
     def __init__(self, d_model: int, d_vocab: int):
         super().__init__()
-        self.motion, self.answer, self.truth = (
-            nn.Linear(d_model, len(MOTIONS)),
-            nn.Linear(d_model, d_vocab),
-            nn.Linear(d_model, 1),
-        )
+        self.motion, self.truth = nn.Linear(d_model, len(MOTIONS)), nn.Linear(d_model, 1)
+        self.first, self.last = nn.Linear(d_model, d_vocab), nn.Linear(d_model, d_vocab)
 
     def losses(self, residual: dict[int, Tensor], batch: Batch, weights: Weights) -> dict[str, Tensor]:
         """Weighted losses by head, from the residual after each layer [batch pos d_model]."""
@@ -55,9 +52,9 @@ class Heads(nn.Module):
             out["motion"] = weights.motion * (each[target > 0].mean() + 0.2 * each.mean())
         if weights.answer:
             rows, positions = batch.asked_at.unbind(1)
-            out["answer"] = weights.answer * F.cross_entropy(
-                self.answer(residual[LAYERS["answer"]][rows, positions].float()), batch.asked
-            )
+            mark = residual[LAYERS["answer"]][rows, positions].float()
+            words = [F.cross_entropy(head(mark), batch.asked[:, i]) for i, head in enumerate((self.first, self.last))]
+            out["answer"] = weights.answer * torch.stack(words).mean()
         if weights.truth and len(batch.option_at):
             rows, positions = batch.option_at.unbind(1)
             logits = self.truth(residual[LAYERS["truth"]][rows, positions].float())[:, 0]

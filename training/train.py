@@ -29,8 +29,8 @@ from training.language import Stage, accuracy, train
 from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
-BASE = Stage("base", steps=1000, lr=1.2e-3, warmup=50)
-WORDS_FIRST = 0.4
+BASE = Stage("base", steps=1400, lr=1.2e-3, warmup=50, heads_until=0.92)
+WORDS_FIRST = 0.3
 """Share of either stage that asks for answers in words alone (of single frames, in the base's)."""
 TUNED = Stage("tuned", steps=3000, batch=24, slots=5, lr=1.0e-3, heads=Weights(motion=0.5))
 
