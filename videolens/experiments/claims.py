@@ -176,7 +176,7 @@ def _after(claim: int, flow: FlowMap, later: str, earlier: str, statement: str, 
         statement,
         measured,
         "layers",
-        judge(measured, low=0) if both else "cannot be told",
+        judge(measured, low=0.0) if both else "cannot be told",
     )
 
 
@@ -192,7 +192,7 @@ def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Findi
     return Finding(
         claim=2,
         name=f"{task}, {'direct' if direct else 'through the stem'}",
-        statement=f"{task}: the true option is reached {way} (video → true option minus stem → true option)",
+        statement=f"{task}: the true option is reached {way}",
         measured=gap,
         unit="%",
         verdict=judge_difference(gap, sign=-1 if direct else 1, margin=margin),

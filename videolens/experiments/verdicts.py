@@ -54,7 +54,7 @@ def judge_difference(interval: Interval, *, sign: int, margin: float) -> Verdict
     """Whether a difference has the `sign` (1 or −1) that is claimed. One smaller than `margin` tells nothing."""
     if not abs(interval.value) >= margin:
         return "cannot be told"
-    return judge(interval, low=0) if sign > 0 else judge(interval, high=0)
+    return judge(interval, low=0.0) if sign > 0 else judge(interval, high=0.0)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def claims_section(claims: Claims, flows: Sequence[FlowMap]) -> str:
     for claim, text in CLAIMS.items():
         rows = [[escape(each.statement), escape(each.numbers), badge(each.verdict)] for each in claims.about(claim)]
         body += f"<h3>Claim {claim} {badge(claims.verdict(claim))}</h3>" + paragraph(escape(text))
-        body += table(["statement", "measured", "verdict"], rows)
+        note = _HOPS if any("reached" in each.statement for each in claims.about(claim)) else ""
+        body += table(["statement", "measured", "verdict"], rows, note=note, kind="statements")
     body += embed(
         claims.figure(),
         alt="Every statement's estimate with its interval",
@@ -108,6 +109,10 @@ def claims_section(claims: Claims, flows: Sequence[FlowMap]) -> str:
     return body
 
 
+_HOPS = (
+    "How the true option is reached: the effect of cutting video → true option minus that of cutting stem → true "
+    "option. Below zero the direct way matters more, above zero the one through the stem."
+)
 _WHAT = ("mean, %", "deepest, %", "centre, layer")
 
 
@@ -172,4 +177,4 @@ def _interval(interval: Interval, *, first: int = 0, sign: str = "+", more: str 
 
 
 def _plain(number: float) -> str:
-    return f"{number:+.0f}".replace("-", "−")
+    return "0" if round(number) == 0 else f"{number:+.0f}".replace("-", "−")

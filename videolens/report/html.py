@@ -45,18 +45,19 @@ def frame_image(frame: UInt8[Tensor, "height width channel"], *, alt: str) -> st
     return f'<img class="{"pixels" if small else "photo"}" src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1, note: str = "") -> str:
-    """A table of cells that are HTML already; columns from `numbers_from` on are set to the right."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1, note: str = "", kind: str = ""
+) -> str:
+    """A table of cells that are HTML already; columns from `numbers_from` on are set to the right. `kind`: a CSS
+    class."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        sides = ['class="number"' if i >= numbers_from else "" for i in range(len(row))]
-        return (
-            "<tr>" + "".join(f"<{tag} {side}>{cell}</{tag}>" for side, cell in zip(sides, row, strict=True)) + "</tr>"
-        )
+        sides = [' class="number"' if i >= numbers_from else "" for i in range(len(row))]
+        return "<tr>" + "".join(f"<{tag}{side}>{cell}</{tag}>" for side, cell in zip(sides, row, strict=True)) + "</tr>"
 
     body = "".join(cells("td", row) for row in rows)
     under = f'<p class="note">{note}</p>' if note else ""
-    return f'<div class="scroll"><table><thead>{cells("th", head)}</thead><tbody>{body}</tbody></table></div>{under}'
+    return f'<div class="scroll {kind}"><table><thead>{cells("th", head)}</thead><tbody>{body}</tbody></table></div>{under}'
 
 
 def badge(verdict: str) -> str:

@@ -164,7 +164,7 @@ def attention_section(results: Sequence[SegmentAttention]) -> str:
 def settings_section(settings: Mapping[str, str], flows: Sequence[FlowMap], versions: Mapping[str, str]) -> str:
     """Settings, versions, and what was left out and why."""
     rows = [[escape(key), escape(value)] for key, value in settings.items()]
-    body = f'<div class="left">{table(["setting", "value"], rows, numbers_from=2)}</div>'
+    body = table(["setting", "value"], rows, numbers_from=2, kind="left")
     left_out = [
         [escape(flow.settings.model), escape(row.task), escape(row.route), escape(row.reason), str(row.questions)]
         for flow in flows

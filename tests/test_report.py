@@ -1,0 +1,255 @@
+"""Reports: attention between segments is what patterns say, and a page is whole, well formed and asks no network for
+anything."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers_flow import TASKS, plausible_flow
+from helpers_prompts import tiny_model, tiny_prompt
+from helpers_report import invented_accuracy, invented_attention, questions
+from PIL import Image
+
+import videolens as vl
+from videolens.errors import VideolensError
+from videolens.experiments.attention import SegmentAttention, measure_attention
+from videolens.experiments.claims import check_claims
+from videolens.report.circuits import MOST_HEADS, attention_view, script, standalone
+from videolens.report.demo import Demo, DemoSettings
+from videolens.report.demo_page import demo_page
+from videolens.report.html import badge, embed, frame_image, table
+from videolens.report.sections import Asked, clip_card
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in order, and collects what would be fetched, identifiers and links to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs) -> None:
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        if tag == "a":
+            self.targets.append(found["href"])
+        self.fetched += [
+            value
+            for key, value in attrs
+            if key in ("src", "srcset", "data", "poster") or (key == "href" and tag != "a") or "url(" in (value or "")
+        ]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text += data
+
+
+def read(html: str) -> Reader:
+    """Parse a page; fail if it is not well formed or would fetch anything."""
+    reader = Reader()
+    reader.feed(html)
+    assert reader.open == [], f"never closed: {reader.open}"
+    assert all(source.startswith("data:") for source in reader.fetched), "everything is embedded"
+    style = "".join(re.findall(r"<style>(.*?)</style>", html, flags=re.S))
+    assert "@import" not in style and "url(" not in style and "@font-face" not in style
+    return reader
+
+
+@pytest.fixture(scope="module")
+def demo() -> Demo:
+    tuned, base = plausible_flow(n=3), plausible_flow("shapes-image", n=3, from_video=0.0, samples="all", seed=1)
+    shares = {"shapes": (0.1, 0.2, 0.6, 0.1), "shapes-image": (0.25, 0.25, 0.2, 0.3)}
+    asked = [
+        Asked(replace(question, task=task), shares, {}) for question, task in zip(questions(5), TASKS, strict=True)
+    ]
+    return Demo(
+        settings=DemoSettings(n=3),
+        asked=tuple(asked),
+        accuracy=invented_accuracy(),
+        tuned=tuned,
+        base=base,
+        claims=check_claims(tuned, base),
+        attention=(invented_attention(), invented_attention("shapes-image")),
+        models={"shapes": "2 M parameters", "shapes-image": "2 M parameters"},
+        seconds=12.0,
+        versions={"videolens": vl.__version__},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(demo: Demo) -> str:
+    return demo_page(demo)
+
+
+# -- attention between segments -------------------------------------------------------------------------------------
+
+
+def test_attention_between_segments_is_summed_over_sources_and_averaged_over_targets() -> None:
+    model = tiny_model()
+    prompts = [tiny_prompt(model, seed=seed) for seed in range(2)]
+    found = measure_attention(model, prompts, name="tiny", progress=False)
+    assert found.n == 2 and found.mass.shape[:2] == (3, 4) and found.model == "tiny"
+    caches = [model.run_with_cache(prompt)[1] for prompt in prompts]
+    segments = dict(prompts[0].tokens.segments())
+    assert found.segments == tuple(segments)
+    for target, source in (("stem", "frame 1"), ("last", "options"), ("frame 2", "frame 0"), ("frame 0", "last")):
+        patterns = torch.stack([cache["pattern", 1][0] for cache in caches])
+        block = patterns[:, :, segments[target]][..., segments[source]]
+        expected = block.sum(-1).mean(-1).mean(0)
+        here = found.mass[1, :, found.segments.index(target), found.segments.index(source)]
+        assert torch.allclose(here.float(), expected, atol=1e-6)
+    frame = found.to_dataframe()
+    assert len(frame) == found.mass.numel()
+    assert frame.groupby(["layer", "head", "target"])["mass"].sum().to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_attention_under_a_knockout_has_nothing_left_where_it_cut() -> None:
+    model = tiny_model()
+    prompt = tiny_prompt(model)
+    cut = vl.Knockout("video", "stem", layers=[1])
+    open_, closed = (
+        measure_attention(model, [prompt], fwd_hooks=hooks, progress=False) for hooks in ((), cut.hooks(prompt))
+    )
+    stem = open_.segments.index("stem")
+    frames = [i for i, name in enumerate(open_.segments) if name.startswith("frame")]
+    assert float(closed.mass[1, :, stem][:, frames].abs().max()) == 0 < float(open_.mass[1, :, stem][:, frames].min())
+    assert torch.equal(closed.mass[0], open_.mass[0])
+
+
+def test_attention_can_be_written_read_and_drawn_and_checks_itself(tmp_path) -> None:
+    found = invented_attention()
+    again = SegmentAttention.load(found.save(tmp_path))
+    assert torch.allclose(again.mass.float(), found.mass, atol=1e-7)
+    assert (again.segments, again.model, again.n) == (found.segments, found.model, found.n)
+    pd.testing.assert_frame_equal(again.to_dataframe(), found.to_dataframe(), check_dtype=False)
+    with pytest.raises(VideolensError, match="already holds attention"):
+        found.save(tmp_path)
+    with pytest.raises(VideolensError, match="holds no attention"):
+        SegmentAttention.load(tmp_path / "elsewhere")
+    with pytest.raises(VideolensError, match="off by"):
+        replace(found, mass=found.mass * 2)
+    with pytest.raises(VideolensError, match=r"\[layer head 2 2\]"):
+        replace(found, segments=("system", "last"))
+    found.figure().savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_prompts_with_other_segments_are_not_averaged() -> None:
+    model = tiny_model()
+    with pytest.raises(VideolensError, match="cannot be averaged"):
+        measure_attention(model, [tiny_prompt(model), tiny_prompt(model, options=False)], progress=False)
+    with pytest.raises(VideolensError, match="no questions"):
+        measure_attention(model, [], progress=False)
+
+
+# -- circuitsvis ----------------------------------------------------------------------------------------------------
+
+
+def test_the_script_is_the_installed_one_and_ends_only_once() -> None:
+    found = script()
+    assert found.count("</script") == 1 and "CircuitsVis" in found[:200] and len(found) < 2_000_000
+
+
+def test_a_view_is_one_call_with_every_head_and_no_network() -> None:
+    found = invented_attention()
+    view = attention_view(found)
+    called = re.search(r"CircuitsVis\.render\(\"([\w-]+)\", CircuitsVis\.AttentionHeads, (\{.*\})\)</script>", view)
+    assert called is not None and f'id="{called[1]}"' in view and "http" not in view
+    properties = json.loads(called[2])
+    assert len(properties["attention"]) == len(properties["attentionHeadNames"]) == 48
+    assert properties["attentionHeadNames"][:2] == ["L1 H1", "L2 H1"], "a row of twelve is one head"
+    assert properties["attention"][13] == [[round(v, 3) for v in row] for row in found.mass[1, 1].tolist()]
+    assert properties["tokens"] == list(found.segments) and properties["maskUpperTri"] is False
+    assert attention_view(found) == view and attention_view(invented_attention("other")) != view
+    read(standalone(found))
+
+
+def test_a_large_model_is_shown_by_layer() -> None:
+    found = invented_attention(layers=20, heads=MOST_HEADS // 16)
+    properties = json.loads(re.search(r"AttentionHeads, (\{.*\})\)</script>", attention_view(found))[1])
+    assert properties["attentionHeadNames"][-1] == "L20" and len(properties["attention"]) == 20
+    assert properties["attention"][0][3][1] == pytest.approx(float(found.mass[0].mean(0)[3, 1]), abs=1e-3)
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_one_well_formed_file_that_fetches_nothing(page: str) -> None:
+    found = read(page)
+    assert len(found.ids) == len(set(found.ids)), "identifiers are unique"
+    assert {target.removeprefix("#") for target in found.targets} <= set(found.ids), "links lead somewhere in the page"
+    assert page.count(script()[:500]) == 1, "the script is there once"
+    assert len(page) < 5 * 2**20
+
+
+def test_the_page_says_what_it_must(page: str, demo: Demo) -> None:
+    text = " ".join(read(page).text.split())
+    for claim in (1, 2, 3):
+        assert demo.claims.sentence(claim) in text
+    words = ("shuffled", "blank", "reversed", "window", "3 of 12 layers", "seed 0", "Versions", "n = 15")
+    for word in (*TASKS, *words):
+        assert word in text, word
+    assert text.count("frame 2 · 1.00 s") == 5 and text.count("✓") >= 5
+    assert page.count('class="pixels"') == 5 * 3
+    for name in ("heat map", "cross-frame"):
+        assert name in page.lower() or name.replace(" ", "-") in page.lower()
+
+
+def test_what_comes_from_outside_is_escaped() -> None:
+    question = replace(
+        questions(1)[0],
+        stem="<script>alert(1)</script>?",
+        options=["a<b", "c&d", "e"],
+        answer="c&d",
+        task="<i>",
+        reversed_answer=None,
+    )
+    card = clip_card(Asked(question, {"<m>": (0.2, 0.5, 0.3)}, {}))
+    found = read(card)
+    assert "<script>" not in card and "alert(1)" in found.text and "(A) a<b" in found.text and "<m>" in found.text
+    assert "(B) c&d ✓" in found.text and "50 % ◂" in found.text
+    assert "hello &lt;" in clip_card(Asked(question.open_ended(), {}, {"m": "hello <"}))
+
+
+def test_frames_are_embedded_as_they_are_and_large_ones_small() -> None:
+    frame = torch.randint(0, 256, (16, 24, 3), dtype=torch.uint8)
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', frame_image(frame, alt='a "b"'))[1]
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert np.array_equal(np.asarray(picture), frame.numpy())
+    large = frame_image(torch.zeros(1080, 1920, 3, dtype=torch.uint8), alt="a")
+    assert "image/jpeg" in large and len(large) < 20_000
+
+
+def test_figures_are_embedded_the_same_every_time_and_tables_are_tables() -> None:
+    first, second = (embed(invented_accuracy().figure(), alt="a", caption="<b>c</b>") for _ in range(2))
+    assert first == second and "data:image/svg+xml" in first and "<b>c</b>" in first
+    found = read(table(["a", "b"], [["x", "1"]], note="n"))
+    assert found.text == "abx1n"
+    assert 'class="badge does-not-hold"' in badge("does not hold")
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for options, message in (({"n": 0}, "n = 0"), ({"n_accuracy": 0}, "n_accuracy = 0"), ({"base": "shapes"}, "both")):
+        with pytest.raises(VideolensError, match=message):
+            DemoSettings(**options)

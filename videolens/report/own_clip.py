@@ -1,0 +1,175 @@
+"""A flow map of one question about one's own clip, as files and a page."""
+
+from __future__ import annotations
+
+import datetime
+import string
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from videolens.errors import SelectionError, VideolensError
+from videolens.experiments.accuracy import option_probabilities
+from videolens.experiments.attention import measure_attention
+from videolens.experiments.flow import trace_flow
+from videolens.experiments.flowmap import FlowMap
+from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt import Prompt
+from videolens.question import Question
+from videolens.report.circuits import script
+from videolens.report.demo import short_name
+from videolens.report.figures import KINDS
+from videolens.report.flow_sections import flow_section
+from videolens.report.html import escape, paragraph
+from videolens.report.page import Key, Section, page
+from videolens.report.saving import describe, save_figure
+from videolens.report.sections import Asked, attention_section, clip_card, clips_intro, settings_section
+
+__all__ = ["OwnClip", "map_own_clip"]
+
+PAGE = "report.html"
+_DRAWN = {
+    "heat map": ROUTES,
+    "cross-frame": ("cross-frame",),
+    "routes": ("video -> question", "video -> last", "question -> last"),
+    "options": ("true option -> last", "stem -> last"),
+    "into the true option": ("video -> true option", "video -> stem"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class OwnClip:
+    """What was found.
+
+    Attributes:
+        page: the path of the page.
+        flow: the map.
+        answer: what the model answers, with its letter if there are options.
+        probability: of that answer's first token.
+        correct: whether it is right; None if that is not known.
+    """
+
+    page: Path
+    flow: FlowMap
+    answer: str
+    probability: float
+    correct: bool | None
+
+
+def map_own_clip(
+    model_name: str,
+    question: Question,
+    out: str | Path,
+    *,
+    window: int | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = True,
+) -> OwnClip:
+    """Ask one question, trace every route it has, and write table, figures and a page.
+
+    1. Ask. Without a known answer the option that the model ranks first takes its place, so that "true option" has a
+       meaning: the model's own.
+    2. Trace every route that the prompt has (an open-ended question has none into options), whether the answer is
+       right or
+       not: what is followed is the token that the model ranks first.
+    3. Write `flow.csv`, `flow.parquet`, `flow.json`, figures (PNG) and `report.html`.
+
+    Raises:
+        VideolensError: the directory holds a flow map and `overwrite` is False, or as the model and the question raise.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    if (out / "flow.parquet").exists() and not overwrite:
+        raise VideolensError(
+            f"{out} already holds a flow map: choose another directory with --out, or pass --overwrite"
+        )
+    say(f"loading {model_name}")
+    model = HookedVideoTransformer.from_pretrained(model_name)
+    name = short_name(model_name)
+    # 1.
+    known = question.answer is not None
+    question, prompt, answer, probability = _ask(model, question)
+    # 2.
+    routes = [route for route in ROUTES if _has(prompt, route)]
+    say(f"{name} answers {answer}; tracing {len(routes)} routes through {model.cfg.n_layers} layers")
+    flow = trace_flow(model, [prompt], routes=routes, window=window, samples="all", progress=progress)
+    attention = measure_attention(model, [prompt], name=name, progress=progress)
+    # 3.
+    flow.save(out, overwrite=overwrite)
+    flow.to_dataframe().to_csv(out / "flow.csv", index=False)
+    for kind in KINDS:
+        if any(route in routes for route in _DRAWN.get(kind, ())):
+            save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
+    save_figure(attention.figure(), out / "attention.png")
+    correct = bool(flow.table["correct"].iloc[0]) if known else None
+    settings = {
+        f"model {name}": describe(model_name, model),
+        "video": f"{question.video.path}, {len(question.video)} of {question.video.n_source_frames} frames, at "
+        + ", ".join(f"{second:.2f}" for second in question.video.seconds.tolist())
+        + " s",
+        "window": f"{flow.settings.window} of {flow.settings.n_layers} layers, around every layer, cut off at the ends",
+        "followed": "the token that the uncut model ranks first at the last position"
+        + ("" if known else "; no answer was given, so “true option” is the model's own choice"),
+        "made": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s",
+    }
+    shares = {name: tuple(option_probabilities(model, prompt).tolist())} if question.options else {}
+    asked = Asked(question if known else replace(question, answer=None), shares, {} if shares else {name: answer})
+    html = page(
+        title="Where information flows in one answer",
+        kicker="videolens · one clip",
+        lead=f"<b>{escape(name)}</b> answers <b>{escape(answer)}</b>. Attention is cut, one route and one window of "
+        "layers at a time, to see which paths from the video to that answer matter.",
+        keys=[
+            Key(f"{100 * probability:.0f} %", f"probability of its answer, {answer}", "tuned"),
+            Key(f"{len(flow.table):,}", f"knockouts: {len(routes)} routes × {flow.settings.n_layers} windows"),
+        ],
+        head=script(),
+        sections=[
+            Section("clip", "Clip", "What it is asked", clips_intro([asked]) + clip_card(asked)),
+            Section("flow", "Flow", "Where it flows", paragraph(_ONE) + flow_section(flow)),
+            Section("attention", "Attention", "Who looks at whom", attention_section([attention])),
+            Section(
+                "settings", "Settings", "How this was made", settings_section(settings, [flow], flow.settings.versions)
+            ),
+        ],
+        footer="Layers are counted from 1 on this page, and from 0 in the code and in the tables beside it.",
+    )
+    (out / PAGE).write_text(html, encoding="utf-8")
+    return OwnClip(page=out / PAGE, flow=flow, answer=answer, probability=probability, correct=correct)
+
+
+_ONE = (
+    "This is one question: there is no spread over questions here, and so no interval. It shows what this answer "
+    "rests on, not how the model works in general."
+)
+
+
+def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, Prompt, str, float]:
+    """Step 1: the question with an answer, its prompt, the model's answer in words, and its probability."""
+    prompt = model.prompt(question)
+    if not question.options:
+        generated = model.generate(prompt, max_new_tokens=min(16, model.cfg.n_ctx - prompt.shape[1]))
+        return question, prompt, generated.text.strip() or "(nothing)", _first_probability(model, prompt)
+    shares = option_probabilities(model, prompt)
+    chosen = int(shares.argmax())
+    if question.answer is None:
+        question = replace(question, answer=question.options[chosen])
+        prompt = model.prompt(question)
+    return question, prompt, f"({string.ascii_uppercase[chosen]}) {question.choices[chosen]}", float(shares[chosen])
+
+
+def _first_probability(model: HookedVideoTransformer, prompt: Prompt) -> float:
+    from videolens.engine import last_logits
+
+    return float(last_logits(model, prompt).softmax(-1).max())
+
+
+def _has(prompt: Prompt, route: str) -> bool:
+    try:
+        Knockout.route(route, layers=(0,)).hooks(prompt)
+    except SelectionError:
+        return False
+    return True
