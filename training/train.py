@@ -12,6 +12,7 @@ Three stages, each resumed where it was if the program is started again with the
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -29,10 +30,10 @@ from training.language import Stage, accuracy, train
 from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
-BASE = Stage("base", steps=1400, lr=1.2e-3, warmup=50, heads_until=0.92)
-WORDS_FIRST = 0.3
+BASE = Stage("base", steps=1600, lr=1.2e-3, warmup=50, heads_until=0.97)
+WORDS_FIRST = 0.25
 """Share of either stage that asks for answers in words alone (of single frames, in the base's)."""
-TUNED = Stage("tuned", steps=3000, batch=24, slots=5, lr=1.0e-3, heads=Weights(motion=0.5))
+TUNED = Stage("tuned", steps=2800, batch=24, slots=5, lr=1.0e-3, heads=Weights(motion=0.5))
 
 
 def main() -> None:
@@ -94,15 +95,17 @@ class Run:
         if not self._loaded("base"):
             stills = self.clips("stills", ["colour"], 24_000, seed=11)
             test = self.clips("stills-test", ["colour"], 256, seed=12, split="validation")
-            words, one, eight = (
-                Packer(self.tokenizer, slots, n_frames=n) for slots, n in ((2, 1), (4, 1), (BASE.slots, 8))
-            )
+            places = dataclasses.replace(stills, asks=[[a for a in asks if a.task == "place"] for asks in stills.asks])
+            words, place, one = (Packer(self.tokenizer, slots, n_frames=1) for slots in (2, 3, 4))
+            eight = Packer(self.tokenizer, BASE.slots)
 
             def draw(rng: np.random.Generator, step: int) -> Batch:
                 # Letters last: while the answer itself is not known, which letter it has is noise.
                 if step < WORDS_FIRST * BASE.steps:
                     return words.batch(stills, rng.integers(0, len(stills), 2 * BASE.batch), rng, letters=0.0)
-                packer = eight if step % 4 == 3 else one
+                if step % 2:  # options of two words take longest to tell apart
+                    return place.batch(places, rng.integers(0, len(places), 2 * BASE.batch), rng)
+                packer = eight if step % 8 == 0 else one
                 return packer.batch(stills, rng.integers(0, len(stills), BASE.batch), rng)
 
             self._train(BASE, draw, lambda: accuracy(self.model, test, eight))
