@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, LlavaNextVideoForConditionalGeneration
 
 from training import checkpoint, vocabulary
 from training.data import SAMPLED, Packer, as_decoded, make_clips, make_scene, motion_targets
-from training.language import forward
+from training.heads import Weights
+from training.language import Stage, forward, train
 from training.prompts import PREFIX, multiple_choice
 from training.tower import tower_features
 from videolens.datasets.shapes_tasks import TASKS, TEMPORAL_TASKS
@@ -139,3 +140,30 @@ def test_a_saved_checkpoint_is_an_ordinary_one_and_loads_in_videolens(tmp_path, 
     assert ours.template == "shapes"
     question = vl.load_dataset("shapes", split="validation", task=TEMPORAL_TASKS[0], n=1)[0]
     assert ours.prompt(question).text.startswith(PREFIX)
+
+
+def test_training_resumes_where_it_was_and_ends_alike(tmp_path, tokenizer, clips):
+    packer = Packer(tokenizer, slots=2)
+    stage = Stage("tuned", steps=4, warmup=1, heads=Weights(motion=0.5))
+
+    def run(folder, stop_at=None):
+        folder.mkdir(exist_ok=True)
+        model = checkpoint.new_model(tokenizer, seed=0)
+        kept, logged = [], []
+
+        def draw(rng, step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return packer.batch(clips, rng.integers(0, len(clips), 3), rng)
+
+        with torch.compiler.set_stance("force_eager"):
+            train(model, stage, draw, dict, lambda **k: logged.append(k), folder / "state.pt", kept.append, every=2)
+        return model.state_dict(), logged
+
+    whole, logged = run(tmp_path / "whole")
+    assert [line["step"] for line in logged] == [2, 4] and {"loss", "motion", "answer", "truth"} <= set(logged[0])
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop_at=3)
+    resumed, logged = run(tmp_path / "cut")
+    assert [line["step"] for line in logged] == [4]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
