@@ -153,7 +153,10 @@ def _accuracy(options: argparse.Namespace) -> None:
     from videolens.report.benchmark import shapes_accuracy
 
     names = options.model or ["shapes", "shapes-image"]
-    models = {name: HookedVideoTransformer.from_pretrained(name) for name in names}
+    # a directory is called by its last part, unless two are called alike
+    short = [name.rstrip("/").split("/")[-1] for name in names]
+    called = short if len(set(short)) == len(short) else names
+    models = {call: HookedVideoTransformer.from_pretrained(name) for call, name in zip(called, names, strict=True)}
     result = shapes_accuracy(
         models,
         n=options.n,

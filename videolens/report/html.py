@@ -48,8 +48,7 @@ def frame_image(frame: UInt8[Tensor, "height width channel"], *, alt: str) -> st
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1, note: str = "", kind: str = ""
 ) -> str:
-    """A table of cells that are HTML already; columns from `numbers_from` on are set to the right. `kind`: a CSS
-    class."""
+    """A table of cells that are HTML already; columns from `numbers_from` on are set right. `kind`: a CSS class."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         sides = [' class="number"' if i >= numbers_from else "" for i in range(len(row))]
@@ -57,7 +56,8 @@ def table(
 
     body = "".join(cells("td", row) for row in rows)
     under = f'<p class="note">{note}</p>' if note else ""
-    return f'<div class="scroll {kind}"><table><thead>{cells("th", head)}</thead><tbody>{body}</tbody></table></div>{under}'
+    inside = f"<table><thead>{cells('th', head)}</thead><tbody>{body}</tbody></table>"
+    return f'<div class="{f"scroll {kind}".strip()}">{inside}</div>{under}'
 
 
 def badge(verdict: str) -> str:
