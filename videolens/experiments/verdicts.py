@@ -93,9 +93,12 @@ class Finding:
         if math.isnan(self.measured.value):
             return "not defined: no window lowers the probability"
         first = 1 if self.unit == "layer" else 0
-        value, low, high = (number + first for number in (self.measured.value, self.measured.low, self.measured.high))
         sign = "" if self.unit == "layer" else "+"
-        number = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]".replace("-", "−")
+        value, low, high = (
+            "0.0" if round(number + first, 1) == 0 else f"{number + first:{sign}.1f}".replace("-", "−")
+            for number in (self.measured.value, self.measured.low, self.measured.high)
+        )
+        number = f"{value} [{low}, {high}]"
         return f"layer {number}" if self.unit == "layer" else f"{number} {self.unit}"
 
     @property

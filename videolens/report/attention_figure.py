@@ -15,7 +15,7 @@ __all__ = ["draw"]
 
 GROUPS = (
     ("own frame", PALETTE[5]),
-    ("other frames", PALETTE[0]),
+    ("(other) frames", PALETTE[0]),
     ("system and other text", "#D4D4D4"),
     ("stem", PALETTE[4]),
     ("options", PALETTE[1]),
@@ -38,6 +38,7 @@ def draw(result: SegmentAttention) -> Figure:
                 handles.setdefault(name, band)
         layer_axis(axes, result.n_layers)
         axes.set_xlim(1, result.n_layers)
+        axes.set_xticks(np.unique(np.linspace(1, result.n_layers, 5).round().astype(int)))
         axes.set_ylim(0, 1)
         axes.set_yticks([0, 0.5, 1], ["0", "50", "100 %"])
         for side in axes.spines.values():

@@ -6,9 +6,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from videolens.datasets import load_dataset
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
@@ -134,13 +137,16 @@ def run_demo(
     demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
     demo.accuracy.save(out / "accuracy", overwrite=True)
     demo.claims.save(out, overwrite=True)
-    for kind in KINDS:
-        beside = demo.base if kind in ("heat map", "cross-frame") else None
-        save_figure(demo.tuned.figure(kind, base=beside), out / f"flow-{kind.replace(' ', '-')}.png")
-    save_figure(demo.accuracy.figure(tasks=TEMPORAL_TASKS), out / "accuracy.png")
-    save_figure(demo.claims.figure(), out / "claims.png")
-    for name, attention in zip(("tuned", "base"), demo.attention, strict=True):
-        save_figure(attention.figure(), out / f"attention-{name}.png")
+    figures: dict[str, Callable[..., Any]] = {
+        f"flow-{kind.replace(' ', '-')}": partial(
+            demo.tuned.figure, kind, base=demo.base if kind in ("heat map", "cross-frame") else None
+        )
+        for kind in KINDS
+    }
+    figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
+    figures |= {f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)}
+    for name, draw in tqdm(figures.items(), desc="drawing", delay=2, disable=not progress, leave=False):
+        save_figure(draw(), out / f"{name}.png")
     (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
     return out / PAGE
 

@@ -25,8 +25,13 @@ def flow_section(flow: FlowMap, base: FlowMap | None = None) -> str:
     body += embed(
         flow.figure("heat map", base=base),
         alt="Heat map of the change of the answer's probability, route by layer",
-        caption=f"<b>All eleven routes at once.</b> {_counts(both)} {' '.join(deepest(each) for each in both)} "
-        "Single cells are means over questions without their spread: read rows, and the intervals below.",
+        caption=f"<b>All routes at once.</b> {_counts(both)} {' '.join(deepest(each) for each in both)}"
+        + (
+            " Single cells are means over questions without their spread: read rows, and the intervals in the table "
+            "further down."
+            if flow.n > 1
+            else ""
+        ),
     )
     if "cross-frame" in flow.routes:
         body += embed(
@@ -136,9 +141,10 @@ def deepest(flow: FlowMap) -> str:
     """Where the map is deepest, in words."""
     at = min(flow.routes, key=lambda route: float(flow.changes(route).mean(axis=0).min()))
     layer, peak = flow.peak(at)
+    spread = f" [{_plain(peak.low)}, {_plain(peak.high)}]" if flow.n > 1 else ""
     return (
         f"{escape(_name(flow))} is hit hardest when {escape(at.replace('->', '→'))} is cut around layer {layer + 1}: "
-        f"{_plain(peak.value)} % [{_plain(peak.low)}, {_plain(peak.high)}]."
+        f"{_plain(peak.value)} %{spread}."
     )
 
 
@@ -157,7 +163,7 @@ def _counts(flows: Sequence[FlowMap]) -> str:
     told = [
         f"{escape(_name(flow))}: {flow.n} of {flow.settings.n_asked} questions, those {kept[flow.settings.samples]}"
         if flow.settings.samples != "all"
-        else f"{escape(_name(flow))}: all {flow.n} questions"
+        else f"{escape(_name(flow))}: {f'all {flow.n} questions' if flow.n > 1 else 'one question'}"
         for flow in flows
     ]
     return "; ".join(told) + "."
@@ -170,11 +176,13 @@ def _name(flow: FlowMap) -> str:
 def _interval(interval: Interval, *, first: int = 0, sign: str = "+", more: str = "") -> str:
     if math.isnan(interval.value):
         return "–"
-    value, low, high = (
-        f"{number + first:{sign}.1f}".replace("-", "−") for number in (interval.value, interval.low, interval.high)
-    )
+    value, low, high = (_one_decimal(number + first, sign) for number in (interval.value, interval.low, interval.high))
     return f"{value}<br><small>{low} … {high}{more}</small>"
 
 
 def _plain(number: float) -> str:
     return "0" if round(number) == 0 else f"{number:+.0f}".replace("-", "−")
+
+
+def _one_decimal(number: float, sign: str) -> str:
+    return "0.0" if round(number, 1) == 0 else f"{number:{sign}.1f}".replace("-", "−")

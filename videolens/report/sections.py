@@ -79,10 +79,14 @@ def clips_intro(asked: Sequence[Asked]) -> str:
     models = list(dict.fromkeys(model for each in asked for model in (*each.shares, *each.said)))
     frames = {len(each.question.video) for each in asked}
     count = f"{min(frames)}" if len(frames) == 1 else f"{min(frames)} to {max(frames)}"
+    which = "One clip per task" if len(asked) > 1 else "The clip"
+    shown = f"{which}, as {' and '.join(map(escape, models))} see{'s' if len(models) == 1 else ''} it: {count} frames."
+    if not any(each.shares for each in asked):
+        return paragraph(shown)
+    right = "✓ is the right answer, " if any(each.question.answer is not None for each in asked) else ""
     return paragraph(
-        f"One clip per task, as {' and '.join(map(escape, models))} see{'s' if len(models) == 1 else ''} it: "
-        f"{count} frames of a real mp4 file. ✓ is the right answer, ◂ the option a model ranks first; bars are the "
-        "probability of the option's letter as the next token."
+        f"{shown} {right}◂ the option a model ranks first; bars are the probability of the option's letter as the next "
+        "token."
     )
 
 
