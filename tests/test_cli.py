@@ -171,7 +171,8 @@ def test_bad_input_is_one_clear_line_and_exit_code_two(
         (["data", "shapes", str(tmp_path / "empty.mp4"), "--n", "1"], "empty.mp4"),
         (["data", "shapes", str(tmp_path), "--seed", "-1"], "seed"),
         (["demo", "--out", str(tmp_path / "text.mp4")], "is a file"),
-        (["demo", "--out", str(tmp_path), "--n", "0"], "n = 0"),
+        (["demo", "--out", str(tmp_path / "out"), "--n", "0"], "n = 0"),
+        (["demo", "--out", str(tmp_path / "out"), "--model", "shape"], "unknown model 'shape'"),
     ):
         assert main(arguments) == 2, arguments
         captured = capsys.readouterr()

@@ -130,9 +130,11 @@ def run_demo(
 
     settings = settings if settings is not None else DemoSettings()
     out = Path(out)
-    _claim_directory(out, settings)
+    _check_directory(out, settings)
     demo = _compute(settings, say=say, progress=progress)
     say("writing tables, figures and the page")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n")
     save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
     demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
     demo.accuracy.save(out / "accuracy", overwrite=True)
@@ -218,14 +220,11 @@ def _one_of_each(models: dict[str, HookedVideoTransformer], questions: Sequence[
     ]
 
 
-def _claim_directory(out: Path, settings: DemoSettings) -> None:
-    """Make the directory this demonstration's, unless it is another's."""
-    file = out / SETTINGS
+def _check_directory(out: Path, settings: DemoSettings) -> None:
+    """Refuse a directory that is another demonstration's."""
     if out.exists() and not out.is_dir():
         raise VideolensError(f"{out} is a file: give a directory to write to")
-    if file.is_file():
-        there = json.loads(file.read_text())
+    if (out / SETTINGS).is_file():
+        there = json.loads((out / SETTINGS).read_text())
         if there != asdict(settings):
             raise VideolensError(f"{out} holds a demonstration with other settings ({there}): choose another directory")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(settings), indent=2) + "\n")
