@@ -105,7 +105,7 @@ def _replicates(curves: Curves, replicates: int, seed: int) -> Float[np.ndarray,
     return counts @ curves / n
 
 
-def _quantiles(drawn: Float[np.ndarray, "replicate *layer"], level: float) -> Float[np.ndarray, "2 *layer"]:
+def _quantiles(drawn: Float[np.ndarray, " replicate *layer"], level: float) -> Float[np.ndarray, " 2 *layer"]:
     if not 0 < level < 1:
         raise VideolensError(f"the level of an interval lies between 0 and 1, got {level}")
     if len(drawn) == 0:
