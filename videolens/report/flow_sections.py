@@ -97,6 +97,8 @@ def claims_section(claims: Claims, flows: Sequence[FlowMap]) -> str:
         rows = [[escape(each.statement), escape(each.numbers), badge(each.verdict)] for each in claims.about(claim)]
         body += f"<h3>Claim {claim} {badge(claims.verdict(claim))}</h3>" + paragraph(escape(text))
         note = _HOPS if any("reached" in each.statement for each in claims.about(claim)) else ""
+        if any(each.name.endswith("in the base") and each.verdict != "holds" for each in claims.about(claim)):
+            note += _GUESSES
         body += table(["statement", "measured", "verdict"], rows, note=note, kind="statements")
     body += embed(
         claims.figure(),
@@ -117,6 +119,11 @@ def claims_section(claims: Claims, flows: Sequence[FlowMap]) -> str:
 _HOPS = (
     "How the true option is reached: the effect of cutting video → true option minus that of cutting stem → true "
     "option. Below zero the direct way matters more, above zero the one through the stem."
+)
+_GUESSES = (
+    "A word on the base: where it guesses, what is followed is the probability of whatever it happens to rank first, and any "
+    "disturbance tends to lower a number that was picked for being the highest. A fall in the base is therefore no sign that "
+    "it uses time; whether it does, the accuracies say."
 )
 _WHAT = ("mean, %", "deepest, %", "centre, layer")
 
