@@ -121,9 +121,9 @@ _HOPS = (
     "option. Below zero the direct way matters more, above zero the one through the stem."
 )
 _GUESSES = (
-    "A word on the base: where it guesses, what is followed is the probability of whatever it happens to rank first, and any "
-    "disturbance tends to lower a number that was picked for being the highest. A fall in the base is therefore no sign that "
-    "it uses time; whether it does, the accuracies say."
+    "A word on the base: where it guesses, what is followed is the probability of whatever it happens to rank "
+    "first, and any disturbance tends to lower a number that was picked for being the highest. A fall in the base "
+    "is therefore no sign that it uses time; whether it does, the accuracies say."
 )
 _WHAT = ("mean, %", "deepest, %", "centre, layer")
 
