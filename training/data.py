@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,11 @@ class Batch:
     asked: Tensor  # [n_questions, 2] first and last token of the answer in words
     option_at: Tensor  # [n_options, 2] (row, position) of the options' last tokens
     option_true: Tensor  # [n_options] float
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
 
 
 class Packer:

@@ -59,6 +59,6 @@ class Heads(nn.Module):
             rows, positions = batch.option_at.unbind(1)
             logits = self.truth(residual[LAYERS["truth"]][rows, positions].float())[:, 0]
             out["truth"] = weights.truth * F.binary_cross_entropy_with_logits(
-                logits, batch.option_true, pos_weight=torch.tensor(2.0)
+                logits, batch.option_true, pos_weight=torch.tensor(2.0, device=logits.device)
             )
         return out

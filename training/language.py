@@ -35,6 +35,8 @@ class Stage:
     lr: float = 1.2e-3
     warmup: int = 100
     decay_from: float = 0.7
+    words_first: float = 0.25
+    """Share of the stage that asks for answers in words alone: while the answer is not known, its letter is noise."""
     heads: Weights = field(default_factory=Weights)
     heads_until: float = 0.7
     """Share of the stage after which the heads' losses are switched off: the end of training is answers alone."""
@@ -49,7 +51,8 @@ def forward(model: Any, batch: Batch, layers: Collection[int] = ()) -> tuple[Ten
     """
     inner = model.model
     decoder = inner.language_model
-    with torch.autocast("cpu", torch.bfloat16):
+    batch = batch.to(model.device)
+    with torch.autocast(model.device.type, torch.bfloat16):
         video = inner.multi_modal_projector(batch.features.flatten(1, 2)).float()
         x = decoder.embed_tokens(batch.input_ids)
         x = x.masked_scatter(batch.video[None, :, None].expand(len(x), -1, x.shape[-1]), video)
@@ -75,11 +78,12 @@ def _block(
 def slot_mask(batch: Batch) -> tuple[Tensor, Tensor]:
     """What is added to the scores: within slots [batch 1 slot query key], and within the prefix [query key]."""
     branch = batch.branch[:, batch.n_prefix :].unflatten(1, (-1, batch.n_slot))
-    causal = torch.ones(batch.n_slot, batch.n_slot, dtype=torch.bool).tril()
+    causal = torch.ones(batch.n_slot, batch.n_slot, dtype=torch.bool, device=branch.device).tril()
     slots = (branch[..., :, None] == branch[..., None, :]) & causal
-    prefix = torch.ones(batch.n_prefix, batch.n_prefix, dtype=torch.bool).tril()
+    prefix = torch.ones(batch.n_prefix, batch.n_prefix, dtype=torch.bool, device=branch.device).tril()
     return tuple(
-        torch.zeros(m.shape, dtype=torch.bfloat16).masked_fill_(~m, -30000.0) for m in (slots[:, None], prefix)
+        torch.zeros(m.shape, dtype=torch.bfloat16, device=m.device).masked_fill_(~m, -30000.0)
+        for m in (slots[:, None], prefix)
     )
 
 
@@ -112,7 +116,7 @@ def accuracy(model: Any, clips: Clips, packer: Packer, seed: int = 0, letters: f
     for start in range(0, len(clips), 64):
         batch = packer.batch(clips, np.arange(start, min(start + 64, len(clips))), rng, letters)
         logits, _ = forward(model, batch)
-        for kind, ok in zip(batch.kind, (logits.argmax(-1) == batch.target).tolist(), strict=True):
+        for kind, ok in zip(batch.kind, (logits.argmax(-1).cpu() == batch.target).tolist(), strict=True):
             if kind != "more":
                 right[kind].append(ok)
     return {kind: float(np.mean(values)) for kind, values in sorted(right.items())}
@@ -134,7 +138,7 @@ def train(
     way.
     """
     inner, text = model.model, model.config.text_config
-    heads = Heads(text.hidden_size, text.vocab_size)
+    heads = Heads(text.hidden_size, text.vocab_size).to(model.device)
     groups = [
         {
             "params": [*inner.language_model.parameters(), *model.lm_head.parameters(), *heads.parameters()],
@@ -146,7 +150,7 @@ def train(
     rng = np.random.default_rng(list(stage.name.encode()))
     first = 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=False)
+        state = torch.load(state_file, map_location=model.device, weights_only=False)
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
@@ -158,7 +162,7 @@ def train(
         rate = stage.lr * min(1, (step + 1) / stage.warmup, (1 - done) / (1 - stage.decay_from) + 0.02)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        batch = draw(rng, step)
+        batch = draw(rng, step).to(model.device)
         helped = done < stage.heads_until
         logits, seen = forward(model, batch, LAYERS.values() if helped else ())
         each = F.cross_entropy(logits, batch.target, reduction="none")

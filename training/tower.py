@@ -32,7 +32,7 @@ def pixels(frames: Tensor) -> Tensor:
 def tower_features(model: Any, frames: Tensor) -> Tensor:
     """What the projector is given: [frame cell d_vision], pooled to the grid."""
     tower = model.model.vision_tower
-    hidden = tower.pre_layrnorm(tower.embeddings(pixels(frames)))
+    hidden = tower.pre_layrnorm(tower.embeddings(pixels(frames).to(model.device)))
     for layer in tower.encoder.layers[: model.config.vision_feature_layer + 1]:
         hidden = layer(hidden, None)
     return model.model.vision_resampler(hidden[:, 1:])
@@ -70,7 +70,9 @@ def train_tower(model: Any, steps: int, log: Any, n_frames: int = 40_000, batch:
     """Train tower and projector in place."""
     frames, labels = labelled_frames(n_frames, seed=1)
     test_frames, test_labels = labelled_frames(1024, seed=2, split="validation")
-    heads = nn.ModuleDict({name: nn.Linear(model.config.text_config.hidden_size, n) for name, n in HEADS.items()})
+    heads = nn.ModuleDict({name: nn.Linear(model.config.text_config.hidden_size, n) for name, n in HEADS.items()}).to(
+        model.device
+    )
     inner = model.model
     parameters = [*inner.vision_tower.parameters(), *inner.multi_modal_projector.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
@@ -92,11 +94,12 @@ def train_tower(model: Any, steps: int, log: Any, n_frames: int = 40_000, batch:
 
 
 def _loss(model: Any, heads: Any, frames: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16):
         tokens = model.model.multi_modal_projector(tower_features(model, frames))
         logits = {name: head(tokens).float() for name, head in heads.items()}
     losses, right = [], {}
     for name, label in labels.items():
+        label = label.to(model.device)
         losses.append(F.cross_entropy(logits[name].flatten(0, 1), label.flatten(), ignore_index=-100))
         here = label > 0 if name in ("colour", "shape") else label >= 0
         right[name] = float((logits[name].argmax(-1) == label)[here].float().mean())

@@ -31,9 +31,7 @@ from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
 BASE = Stage("base", steps=1600, lr=1.2e-3, warmup=50, heads_until=0.97)
-WORDS_FIRST = 0.25
-"""Share of either stage that asks for answers in words alone (of single frames, in the base's)."""
-TUNED = Stage("tuned", steps=2800, batch=24, slots=5, lr=1.0e-3, heads=Weights(motion=0.5))
+TUNED = Stage("tuned", steps=1800, batch=24, slots=5, lr=1.0e-3, words_first=0.4, heads=Weights(motion=0.5))
 
 
 def main() -> None:
@@ -57,7 +55,9 @@ class Run:
     def __init__(self, out: Path, scale: float = 1.0):
         self.out, self.scale = out, scale
         self.tokenizer = vocabulary.build()
-        self.model: Any = checkpoint.new_model(self.tokenizer, seed=0)
+        self.model: Any = checkpoint.new_model(self.tokenizer, seed=0).to(
+            "cuda" if torch.cuda.is_available() else "cpu"
+        )
 
     def log(self, **values: Any) -> None:
         """Append one line to the log."""
@@ -70,8 +70,10 @@ class Run:
 
     def see(self, frames: np.ndarray) -> Tensor:
         """Features of uint8 frames under the frozen tower."""
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            return torch.cat([tower_features(self.model, part).float() for part in torch.from_numpy(frames).split(256)])
+        with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16):
+            return torch.cat(
+                [tower_features(self.model, part).float().cpu() for part in torch.from_numpy(frames).split(256)]
+            )
 
     def clips(self, name: str, tasks: list[str], n: int, seed: int, split: str = "train") -> Clips:
         """Clips of a kind, from the output directory if they were made before."""
@@ -100,8 +102,7 @@ class Run:
             eight = Packer(self.tokenizer, BASE.slots)
 
             def draw(rng: np.random.Generator, step: int) -> Batch:
-                # Letters last: while the answer itself is not known, which letter it has is noise.
-                if step < WORDS_FIRST * BASE.steps:
+                if step < BASE.words_first * BASE.steps:
                     return words.batch(stills, rng.integers(0, len(stills), 2 * BASE.batch), rng, letters=0.0)
                 if step % 2:  # options of two words take longest to tell apart
                     return place.batch(places, rng.integers(0, len(places), 2 * BASE.batch), rng)
@@ -120,7 +121,7 @@ class Run:
 
             def draw(rng: np.random.Generator, step: int) -> Batch:
                 clips = stills if step % 8 == 7 else moving
-                if step < WORDS_FIRST * TUNED.steps and clips is moving:
+                if step < TUNED.words_first * TUNED.steps and clips is moving:
                     return words.batch(moving, rng.integers(0, len(moving), TUNED.batch), rng, letters=0.0)
                 return packer.batch(clips, rng.integers(0, len(clips), TUNED.batch), rng)
 
