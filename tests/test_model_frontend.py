@@ -106,6 +106,7 @@ def test_changing_one_patch_changes_its_frame_and_nothing_else(bare) -> None:
         (lambda ids, pixels: (ids, pixels[:, :, :1]), "3 channels"),
         (lambda ids, pixels: (ids, (pixels * 0).to(torch.uint8)), "floating point"),
         (lambda ids, pixels: (ids, pixels.repeat(3, 1, 1, 1, 1)), "1 or 1 clips"),
+        (lambda ids, pixels: (ids, pixels / 0), "not finite"),
         (lambda ids, pixels: (ids, torch.zeros(1, 3, 3, 32, 32)), "vision tower does not take"),
         (lambda ids, pixels: (ids, torch.zeros(1, 3, 3, 16, 24)), "square"),
         (lambda ids, pixels: (ids.masked_fill(ids == 1, 400), pixels), "outside the vocabulary"),
@@ -133,6 +134,32 @@ def test_bad_spans_are_clear_errors(bare) -> None:
         bare.prompt_from_ids(ids, pixels, spans={"stem": [5]})
     with pytest.raises(PromptError, match="2 frame times"):
         bare.prompt_from_ids(ids, pixels, seconds=[0.0, 1.0])
+
+
+TWO_OPTIONS = {"option A": [19, 20], "option B": range(21, 23)}
+
+
+def test_the_answers_token_says_which_option_is_true(bare) -> None:
+    ids, _, pixels = tiny_inputs(frames=3)
+    told = bare.prompt_from_ids(ids, pixels, spans=TWO_OPTIONS, answer_token=6, option_tokens=[5, 6])
+    assert told.tokens["true option"].tolist() == [21, 22] and told.tokens["false options"].tolist() == [19, 20]
+    untold = bare.prompt_from_ids(ids, pixels, spans=TWO_OPTIONS, answer_token=6)
+    assert untold.tokens.answer is None
+
+
+@pytest.mark.parametrize(
+    ("spans", "answer", "options", "message"),
+    [
+        ({}, 96, (), r"answer_token \[96\] lies outside the vocabulary, 0 … 95"),
+        ({}, 5, (5, -1), "option_tokens .* outside the vocabulary"),
+        ({}, 7, (5, 6), r"7 is not among option_tokens \[5, 6\]"),
+        ({"true option": [19, 20]}, 6, (5, 6), "'true option' is option 0 .* that of option 1"),
+    ],
+)
+def test_answer_tokens_that_contradict_are_clear_errors(bare, spans, answer, options, message) -> None:
+    ids, _, pixels = tiny_inputs(frames=3)
+    with pytest.raises(PromptError, match=message):
+        bare.prompt_from_ids(ids, pixels, spans=TWO_OPTIONS | spans, answer_token=answer, option_tokens=options)
 
 
 def test_a_prompt_of_another_model_is_refused(bare) -> None:

@@ -205,6 +205,12 @@ def test_true_and_false_options_alone_are_enough() -> None:
     assert tokens["header"].tolist() == [7, 12] and tokens["glue"].tolist() == [5]
 
 
+def test_false_options_leave_over_the_true_one() -> None:
+    spans = {"option A": [14, 15], "option B": [16, 17], "false options": [14, 15]}
+    tokens = TokenMap.from_spans(20, spans, grid=(1, 1, 2), video=[4, 5])
+    assert tokens["true option"].tolist() == [16, 17]
+
+
 def test_positions_may_be_written_in_many_ways() -> None:
     for stem in ([12, 11], range(11, 13), slice(11, 13), torch.tensor([[11, 12]]), torch.tensor([11, 12, 12])):
         assert spans_map(stem=stem)["stem"].tolist() == [11, 12]
@@ -230,7 +236,10 @@ def test_separators_belong_to_a_frame_and_not_to_its_tokens() -> None:
         ({"option A": [15, 16]}, "exactly one role"),
         ({"stem": [11, 20]}, "run from 0 to 19"),
         ({"stem": [-1]}, "run from 0 to 19"),
-        ({"true option": [14]}, "true option"),
+        ({"true option": [14]}, "'true option' must be exactly one of the prompt's 2 options"),
+        ({"false options": [16, 17]}, "'false options' was given as"),
+        ({"stem": torch.arange(20) == 11}, r"values of torch.bool.*mask.nonzero\(\)"),
+        ({"stem": torch.tensor([11.5])}, "integer positions"),
         ({"last": [18]}, r"'last' was given as \[18\], but the other spans make it \[19\]"),
         ({"question": [10, 11]}, "'question' was given as"),
         ({"video": [2, 3]}, "'video'"),

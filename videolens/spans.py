@@ -52,6 +52,8 @@ def arrays_from_spans(
         *(f"frame {i}" for i in range(grid[0])),
         *(f"option {x}" for x in string.ascii_uppercase),
     ]
+    if not isinstance(spans, Mapping):
+        raise SelectionError(f"spans are positions by name, {{'stem': [17, 18, 19], …}}, got {type(spans).__name__}")
     for name in spans:
         if name not in known:
             raise SelectionError(near(name, known, kind="span"))
@@ -106,24 +108,46 @@ def arrays_from_spans(
         else:
             role[i] = _CODE["header" if i >= begin else "glue"]
 
-    true = at.get("true option")
-    answer = None if true is None else next((i for i, where in enumerate(numbered) if torch.equal(where, true)), None)
+    answer = _answer(at, numbered)
     places = {"frame": frame, "row": row, "column": column, "seconds": times}
     return {"role": role, **places, "option": option, "answer": answer}
 
 
 def as_positions(name: str, where: Positions, n_pos: int) -> Int64[Tensor, " n"]:
-    """Sorted, unique positions from any way of writing them down."""
+    """Sorted, unique positions from any way of writing them down.
+
+    Raises:
+        SelectionError: they are no integers (a mask, say), or lie outside the prompt.
+    """
     if isinstance(where, slice):
         where = range(n_pos)[where]
     if not isinstance(where, Tensor):
-        where = torch.tensor([where] if isinstance(where, int) else list(where))
+        try:
+            where = torch.as_tensor([where] if isinstance(where, int) else list(where))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise SelectionError(
+                f"span {name!r} is {where!r}: give positions, such as [17, 18] or range(17, 19)"
+            ) from error
+    if where.numel() and (where.dtype == torch.bool or where.dtype.is_floating_point or where.dtype.is_complex):
+        raise SelectionError(
+            f"span {name!r} holds values of {where.dtype}: give integer positions; of a mask, mask.nonzero()"
+        )
     at = where.flatten().to("cpu", torch.int64).unique()
     if len(at) and not 0 <= int(at[0]) <= int(at[-1]) < n_pos:
         raise SelectionError(
             f"span {name!r} has positions {int(at[0])} … {int(at[-1])}, but the prompt's run from 0 to {n_pos - 1}"
         )
     return at
+
+
+def _answer(at: Mapping[str, Tensor], numbered: Sequence[Tensor]) -> int | None:
+    """The option that is the true one, or that the false ones leave over; None if neither says."""
+    true, false = at.get("true option"), at.get("false options")
+    for i, where in enumerate(numbered):
+        others = torch.cat([torch.arange(0), *(each for j, each in enumerate(numbered) if j != i)]).unique()
+        if torch.equal(where, true) if true is not None else false is not None and torch.equal(others, false):
+            return i
+    return None
 
 
 def _number_options(at: Mapping[str, Tensor]) -> list[Tensor]:

@@ -134,6 +134,8 @@ class TokenMap:
         Raises:
             SelectionError: the name is unknown, or this prompt has no such thing (an option, a known answer).
         """
+        if not isinstance(name, str):
+            raise SelectionError(near(name, self.names, kind="selection"))
         chosen = torch.zeros(self.n_pos, dtype=torch.bool)
         for part in name.split("|"):
             chosen[self._select(part.strip())] = True
@@ -251,6 +253,11 @@ class TokenMap:
         """
         arrays = arrays_from_spans(n_pos, spans, grid=grid, video=video, seconds=seconds)
         made = cls(**arrays, grid=grid, texts=None if texts is None else tuple(texts))
+        if made.answer is None and {"true option", "false options"} & spans.keys():
+            raise SelectionError(
+                f"the span 'true option' must be exactly one of the prompt's {made.n_options} options, and "
+                "'false options' exactly the others"
+            )
         for name, where in spans.items():
             given = as_positions(name, where, n_pos)
             if name not in _CODE and not torch.equal(made[name], given):

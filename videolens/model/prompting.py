@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +35,10 @@ def prompt_from_question(
         )
     if template is None or isinstance(template, str):
         template = template_named(template if template is not None else model.template)
+    if not isinstance(question, Question):
+        raise PromptError(f"a prompt is made of one Question(video, stem, …), got {type(question).__name__}")
+    if not isinstance(template, PromptTemplate):
+        raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
     video = question.video
     pixels = model.pixels(video.frames)
     frames, _, height, width = pixels.shape
@@ -70,20 +76,23 @@ def prompt_from_ids(
     option_tokens: Sequence[int] = (),
 ) -> Prompt:
     """See `HookedVideoTransformer.prompt_from_ids`."""
-    ids = torch.as_tensor(input_ids)
+    ids = _as_tensor("input_ids", input_ids)
     if ids.dtype.is_floating_point or ids.dtype == torch.bool or ids.ndim not in (1, 2) or ids.shape[-1] == 0:
         raise PromptError(f"input_ids must be integers [batch pos] or [pos], got {ids.dtype} {tuple(ids.shape)}")
     ids = torch.atleast_2d(ids.to(torch.int64)).cpu()
     model.check_ids(ids)
-    times = None if seconds is None else torch.as_tensor(seconds, dtype=torch.float64)
+    answer = None if answer_token is None else _token_ids(model, "answer_token", [answer_token])[0]
+    options = _token_ids(model, "option_tokens", option_tokens)
+    times = None if seconds is None else _as_tensor("seconds", seconds).to(torch.float64)
     found = model.frontend.video_positions(ids)
-    named = {"stem": range(0), **(spans or {})}
+    named = {} if spans is None else spans
     if pixel_values is None:
         if len(found):
             raise PromptError(f"input_ids hold {len(found)} video placeholders, but no pixel_values were given")
         tokens = TokenMap.from_spans(ids.shape[1], named, grid=(0, 0, 0), video=found)
-        return _finish(model, ids, None, tokens, answer_token=answer_token, option_tokens=tuple(option_tokens))
-    pixels = _checked_pixels(pixel_values, len(ids))
+        tokens = _with_answer(tokens, answer, options)
+        return _finish(model, ids, None, tokens, answer_token=answer, option_tokens=options)
+    pixels = _checked_pixels(_as_tensor("pixel_values", pixel_values), len(ids))
     frames, _, height, width = pixels.shape[1:]
     grid = model.frontend.family.grid(model.frontend.config, frames, height, width)
     needed = grid[0] * grid[1] * grid[2]
@@ -104,7 +113,43 @@ def prompt_from_ids(
     if times is not None and len(times) != frames:
         raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
     tokens = TokenMap.from_spans(ids.shape[1], named, grid=grid, video=found, seconds=times, texts=texts)
-    return _finish(model, ids, pixels, tokens, answer_token=answer_token, option_tokens=tuple(option_tokens))
+    tokens = _with_answer(tokens, answer, options)
+    return _finish(model, ids, pixels, tokens, answer_token=answer, option_tokens=options)
+
+
+def _as_tensor(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PromptError(
+            f"{name} are no array of numbers ({error}): give a tensor, or lists of equal length"
+        ) from error
+
+
+def _token_ids(model: HookedVideoTransformer, name: str, tokens: Sequence[int]) -> tuple[int, ...]:
+    try:
+        ids = tuple(index(token) for token in tokens)
+    except TypeError as error:
+        raise PromptError(f"{name} is {tokens!r}: give token ids, which are whole numbers") from error
+    if ids and not 0 <= min(ids) <= max(ids) < model.cfg.d_vocab:
+        raise PromptError(f"{name} {list(ids)} lies outside the vocabulary, 0 … {model.cfg.d_vocab - 1}")
+    return ids
+
+
+def _with_answer(tokens: TokenMap, answer: int | None, options: tuple[int, ...]) -> TokenMap:
+    """The map with the option whose token `answer` is; an answer that contradicts options or map is an error."""
+    if answer is None or not options:
+        return tokens
+    if answer not in options:
+        raise PromptError(f"answer_token {answer} is not among option_tokens {list(options)}: give one of them")
+    if len(options) != tokens.n_options or options.count(answer) != 1:
+        return tokens
+    if tokens.answer not in (None, options.index(answer)):
+        raise PromptError(
+            f"the span 'true option' is option {tokens.answer} (from 0), but answer_token {answer} is that of option "
+            f"{options.index(answer)} of option_tokens {list(options)}"
+        )
+    return replace(tokens, answer=options.index(answer))
 
 
 def _checked_pixels(pixels: Tensor, batch: int) -> Float[Tensor, "batch frame channel height width"]:
@@ -114,6 +159,10 @@ def _checked_pixels(pixels: Tensor, batch: int) -> Float[Tensor, "batch frame ch
         raise PromptError(
             f"pixel_values must be floating point [batch frame channel height width], got {pixels.dtype} "
             f"{tuple(pixels.shape)}; model.pixels(video.frames) prepares them"
+        )
+    if not bool(pixels.isfinite().all()):
+        raise PromptError(
+            "pixel_values hold values that are not finite (NaN or infinity): check how they were prepared"
         )
     if pixels.shape[2] != 3:
         raise PromptError(f"pixel_values {tuple(pixels.shape)} [batch frame channel height width] must have 3 channels")

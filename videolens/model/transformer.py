@@ -83,11 +83,15 @@ class HookedVideoTransformer(Running):
 
         Raises:
             ModelError: not found (lists the bundled names), an unknown or text-only architecture (lists the known
-                families), weights that are not safetensors or do not fit.
+                families), weights that are not safetensors or do not fit, a device that this machine lacks.
         """
+        try:
+            place = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"device {str(device)!r} cannot be used here ({error}): use 'cpu'") from error
         read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)
-        return cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template).to(device)
+        return cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template).to(place)
 
     @classmethod
     def from_hugging_face(
@@ -137,11 +141,13 @@ class HookedVideoTransformer(Running):
                 place. "video", the frames and "last" are found; positions that no span names get their role from their
                 place.
             seconds: the time of each frame.
-            answer_token: id of the right answer's first token, if known.
-            option_tokens: ids of the options' first tokens, in order.
+            answer_token: id of the right answer's first token, if known; the same for all rows of a batch.
+            option_tokens: ids of the options' first tokens, in order. With one for every option in `spans`,
+                `answer_token` also says which is the true option.
 
         Raises:
-            PromptError: shapes or numbers of placeholders do not fit, more tokens than the context holds.
+            PromptError: shapes or numbers of placeholders do not fit, more tokens than the context holds, an answer
+                that is not among the options.
             SelectionError: spans overlap, lie outside the prompt, or have an unknown name.
         """
         return prompt_from_ids(
