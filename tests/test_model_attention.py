@@ -165,8 +165,13 @@ def test_a_row_whose_scores_are_all_minus_infinity_gives_z_0(model, prompt) -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda mask, hook: mask.float(), lambda mask, hook: mask[0], lambda mask, hook: mask[..., :-1]],
-    ids=["not boolean", "too few dimensions", "a key is missing"],
+    [
+        lambda mask, hook: mask.float(),
+        lambda mask, hook: mask[0],
+        lambda mask, hook: mask[..., :-1],
+        lambda mask, hook: mask.expand(1, 3, -1, -1),
+    ],
+    ids=["not boolean", "too few dimensions", "a key is missing", "3 of 4 heads"],
 )
 def test_a_wrong_mask_is_one_clear_error(model, prompt, wrong) -> None:
     with pytest.raises(ModelError, match=r"boolean mask \[batch\|1 head\|1 25 25\]"):
@@ -260,6 +265,8 @@ def test_stopping_early_and_the_loss(model, prompt) -> None:
     assert torch.equal(model(prompt, stop_at_layer=2), cache["resid_pre", 2])
     assert torch.equal(model(prompt, stop_at_layer=-1), cache["resid_pre", 2])
     assert model(prompt, return_type=None) is None
+    with pytest.raises(ModelError, match="stop_at_layer 4 is outside the model: it has 3 layers"):
+        model(prompt, stop_at_layer=4)
     ids = torch.randint(3, 90, (2, 9))
     expected = torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     torch.testing.assert_close(model(ids, return_type="loss"), expected)

@@ -45,14 +45,21 @@ class ModelError(VideolensError):
     """A model cannot be found, loaded or run as asked."""
 
 
-def near(name: str, known: Iterable[str], *, kind: str = "name") -> str:
+def near(name: object, known: Iterable[str], *, kind: str = "name", where: str | None = None) -> str:
     """Say that `name` is unknown, which known names come close, and what is known.
+
+    Args:
+        name: what was asked for; something that is no string is as unknown as a misspelt one.
+        known: what there is.
+        kind: what it is a name of.
+        where: where the known names are listed, where they are too many for a message.
 
     >>> near("fram 1", ["frame 1", "stem"], kind="selection")
     "unknown selection 'fram 1'; did you mean 'frame 1'? known: 'frame 1', 'stem'"
     """
     names = list(dict.fromkeys(known))
     folded = {each.casefold(): each for each in reversed(names)}
-    close = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
+    close = [folded[each] for each in difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.6)]
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(map(repr, names)) or 'none'}"
+    listed = where or ", ".join(map(repr, names)) or "none"
+    return f"unknown {kind} {name!r}{hint} known: {listed}"

@@ -66,6 +66,11 @@ class Question:
         self._check()
 
     def _check(self) -> None:
+        if not isinstance(self.video, Video):
+            raise QuestionError(f"the video is {self.video!r}: give a Video, such as Video.from_file(path)")
+        for text in (self.stem, *self.choices):
+            if not isinstance(text, str):
+                raise QuestionError(f"stem and options must be text, got {text!r}: write str({text!r})")
         if not self.stem.strip():
             raise QuestionError(f"question {self.id!r} has an empty stem: say what is asked")
         if len(self.choices) > 26:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -62,11 +63,13 @@ class Request:
             object.__setattr__(self, "sampling", tuple(int(i) for i in self.sampling))
         if isinstance(self.sampling, str) and self.sampling not in SAMPLINGS:
             raise VideoError(near(self.sampling, SAMPLINGS, kind="sampling") + ", a function, or frame numbers")
-        if self.n_frames < 1:
-            raise VideoError(f"n_frames is {self.n_frames}: ask for at least one frame of {self.name}")
+        if not isinstance(self.n_frames, Integral) or self.n_frames < 1:
+            raise VideoError(
+                f"n_frames is {self.n_frames!r}: ask for a whole number of frames of {self.name}, at least one"
+            )
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and not math.isfinite(value):
-                raise VideoError(f"{name} is {value}: give seconds, or None for the whole of {self.name}")
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+                raise VideoError(f"{name} is {value!r}: give seconds, or None for the whole of {self.name}")
         if self.start is not None and self.start < 0:
             raise VideoError(f"start is {self.start} s, before {self.name} begins: give a time from 0 s on")
         if self.end is not None and (self.start or 0) >= self.end:

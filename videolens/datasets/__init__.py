@@ -43,8 +43,8 @@ def load_dataset(
     from videolens.datasets.layout import read_task, tasks_in
     from videolens.datasets.shapes import TEMPORAL_TASKS, cache_directory, write_shapes
 
-    if n is not None and n < 1:
-        raise DatasetError(f"n = {n} questions per task: ask for at least one")
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise DatasetError(f"n = {n!r} questions per task: ask for a whole number, at least one")
     if str(name) == "shapes":
         tasks = list(TEMPORAL_TASKS) if task is None else [task]
         n = n or DEFAULT_N

@@ -42,6 +42,8 @@ def read_task(directory: Path, task: str, *, n: int | None = None, n_frames: int
         raise DatasetError(f"{listing} is not JSON ({error}): write it anew") from error
     if not isinstance(entries, list):
         raise DatasetError(f"{listing} holds a {type(entries).__name__}, not a list of questions as TVBench's files do")
+    if not entries:
+        raise DatasetError(f"{listing} holds no questions: take the file away, or write some")
     if n is not None and n > len(entries):
         raise DatasetError(f"{listing} has {len(entries)} questions, fewer than the n = {n} asked for")
     folder = directory / "video" / slug(task)
@@ -58,7 +60,7 @@ def _question(entry: Any, i: int, task: str, listing: Path, folder: Path, n_fram
     return Question(
         video=Video.open(path, n_frames=n_frames, start=entry.get("start"), end=entry.get("end")),
         stem=entry["question"],
-        options=tuple(entry["candidates"]),
+        options=entry["candidates"],
         answer=entry["answer"],
         task=task,
         id=str(entry.get("id", f"{slug(task)}-{i:05d}")),

@@ -180,7 +180,11 @@ def _named_prompts(
     """(id, task, single prompt) one after the other: a prompt is made only when its turn comes."""
     seen: set[tuple[str, str]] = set()
     count = 0
+    if not isinstance(questions, Iterable) or isinstance(questions, str):
+        raise VideolensError(f"what is traced are Questions or Prompts, got {questions!r}")
     for item in [questions] if isinstance(questions, (Question, Prompt)) else questions:
+        if not isinstance(item, (Question, Prompt)):
+            raise VideolensError(f"what is traced are Questions or Prompts, got {item!r}")
         for prompt in model.prompt(item) if isinstance(item, Question) else item:
             question = prompt.question
             name = question.id if question is not None and question.id else f"prompt {count}"
@@ -220,7 +224,7 @@ def _check(model: HookedVideoTransformer, routes: Sequence[str], window: int | N
         raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
     window = default_window(model.cfg.n_layers) if window is None else window
     check_window(window, model.cfg.n_layers)
-    return window
+    return int(window)
 
 
 def _check_left(

@@ -7,6 +7,7 @@ here; the paper's text and tables count from 1.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 from videolens.errors import VideolensError
 
@@ -52,9 +53,9 @@ def check_window(window: int, n_layers: int) -> None:
     VideolensError: the window is not between one layer and all of them.
     """
     _check_depth(n_layers)
-    if not 1 <= window <= n_layers:
+    if isinstance(window, bool) or not isinstance(window, Integral) or not 1 <= window <= n_layers:
         raise VideolensError(
-            f"a window of {window} layers does not fit a model of {n_layers}: choose 1 … {n_layers}, "
+            f"a window of {window!r} layers does not fit a model of {n_layers}: choose 1 … {n_layers}, "
             f"or None for {default_window(n_layers)} (9 of 32 layers, to scale)"
         )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Int, Int64
@@ -56,7 +57,7 @@ class Knockout:
         earlier_frames: only keys whose frame is earlier than the query's; with video on both sides: cross-frame.
 
     Raises:
-        VideolensError: a negative layer or head.
+        VideolensError: a layer or head that is negative or no whole number.
     """
 
     source: str
@@ -233,7 +234,13 @@ def _in_heads(
 
 def _numbers(kind: str, numbers: Iterable[int] | int) -> tuple[int, ...]:
     """Sorted, each once."""
-    chosen = tuple(sorted({int(n) for n in ([numbers] if isinstance(numbers, int) else numbers)}))
+    try:
+        several = isinstance(numbers, Iterable) and getattr(numbers, "ndim", 1) > 0
+        chosen = tuple(sorted({index(n) for n in (cast(Iterable, numbers) if several else [cast(int, numbers)])}))
+    except TypeError as error:
+        raise VideolensError(
+            f"{kind}s are {numbers!r}: give a whole number or several, such as range(2, 6); they count from 0"
+        ) from error
     if chosen and chosen[0] < 0:
         raise VideolensError(f"{kind} {chosen[0]} is negative: {kind}s count from 0")
     return chosen

@@ -140,16 +140,18 @@ class Attention(nn.Module):
 
         return split(q_in, self.W_Q, self.b_Q), split(k_in, self.W_K, self.b_K), split(v_in, self.W_V, self.b_V)
 
-    def _mask(self, at: Rows) -> Bool[Tensor, "batch heads row key"] | None:
+    def _mask(self, at: Rows, batch: int) -> Bool[Tensor, "batch heads row key"] | None:
         """What may attend to what; None where causality is all there is."""
         if not heard(self.hook_mask):
             return None
         self.hook_mask.ctx["n_heads"] = self.n_heads
         mask = fire(self.hook_mask, at.causal.clone(), at)
-        if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[-2:] != at.causal.shape[-2:]:
+        fits = mask.ndim == 4 and mask.shape[0] in (1, batch) and mask.shape[1] in (1, self.n_heads)
+        if mask.dtype != torch.bool or not fits or mask.shape[-2:] != at.causal.shape[-2:]:
             raise ModelError(
                 f"a hook on {self.hook_mask.name} returned {mask.dtype} {tuple(mask.shape)}; it must give a boolean "
-                f"mask [batch|1 head|1 {len(at.rows)} {len(at.keys)}], True = may attend"
+                f"mask [batch|1 head|1 {len(at.rows)} {len(at.keys)}] for a batch of {batch} and {self.n_heads} heads, "
+                "True = may attend"
             )
         # Bit for bit what it was before: take the kernel that would have been taken without a listener.
         return None if mask.shape == at.causal.shape and torch.equal(mask, at.causal) else mask
@@ -161,7 +163,7 @@ class Attention(nn.Module):
         v: Float[Tensor, "batch key n_kv d_head"],
         at: Rows,
     ) -> Float[Tensor, "batch row head d_head"]:
-        mask = self._mask(at)
+        mask = self._mask(at, q.shape[0])
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         listened = heard(self.hook_attn_scores) or heard(self.hook_pattern)
         if listened and self.cfg.attention_path == "sdpa":

@@ -32,7 +32,8 @@ class Listening(LensSurface):
 
     def _check_name(self, name: str) -> None:
         if name not in self.hook_dict:
-            raise ModelError(near(name, self.hook_dict, kind="hook point"))
+            where = f"model.hook_dict lists all {len(self.hook_dict)}, layers 0 … {self.cfg.n_layers - 1}"
+            raise ModelError(near(name, self.hook_dict, kind="hook point", where=where))
         if not self._fires(name):
             raise ModelError(f"{name} fires only after model.set_{_SWITCHED[name.split('.', 2)[-1]]}(True)")
 

@@ -74,7 +74,8 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     try:
         settings, _ = transformers.PreTrainedConfig.get_config_dict(source)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source!r} has no readable config.json ({error}); {_bundled_hint()}") from error
+        lost = "" if isinstance(where, Path) else ": no such directory here, and not found on the hub"
+        raise ModelError(f"{source!r} has no readable config.json{lost} ({error}); {_bundled_hint()}") from error
     family = family_of(str(settings.get("model_type", "none given")))
     # 3.
     if isinstance(where, Path) and not list(where.glob("*.safetensors")):
@@ -105,13 +106,13 @@ def _find(name: str) -> Path | str:
     if name in bundled_names():
         return bundled_path(name)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is a directory without config.json, so not a checkpoint; {_bundled_hint()}")
         return path
-    if path.exists():
+    if path.is_file():
         raise ModelError(f"{path} is a file; give the directory of a checkpoint (config.json, *.safetensors)")
-    if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
+    if not name or path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise ModelError(
             near(name, bundled_names(), kind="model") + "; nor is it a directory or a hub name (owner/name)"
         )

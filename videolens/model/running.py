@@ -44,8 +44,13 @@ class Running(Listening):
 
         Raises:
             ModelError: more tokens than the context, ids outside the vocabulary, video placeholders without their
-                video.
+                video, neither prompt nor ids nor text, an unknown `return_type`, a layer that does not exist.
         """
+        if return_type not in ("logits", "loss", None):
+            raise ModelError(near(return_type, ("logits", "loss"), kind="return_type") + ", or None")
+        n_layers = self.cfg.n_layers
+        if stop_at_layer is not None and not -n_layers <= stop_at_layer <= n_layers:
+            raise ModelError(f"stop_at_layer {stop_at_layer} is outside the model: it has {n_layers} layers")
         if isinstance(input, (str, list)):
             input = self.to_tokens(input)
         residual, at = self.enter(input)
@@ -65,6 +70,13 @@ class Running(Listening):
         self, input: Prompt | Int64[Tensor, "batch pos"], *, past: KeyValues | None = None
     ) -> tuple[Float[Tensor, "batch row d_model"], Rows]:
         """The layer-0 residual of all rows of a prompt, fresh, and what the rows are. `past` keeps what they leave."""
+        ids_given = isinstance(input, Tensor) and input.ndim == 2 and input.dtype in (torch.int32, torch.int64)
+        if not isinstance(input, Prompt) and not ids_given:
+            what = f"{input.dtype} {tuple(input.shape)}" if isinstance(input, Tensor) else type(input).__name__
+            raise ModelError(
+                f"the model runs on a Prompt or on token ids [batch pos], got {what}; model.prompt(question) makes a "
+                "prompt of a Question"
+            )
         if isinstance(input, Prompt) and input.device != self.frontend.device:
             input = input.to(self.frontend.device)
         n_pos = input.shape[1]

@@ -1,0 +1,61 @@
+"""Values of the wrong type, as a user without a type checker passes them: still one clear error.
+
+The other tests run with every annotation checked, which stops such values at the door; so these run in a process of
+their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CALLS = """
+import numpy as np
+import torch
+import videolens as vl
+from videolens.experiments.windows import check_window
+
+video = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))
+tokens = vl.TokenMap.from_spans(8, {"stem": [6]}, grid=(1, 2, 2), video=range(1, 5))
+
+def spans(where):
+    return vl.TokenMap.from_spans(8, {"stem": where}, grid=(1, 2, 2), video=range(1, 5))
+
+assert vl.Knockout("video", "last", layers=np.int64(1)).layers == (1,)
+assert vl.Knockout("video", "last", layers=torch.tensor([2, 1])).layers == (1, 2)
+assert spans(np.array([6]))["stem"].tolist() == [6]
+
+CALLS = [
+    lambda: vl.Knockout("video", "last", layers=[1.5]),
+    lambda: vl.Knockout("video", "last", layers="all"),
+    lambda: vl.Knockout("video", "last", layers=None),
+    lambda: vl.Knockout.route(3, layers=1),
+    lambda: tokens[3],
+    lambda: spans("17"),
+    lambda: spans(None),
+    lambda: spans([6.5]),
+    lambda: spans([True, False]),
+    lambda: vl.TokenMap.from_spans(8, [("stem", [6])], grid=(1, 2, 2), video=range(1, 5)),
+    lambda: check_window(1.5, 12),
+    lambda: check_window("3", 12),
+    lambda: vl.Question("clip.mp4", "Which way?", ["left", "right"]),
+    lambda: vl.Question(video, None, ["left", "right"]),
+    lambda: vl.Question(video, "How many?", [1, 2]),
+    lambda: vl.Video.from_array(video.frames, n_frames=2.5),
+    lambda: vl.Video.from_array(video.frames, start="1"),
+]
+for number, call in enumerate(CALLS):
+    try:
+        raise SystemExit(f"call {number} gave {call()!r}")
+    except vl.VideolensError as error:
+        assert len(str(error)) > 20
+"""
+
+
+def test_wrong_types_are_clear_errors() -> None:
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", CALLS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
