@@ -65,7 +65,7 @@ class Request:
             raise VideoError(near(self.sampling, SAMPLINGS, kind="sampling") + ", a function, or frame numbers")
         if not isinstance(self.n_frames, Integral) or self.n_frames < 1:
             raise VideoError(
-                f"n_frames is {self.n_frames!r}: ask for a whole number of frames of {self.name}, at least one"
+                f"n_frames is {self.n_frames!r}: ask for at least one frame of {self.name}, a whole number"
             )
         for name, value in (("start", self.start), ("end", self.end)):
             if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
