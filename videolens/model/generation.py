@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int64
@@ -30,6 +31,10 @@ class Generation:
 
     tokens: Int64[Tensor, "batch new"]
     texts: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Text and tokens, so that `text, tokens = model.generate(prompt)` reads as it should."""
+        return iter((self.text, self.tokens))
 
     @property
     def text(self) -> str:
