@@ -143,7 +143,7 @@ def test_demo_writes_tables_figures_and_a_page(
     assert vl.FlowMap.load(out / "maps" / "image").settings.samples == "all"
     claims = Claims.load(out)
     page = (out / "report.html").read_text()
-    assert claims.sentence(3).split(":")[0] in page and 'src="http' not in page
+    assert claims.sentence("3").split(":")[0] in page and 'src="http' not in page
     assert Accuracy.load(out / "accuracy").conditions == ["as is", "reversed", "shuffled", "blank"]
     request[4] = "3"
     assert main(request) == 2, "another demonstration does not overwrite this one"

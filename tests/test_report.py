@@ -23,6 +23,7 @@ import videolens as vl
 from videolens.errors import VideolensError
 from videolens.experiments.attention import SegmentAttention, measure_attention
 from videolens.experiments.claims import check_claims
+from videolens.experiments.verdicts import CLAIMS
 from videolens.report.circuits import MOST_HEADS, attention_view, script, standalone
 from videolens.report.demo import Demo, DemoSettings
 from videolens.report.demo_page import demo_page
@@ -205,7 +206,7 @@ def test_the_page_is_one_well_formed_file_that_fetches_nothing(page: str) -> Non
 
 def test_the_page_says_what_it_must(page: str, demo: Demo) -> None:
     text = " ".join(read(page).text.split())
-    for claim in (1, 2, 3):
+    for claim in CLAIMS:
         assert demo.claims.sentence(claim) in text
     words = ("shuffled", "blank", "reversed", "window", "3 of 12 layers", "seed 0", "Versions", "n = 15")
     for word in (*TASKS, *words):

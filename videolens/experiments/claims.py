@@ -72,19 +72,21 @@ def check_claims(tuned: FlowMap, base: FlowMap | None = None, *, margin: float =
 def _first(tuned: FlowMap, base: FlowMap | None, margin: float) -> list[Finding]:
     """Attention between frames, early to middle; the base has none of it."""
     found = [
-        _effect(1, tuned, CROSS, "cutting attention between frames lowers the answer's probability", margin),
-        _centre(1, tuned, CROSS, "the effect centres on the early-to-middle layers (first two thirds)", margin, high=2),
+        _effect("1", tuned, CROSS, "cutting attention between frames lowers the answer's probability", margin),
+        _centre(
+            "1", tuned, CROSS, "the effect centres on the early-to-middle layers (first two thirds)", margin, high=2
+        ),
     ]
     name, statement = f"{_words(CROSS)} in the base", f"the image-only base has no such effect (within ±{margin:g} %)"
     if base is None:
-        return [*found, Finding(1, name, statement, None, "%", "cannot be told")]
+        return [*found, Finding("1", name, statement, None, "%", "cannot be told")]
     _, absent = base.peak(CROSS)
     gap = _paired(*_same_questions(tuned, base, CROSS, CROSS), _deeper, seed=tuned.settings.seed)
     return [
         *found,
-        Finding(1, name, statement, absent, "%", judge(absent, low=-margin, high=margin)),
+        Finding("1", name, statement, absent, "%", judge(absent, low=-margin, high=margin)),
         Finding(
-            claim=1,
+            claim="1",
             name="tuned minus base",
             statement="the tuned model's effect is the larger (difference on the same questions)",
             measured=gap,
@@ -99,11 +101,11 @@ def _second(tuned: FlowMap, margin: float) -> list[Finding]:
     task."""
     landing = _route_difference(tuned, READ_TRUE, READ_FALSE)
     return [
-        _effect(2, tuned, INTO, "cutting video → question lowers the answer's probability", margin),
-        _after(2, tuned, INTO, CROSS, "it centres on later layers than attention between frames (distance)", margin),
-        _centre(2, tuned, INTO, "it centres on the middle layers (second third)", margin, low=1, high=2),
+        _effect("2a", tuned, INTO, "cutting video → question lowers the answer's probability", margin),
+        _after("2a", tuned, INTO, CROSS, "it centres on later layers than attention between frames (distance)", margin),
+        _centre("2a", tuned, INTO, "it centres on the middle layers (second third)", margin, low=1, high=2),
         Finding(
-            claim=2,
+            claim="2a",
             name="true minus false options",
             statement="the last token needs the true option more than the false ones (difference of effects)",
             measured=landing,
@@ -119,11 +121,11 @@ def _third(tuned: FlowMap, margin: float) -> list[Finding]:
     """Then the question reaches the last token, middle to late; the video does not, directly."""
     _, direct = tuned.peak(DIRECT)
     return [
-        _effect(3, tuned, OUT, "cutting question → last lowers the answer's probability", margin),
-        _after(3, tuned, OUT, INTO, "it centres on later layers than video → question (distance)", margin),
-        _centre(3, tuned, OUT, "it centres on the middle-to-late layers (last two thirds)", margin, low=1),
+        _effect("3", tuned, OUT, "cutting question → last lowers the answer's probability", margin),
+        _after("3", tuned, OUT, INTO, "it centres on later layers than video → question (distance)", margin),
+        _centre("3", tuned, OUT, "it centres on the middle-to-late layers (last two thirds)", margin, low=1),
         Finding(
-            claim=3,
+            claim="3",
             name=_words(DIRECT),
             statement=f"cutting video → last changes almost nothing (within ±{margin:g} %)",
             measured=direct,
@@ -141,13 +143,13 @@ def _words(route: str) -> str:
     return route.replace("->", "→")
 
 
-def _effect(claim: int, flow: FlowMap, route: str, statement: str, margin: float) -> Finding:
+def _effect(claim: str, flow: FlowMap, route: str, statement: str, margin: float) -> Finding:
     _, measured = flow.peak(route)
     return Finding(claim, _words(route), statement, measured, "%", judge(measured, high=-margin))
 
 
 def _centre(
-    claim: int,
+    claim: str,
     flow: FlowMap,
     route: str,
     statement: str,
@@ -164,7 +166,7 @@ def _centre(
     return Finding(claim, f"{_words(route)}, centre", statement, measured, "layer", verdict)
 
 
-def _after(claim: int, flow: FlowMap, later: str, earlier: str, statement: str, margin: float) -> Finding:
+def _after(claim: str, flow: FlowMap, later: str, earlier: str, statement: str, margin: float) -> Finding:
     """By how many layers one route centres after another."""
     measured = _paired(
         *_same_questions(flow, flow, later, earlier), lambda a, b: centre(a) - centre(b), seed=flow.settings.seed
@@ -190,7 +192,7 @@ def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Findi
     gap = _route_difference(flow, OPTION_HOP, STEM_HOP, task=task)
     way = "straight from the video" if direct else "through the question's stem"
     return Finding(
-        claim=2,
+        claim="2b",
         name=f"{task}, {'direct' if direct else 'through the stem'}",
         statement=f"{task}: the true option is reached {way}",
         measured=gap,
