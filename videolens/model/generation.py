@@ -33,8 +33,8 @@ class Generation:
     texts: tuple[str, ...]
 
     def __iter__(self) -> Iterator[Any]:
-        """Text and tokens, so that `text, tokens = model.generate(prompt)` reads as it should."""
-        return iter((self.text, self.tokens))
+        """Text and tokens, for `text, tokens = model.generate(prompt)`; the texts of a batch of several."""
+        return iter((self.text if len(self.texts) == 1 else self.texts, self.tokens))
 
     @property
     def text(self) -> str:
