@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -72,7 +71,7 @@ def evaluate(
     logits = [torch.empty(0, model.cfg.d_vocab, device=prompt.device)]
     for chunk in _chunks(interventions, max_batch):
         hooks = batched_hooks([intervention.hooks(prompt) for intervention in chunk])
-        logits.append(model.run_with_hooks(_repeated(prompt, len(chunk)), fwd_hooks=hooks)[:, last].float())
+        logits.append(model.run_with_hooks(prompt.repeated(len(chunk)), fwd_hooks=hooks)[:, last].float())
     return torch.cat(logits)
 
 
@@ -96,23 +95,6 @@ def _each_its_row(functions: Sequence[tuple[int, HookFunction]], n_rows: int) ->
         return torch.cat(torch.broadcast_tensors(*rows))
 
     return apply
-
-
-def _repeated(prompt: Prompt, n: int) -> Prompt:
-    """The prompt n times, as views."""
-
-    def times(tensor: Tensor) -> Tensor:
-        return tensor.expand(n, *tensor.shape[1:])
-
-    cos, sin = prompt.rotary
-    return replace(
-        prompt,
-        input_ids=times(prompt.input_ids),
-        residual=times(prompt.residual),
-        rotary=(times(cos), times(sin)),
-        pixel_values=None if prompt.pixel_values is None else times(prompt.pixel_values),
-        video_features=None if prompt.video_features is None else times(prompt.video_features),
-    )
 
 
 def _chunks(interventions: Sequence[Intervention], size: int) -> Iterator[Sequence[Intervention]]:

@@ -102,6 +102,10 @@ class Prompt:
     def __iter__(self) -> Iterator[Prompt]:
         return (self[i] for i in range(len(self)))
 
+    def repeated(self, n: int) -> Prompt:
+        """This prompt of one as a batch of n, without copies."""
+        return self._with(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
+
     def _with(self, change: Callable[[Tensor], Tensor]) -> Prompt:
         cos, sin = self.rotary
         return replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from videolens.errors import VideolensError, near
 from videolens.experiments.statistics import Interval, proportion
+from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,15 +202,8 @@ class Accuracy:
         Raises:
             VideolensError: a result is there already, and `overwrite` is False.
         """
-        path = Path(path)
-        if (path / TABLE).exists() and not overwrite:
-            raise VideolensError(f"{path} already holds accuracies: choose another directory, or pass overwrite=True")
-        path.mkdir(parents=True, exist_ok=True)
-        self.table.to_parquet(path / TABLE, index=False)
-        (path / SETTINGS).write_text(
-            json.dumps([asdict(each) for each in self.settings], indent=2, ensure_ascii=False) + "\n"
-        )
-        return path
+        files = {TABLE: self.table, SETTINGS: [asdict(each) for each in self.settings]}
+        return write_result(path, files, what="accuracies", overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Accuracy:
@@ -219,16 +212,9 @@ class Accuracy:
         Raises:
             VideolensError: the directory holds no such result, or one that contradicts itself.
         """
-        path = Path(path)
-        for name in (TABLE, SETTINGS):
-            if not (path / name).is_file():
-                raise VideolensError(
-                    f"{path} holds no accuracies: {name} is missing; give the directory `save` wrote to"
-                )
-        settings = [
-            each | {"conditions": tuple(each["conditions"])} for each in json.loads((path / SETTINGS).read_text())
-        ]
-        return cls(pd.read_parquet(path / TABLE), tuple(AccuracySettings(**each) for each in settings))
+        table, settings = read_result(path, TABLE, SETTINGS, what="accuracies")
+        settings = [each | {"conditions": tuple(each["conditions"])} for each in settings]
+        return cls(table, tuple(AccuracySettings(**each) for each in settings))
 
     def __repr__(self) -> str:
         return f"Accuracy({self.models}, {len(self.tasks)} tasks, {self.conditions}, {len(self.table)} answers)"

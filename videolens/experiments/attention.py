@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from videolens.errors import VideolensError
 from videolens.experiments.provenance import versions
+from videolens.experiments.storing import read_result, write_result
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 from videolens.question import Question
@@ -89,16 +89,9 @@ class SegmentAttention:
         Raises:
             VideolensError: it is there already, and `overwrite` is False.
         """
-        path = Path(path)
-        if (path / TABLE).exists() and not overwrite:
-            raise VideolensError(f"{path} already holds attention: choose another directory, or pass overwrite=True")
-        path.mkdir(parents=True, exist_ok=True)
-        self.to_dataframe().to_parquet(path / TABLE, index=False)
-        settings = {key: value for key, value in asdict(self).items() if key != "mass"} | {
-            "shape": list(self.mass.shape)
-        }
-        (path / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-        return path
+        settings = {key: value for key, value in asdict(self).items() if key != "mass"}
+        files = {TABLE: self.to_dataframe(), SETTINGS: settings | {"shape": list(self.mass.shape)}}
+        return write_result(path, files, what="attention", overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> SegmentAttention:
@@ -107,15 +100,8 @@ class SegmentAttention:
         Raises:
             VideolensError: the directory holds no attention, or such as contradicts itself.
         """
-        path = Path(path)
-        for name in (TABLE, SETTINGS):
-            if not (path / name).is_file():
-                raise VideolensError(
-                    f"{path} holds no attention: {name} is missing; give the directory `save` wrote to"
-                )
-        settings = json.loads((path / SETTINGS).read_text())
-        shape = settings.pop("shape")
-        mass = torch.tensor(pd.read_parquet(path / TABLE)["mass"].to_numpy()).reshape(shape)
+        table, settings = read_result(path, TABLE, SETTINGS, what="attention")
+        mass = torch.tensor(table["mass"].to_numpy()).reshape(settings.pop("shape"))
         return cls(mass=mass, **(settings | {"segments": tuple(settings["segments"])}))
 
 

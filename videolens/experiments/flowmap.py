@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Float
 
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve, centre
+from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -223,13 +223,8 @@ class FlowMap:
         Raises:
             VideolensError: a flow map is there already, and `overwrite` is False.
         """
-        path = Path(path)
-        if (path / TABLE).exists() and not overwrite:
-            raise VideolensError(f"{path} already holds a flow map: choose another directory, or pass overwrite=True")
-        path.mkdir(parents=True, exist_ok=True)
-        self.table.to_parquet(path / TABLE, index=False)
-        (path / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2, ensure_ascii=False) + "\n")
-        return path
+        files = {TABLE: self.table, SETTINGS: asdict(self.settings)}
+        return write_result(path, files, what="a flow map", overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> FlowMap:
@@ -238,13 +233,9 @@ class FlowMap:
         Raises:
             VideolensError: the directory holds no flow map, or one that contradicts itself.
         """
-        path = Path(path)
-        for name in (TABLE, SETTINGS):
-            if not (path / name).is_file():
-                raise VideolensError(f"{path} holds no flow map: {name} is missing; give the directory `save` wrote to")
-        settings = json.loads((path / SETTINGS).read_text())
+        table, settings = read_result(path, TABLE, SETTINGS, what="flow map")
         settings["skipped"] = tuple(Skip(**skip) for skip in settings["skipped"])
-        return cls(pd.read_parquet(path / TABLE), FlowSettings(**settings))
+        return cls(table, FlowSettings(**settings))
 
     def __repr__(self) -> str:
         made = self.settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from videolens.errors import VideolensError
 from videolens.experiments.statistics import Interval
+from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -196,12 +196,7 @@ class Claims:
         Raises:
             VideolensError: it is there already, and `overwrite` is False.
         """
-        path = Path(path)
-        if (path / FILE).exists() and not overwrite:
-            raise VideolensError(f"{path} already holds claims: choose another directory, or pass overwrite=True")
-        path.mkdir(parents=True, exist_ok=True)
-        (path / FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
-        return path
+        return write_result(path, {FILE: asdict(self)}, what="claims", overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Claims:
@@ -210,10 +205,7 @@ class Claims:
         Raises:
             VideolensError: the directory holds no claims, or such as contradict themselves.
         """
-        file = Path(path) / FILE
-        if not file.is_file():
-            raise VideolensError(f"{path} holds no claims: {FILE} is missing; give the directory `save` wrote to")
-        read = json.loads(file.read_text())
+        (read,) = read_result(path, FILE, what="claims")
         found = [
             Finding(**(each | {"measured": None if each["measured"] is None else Interval(**each["measured"])}))
             for each in read.pop("findings")

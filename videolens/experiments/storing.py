@@ -1,0 +1,51 @@
+"""Where results go: a table as Parquet and what belongs to it as JSON, in a directory, never overwritten unasked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from videolens.errors import VideolensError
+
+__all__ = ["read_result", "write_result"]
+
+
+def write_result(path: str | Path, files: Mapping[str, Any], *, what: str, overwrite: bool) -> Path:
+    """Write files into a directory, by name: data frames as Parquet, anything else as JSON.
+
+    Returns:
+        The directory.
+
+    Raises:
+        VideolensError: one of them is there already, and `overwrite` is False.
+    """
+    path = Path(path)
+    if not overwrite and any((path / name).exists() for name in files):
+        raise VideolensError(f"{path} already holds {what}: choose another directory, or pass overwrite=True")
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if isinstance(content, pd.DataFrame):
+            content.to_parquet(path / name, index=False)
+        else:
+            (path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_result(path: str | Path, *names: str, what: str) -> list[Any]:
+    """Read files back, in the order of their names: `*.parquet` as data frames, the rest as JSON.
+
+    Raises:
+        VideolensError: one is missing.
+    """
+    path = Path(path)
+    for name in names:
+        if not (path / name).is_file():
+            raise VideolensError(f"{path} holds no {what}: {name} is missing; give the directory `save` wrote to")
+    return [
+        pd.read_parquet(path / name) if name.endswith(".parquet") else json.loads((path / name).read_text())
+        for name in names
+    ]
