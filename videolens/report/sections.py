@@ -98,9 +98,10 @@ def accuracy_section(result: Accuracy, temporal: Sequence[str], still: Sequence[
     body = embed(
         result.figure(tasks=shown),
         alt="Share of right choices per task and condition for each model, with intervals, beside chance",
-        caption=f"<b>Does the answer need time?</b> n = {n} questions per task. With the clip <i>as is</i> and "
-        "<i>reversed</i> a model that uses time is right; with the frames <i>shuffled</i> or <i>blank</i> only "
-        "chance (dotted) is left. <i>Reversed</i> is scored against the answer that is right backwards.",
+        caption=f"<b>Does the answer need time?</b> n = {n} questions per task. A model that uses time is right "
+        "with the clip <i>as is</i> and <i>reversed</i> (scored against the answer that is right backwards), loses "
+        "with the frames <i>shuffled</i> (not always everything: some neighbours stay neighbours), and with "
+        "<i>blank</i> frames has only chance left (dotted).",
     )
     pairs = [(model, condition) for model in result.models for condition in result.conditions]
     head = ["task", "chance", *(f"{escape(model)}<br><small>{condition}</small>" for model, condition in pairs)]
@@ -147,7 +148,7 @@ def attention_section(results: Sequence[SegmentAttention]) -> str:
             "token; the height of a band is the share of its attention that goes there, averaged over heads and "
             "prompts.",
         )
-    body += "<h3>Every head</h3>" + paragraph(
+    body += '<div class="screen"><h3>Every head</h3>' + paragraph(
         "Hover over a small map to see it large, click to keep it. Rows look (destination), columns are looked at "
         "(source); the colour is the share of attention (full from one half on), summed over the source's tokens, "
         "averaged over the destination's tokens and over prompts. Layers and heads are counted from 1, frames from "
@@ -162,7 +163,7 @@ def attention_section(results: Sequence[SegmentAttention]) -> str:
             name = f"view-{i}"
             view = attention_view(result, color=color, open_when=name)
             body += f'<details id="{name}"><summary>{escape(result.model)}: every head</summary>{view}</details>'
-    return body
+    return body + "</div>"
 
 
 def settings_section(settings: Mapping[str, str], flows: Sequence[FlowMap], versions: Mapping[str, str]) -> str:
