@@ -224,11 +224,16 @@ def test_selections_hold_exactly_their_text(stem: str, options: list[str], data:
     assert "".join(code.tokens.texts or ()).replace("<video>" * 4, "<video>") == "<s>" + code.text
 
 
+def any_text(max_size: int) -> st.SearchStrategy[str]:
+    """Anything but the placeholder, which hypothesis finds among the sources' constants and which is refused."""
+    return st.text(min_size=1, max_size=max_size).filter(lambda text: "<video>" not in text)
+
+
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("template", TEMPLATES)
 @given(
-    stem=st.text(min_size=1, max_size=20).filter(str.strip),
-    options=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True),
+    stem=any_text(20).filter(str.strip),
+    options=st.lists(any_text(8), min_size=1, max_size=4, unique=True),
 )
 def test_any_text_in_any_tokenizer(tokenizer: str, template: str, stem: str, options: list[str]) -> None:
     question = Question(VIDEO, stem, options, options[0])

@@ -325,6 +325,10 @@ def test_a_prompt_is_handled_like_a_tensor_of_tokens() -> None:
     assert torch.equal(whole[-1].input_ids, whole[2].input_ids) and whole[1:].shape == (2, 20)
     with pytest.raises(IndexError, match="batch of 3"):
         whole[3]
+    four = whole[1].repeated(4)
+    assert four.shape == (4, 20) and four.tokens is whole.tokens
+    assert all(torch.equal(one.residual, whole[1].residual) for one in four)
+    assert four.residual.data_ptr() == whole[1].residual.data_ptr()
     moved = whole.to("meta")
     assert moved.device.type == moved.rotary[0].device.type == "meta" and moved.tokens.role.device.type == "cpu"
     assert whole.cpu().device.type == "cpu" and prompt(pixel_values=None, video_features=None)[0].pixel_values is None
