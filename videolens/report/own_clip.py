@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videolens.engine import last_logits
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.accuracy import option_probabilities
 from videolens.experiments.attention import measure_attention
@@ -46,7 +47,7 @@ class OwnClip:
     Attributes:
         page: the path of the page.
         flow: the map.
-        answer: what the model answers, with its letter if there are options.
+        answer: what the model answers: an option with its letter; without options, the first token of what it writes.
         probability: of that answer's first token.
         correct: whether it is right; None if that is not known.
     """
@@ -111,12 +112,14 @@ def map_own_clip(
         + ", ".join(f"{second:.2f}" for second in question.video.seconds.tolist())
         + " s",
         "window": f"{flow.settings.window} of {flow.settings.n_layers} layers, around every layer, cut off at the ends",
-        "followed": "the token that the uncut model ranks first at the last position"
+        "followed": f"the token that the uncut model ranks first at the last position, {flow.table['answer'].iloc[0]!r}"
         + ("" if known else "; no answer was given, so “true option” is the model's own choice"),
         "made": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s",
     }
     shares = {name: tuple(option_probabilities(model, prompt).tolist())} if question.options else {}
-    asked = Asked(question if known else replace(question, answer=None), shares, {} if shares else {name: answer})
+    asked = Asked(
+        question if known else replace(question, answer=None), shares, {} if shares else {name: _written(model, prompt)}
+    )
     html = page(
         title="Where information flows in one answer",
         kicker="videolens · one clip",
@@ -151,8 +154,9 @@ def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, P
     """Step 1: the question with an answer, its prompt, the model's answer in words, and its probability."""
     prompt = model.prompt(question)
     if not question.options:
-        generated = model.generate(prompt, max_new_tokens=min(16, model.cfg.n_ctx - prompt.shape[1]))
-        return question, prompt, generated.text.strip() or "(nothing)", _first_probability(model, prompt)
+        first = last_logits(model, prompt).softmax(-1)
+        answer = str(model.tokenizer.decode([int(first.argmax())])).strip()
+        return question, prompt, answer or "(nothing)", float(first.max())
     shares = option_probabilities(model, prompt)
     chosen = int(shares.argmax())
     if question.answer is None:
@@ -161,10 +165,9 @@ def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, P
     return question, prompt, f"({string.ascii_uppercase[chosen]}) {question.choices[chosen]}", float(shares[chosen])
 
 
-def _first_probability(model: HookedVideoTransformer, prompt: Prompt) -> float:
-    from videolens.engine import last_logits
-
-    return float(last_logits(model, prompt).softmax(-1).max())
+def _written(model: HookedVideoTransformer, prompt: Prompt) -> str:
+    """What the model writes when it may go on: its answer's first token is the one that is followed."""
+    return model.generate(prompt, max_new_tokens=min(12, model.cfg.n_ctx - prompt.shape[1])).text.strip()
 
 
 def _has(prompt: Prompt, route: str) -> bool:
