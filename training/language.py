@@ -110,7 +110,7 @@ def _attention(
 
 @torch.no_grad()
 def accuracy(model: Any, clips: Clips, packer: Packer, seed: int = 0, letters: float = 1.0) -> dict[str, float]:
-    """Share of first answer tokens that are right, per kind of question; letters only among letters is not enforced."""
+    """Share of first answer tokens that are right, per kind of question, ranked among the whole vocabulary."""
     rng = np.random.default_rng(seed)
     right: dict[str, list[float]] = defaultdict(list)
     for start in range(0, len(clips), 64):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.data import GRID, as_decoded, make_scene
-from videolens.datasets.shapes_tasks import TASKS
+from videolens.datasets.shapes_tasks import STILL_TASKS, TASKS
 from videolens.datasets.shapes_world import BACKGROUNDS, COLOURS, SHAPES, SIZE, render
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
@@ -45,11 +45,11 @@ def labelled_frames(n: int, seed: int, split: str = "train") -> tuple[Tensor, di
     labels = {name: np.full((n, GRID * GRID), -100) for name in HEADS}
     labels["colour"][:], labels["shape"][:] = 0, 0
     side = SIZE / GRID
-    kinds = [*TASKS[:5], *TASKS[5:]]
     i = 0
     while i < n:
-        scene, _ = make_scene(kinds[i % len(kinds)], rng, split)
-        index = rng.permutation(scene.n_frames)[: 1 if kinds[i % len(kinds)] in TASKS[5:] else 2]
+        task = TASKS[i % len(TASKS)]
+        scene, _ = make_scene(task, rng, split)
+        index = rng.permutation(scene.n_frames)[: 1 if task in STILL_TASKS else 2]
         for frame, image in zip(index, as_decoded(render(scene, index), rng), strict=True):
             if i == n:
                 break

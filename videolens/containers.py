@@ -211,6 +211,7 @@ def _seconds(stamp: int | None, packet: Any) -> float:
 
 
 def truncated(path: Path, why: str) -> VideoError:
+    """The error for a file that ends before it should, in one wording wherever it is noticed."""
     return VideoError(f"{path} is truncated: {why}: copy or download it again")
 
 

@@ -27,9 +27,13 @@ HookFunction = Callable[[Tensor, Any], Tensor]
 class Intervention(Protocol):
     """Anything that can say, for a prompt, which hook functions it is, and whether a model has what it acts on."""
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]: ...
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+        """Hook functions by the name of their hook point."""
+        ...
 
-    def check(self, *, n_layers: int, n_heads: int) -> None: ...
+    def check(self, *, n_layers: int, n_heads: int) -> None:
+        """Raise a `VideolensError` if it acts on layers or heads that the model does not have."""
+        ...
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ class _File:
     request: Request
 
     def clip(self) -> Clip:
+        """The frames, decoded unless they are remembered and the file is the one it was."""
         try:
             state = self.path.stat()
         except OSError:
@@ -47,6 +48,7 @@ class _Recent:
         self.lock = threading.Lock()
 
     def get(self, key: object, make: Callable[[], Clip]) -> Clip:
+        """The clip kept under `key`, or else the one that `make` gives, which is then kept."""
         with self.lock:
             if key in self.clips:
                 self.clips.move_to_end(key)

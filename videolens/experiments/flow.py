@@ -113,6 +113,7 @@ class _Sweep:
 
     @property
     def n_windows(self) -> int:
+        """Knockouts per question: one per route and layer."""
         return len(self.routes) * self.model.cfg.n_layers
 
     def trace(self, prompt: Prompt, name: str, task: str) -> tuple[list[tuple[Any, ...]], list[Skip]]:
