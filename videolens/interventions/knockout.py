@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from operator import index
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.prompt import Prompt
 from videolens.tokens import TokenMap
 
@@ -78,8 +78,8 @@ class Knockout:
         put = object.__setattr__
         put(self, "source", source)
         put(self, "target", target)
-        put(self, "layers", _numbers("layer", layers))
-        put(self, "heads", None if heads is None else _numbers("head", heads))
+        put(self, "layers", whole_numbers("layer", layers))
+        put(self, "heads", None if heads is None else whole_numbers("head", heads))
         put(self, "earlier_frames", earlier_frames)
 
     @classmethod
@@ -148,9 +148,8 @@ class Knockout:
         """Raises:
         VideolensError: it names a layer or a head that a model of this size does not have.
         """
-        for kind, numbers, n in (("layer", self.layers, n_layers), ("head", self.heads or (), n_heads)):
-            if numbers and numbers[-1] >= n:
-                raise VideolensError(f"{kind} {numbers[-1]} is outside the model: its {kind}s are 0 … {n - 1}")
+        check_within("layer", self.layers, n_layers)
+        check_within("head", self.heads or (), n_heads)
 
     def _causal(self, tokens: TokenMap) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
         """Removed causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
@@ -230,17 +229,3 @@ def _in_heads(
     for head in heads:
         mask[:, head, at, :] &= ~edges
     return mask
-
-
-def _numbers(kind: str, numbers: Iterable[int] | int) -> tuple[int, ...]:
-    """Sorted, each once."""
-    try:
-        several = isinstance(numbers, Iterable) and getattr(numbers, "ndim", 1) > 0
-        chosen = tuple(sorted({index(n) for n in (cast(Iterable, numbers) if several else [cast(int, numbers)])}))
-    except TypeError as error:
-        raise VideolensError(
-            f"{kind}s are {numbers!r}: give a whole number or several, such as range(2, 6); they count from 0"
-        ) from error
-    if chosen and chosen[0] < 0:
-        raise VideolensError(f"{kind} {chosen[0]} is negative: {kind}s count from 0")
-    return chosen

@@ -1,0 +1,35 @@
+"""Layers and heads as interventions take them: one whole number or several, counted from 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import index
+from typing import cast
+
+from videolens.errors import VideolensError
+
+__all__ = ["check_within", "whole_numbers"]
+
+
+def whole_numbers(kind: str, numbers: Iterable[int] | int) -> tuple[int, ...]:
+    """Sorted, each once. `kind` is what they count, such as "layer".
+
+    Raises:
+        VideolensError: one is negative or no whole number.
+    """
+    try:
+        several = isinstance(numbers, Iterable) and getattr(numbers, "ndim", 1) > 0
+        chosen = tuple(sorted({index(n) for n in (cast(Iterable, numbers) if several else [cast(int, numbers)])}))
+    except TypeError as error:
+        raise VideolensError(
+            f"{kind}s are {numbers!r}: give a whole number or several, such as range(2, 6); they count from 0"
+        ) from error
+    if chosen and chosen[0] < 0:
+        raise VideolensError(f"{kind} {chosen[0]} is negative: {kind}s count from 0")
+    return chosen
+
+
+def check_within(kind: str, numbers: tuple[int, ...], n: int) -> None:
+    """Raise a `VideolensError` if one of the sorted numbers is not below n."""
+    if numbers and numbers[-1] >= n:
+        raise VideolensError(f"{kind} {numbers[-1]} is outside the model: its {kind}s are 0 … {n - 1}")
