@@ -350,3 +350,13 @@ def test_prompt_parts_must_agree(name: str, value: object) -> None:
     object.__setattr__(wrong, name, value)  # past the checks of shape annotations, which only run in tests
     with pytest.raises(PromptError, match="20"):
         wrong.__post_init__()
+
+
+def test_a_video_token_is_selected_by_its_label() -> None:
+    tokens = TokenMap.from_spans(20, {"stem": [14, 15]}, grid=(2, 2, 2), video=range(2, 10))
+    for position, label in enumerate(tokens.labels()):
+        if tokens.roles[position] == "video":
+            assert tokens[label].tolist() == [position]
+    assert tokens["f1 r0 c1 | stem"].tolist() == [7, 14, 15]
+    with pytest.raises(SelectionError, match=r"'f1 r0 c2' is outside the grid of 2 frames × 2 rows × 2 columns"):
+        tokens["f1 r0 c2"]

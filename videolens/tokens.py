@@ -129,7 +129,8 @@ class TokenMap:
     def __getitem__(self, name: str) -> Int64[Tensor, " n"]:
         """Positions of a selection, sorted and unique; `"a | b"` is the union of both.
 
-        A base role that does not occur gives no positions; a derived name that cannot be answered is an error.
+        One video token is named as in `labels`: "f3 r0 c2" is frame 3, row 0, column 2. A base role that does not occur
+        gives no positions; a derived name that cannot be answered is an error.
 
         Raises:
             SelectionError: the name is unknown, or this prompt has no such thing (an option, a known answer).
@@ -164,6 +165,15 @@ class TokenMap:
                 return ((self.frame == int(match[1])) & (self.role == _CODE["video"])).nonzero().flatten()
         elif (match := re.fullmatch(r"option ([A-Z])", name)) and match[1] in string.ascii_uppercase[: self.n_options]:
             return (self.option == string.ascii_uppercase.index(match[1])).nonzero().flatten()
+        elif match := re.fullmatch(r"f(\d+) r(\d+) c(\d+)", name):
+            cell = [int(number) for number in match.groups()]
+            if all(number < size for number, size in zip(cell, self.grid, strict=True)):
+                of_cell = (self.frame == cell[0]) & (self.row == cell[1]) & (self.column == cell[2])
+                return of_cell.nonzero().flatten()
+            frames, rows, columns = self.grid
+            raise SelectionError(
+                f"{name!r} is outside the grid of {frames} frames × {rows} rows × {columns} columns; they count from 0"
+            )
         raise SelectionError(near(name, self.names, kind="selection") + "; join several with ' | '")
 
     def _of(self, *roles: str) -> Int64[Tensor, " n"]:
