@@ -24,8 +24,10 @@ ALLOWED: dict[str, set[str]] = {
     "containers": {"errors"},
     "decoding": {"errors", "containers"},
     "sampling": {"errors"},
-    "video": {"errors", "decoding", "sampling"},
-    "question": {"errors", "video"},
+    "edits": {"errors"},
+    "recent": set(),
+    "video": {"errors", "decoding", "edits", "recent", "sampling"},
+    "question": {"errors", "edits", "video"},
     "datasets": {"errors", "video", "question", "bundled"},
     "spans": {"errors"},
     "template": {"errors", "question", "spans"},
@@ -33,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoding": {"errors", "question", "spans", "template", "tokens"},
     "prompt": {"errors", "video", "question", "tokens"},
 }
-ALLOWED["model"] = BASE | {"bundled"}
+ALLOWED["model"] = BASE | {"bundled", "recent"}
 ALLOWED["interventions"] = ALLOWED["model"] | {"model"}
 ALLOWED["engine"] = ALLOWED["interventions"] | {"interventions"}
 ALLOWED["experiments"] = ALLOWED["engine"] | {"engine"}

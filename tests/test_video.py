@@ -354,7 +354,7 @@ def test_unknown_sampling_lists_the_known(files: dict[str, Path]) -> None:
         Video.from_file(files["b-frames.mp4"], sampling="midpoint")
 
 
-# --- arrays, edits, laziness, writing ---------------------------------------------------------------------------------
+# --- arrays, laziness, writing ----------------------------------------------------------------------------------------
 
 
 def test_from_array() -> None:
@@ -376,23 +376,6 @@ def test_bad_arrays(frames: np.ndarray) -> None:
         Video.from_array(frames)
     with pytest.raises(VideoError, match="fps"):
         Video.from_array(np.zeros((2, 4, 4, 3), np.uint8), fps=0)
-
-
-def test_edits_move_frames_and_leave_the_clock(files: dict[str, Path]) -> None:
-    clip = Video.from_file(files["b-frames.mp4"])
-    back = clip.reversed()
-    assert back.indices.tolist() == clip.indices.tolist()[::-1]
-    assert torch.equal(back.frames, clip.frames.flip(0)) and torch.equal(back.seconds, clip.seconds)
-    assert torch.equal(back.reversed().frames, clip.frames)
-    mixed = clip.shuffled(3)
-    assert sorted(mixed.indices.tolist()) == clip.indices.tolist() != mixed.indices.tolist()
-    assert torch.equal(mixed.frames, clip.shuffled(3).frames)
-    assert [number_of(frame) for frame in mixed.frames] == mixed.indices.tolist()
-    assert clip.frozen(2).indices.tolist() == [int(clip.indices[2])] * 8
-    assert clip.reversed().frozen(0).indices[0] == clip.indices[-1]
-    assert clip.blank().frames.unique().tolist() == [0] and clip.blank(9).frames.shape == clip.frames.shape
-    with pytest.raises(VideoError, match="frames 0 to 7"):
-        _ = clip.frozen(8).frames
 
 
 def test_open_reads_nothing_until_it_is_looked_at(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -417,7 +400,8 @@ def test_only_so_many_clips_are_remembered(files: dict[str, Path], monkeypatch: 
         return decoding.read_clip(path, choose)
 
     monkeypatch.setattr(video_module, "read_clip", counted)
-    monkeypatch.setattr(video_module, "_recent", video_module._Recent(2 * 8 * HEIGHT * WIDTH * 3))
+    monkeypatch.setattr(video_module._recent, "room", 2 * 8 * HEIGHT * WIDTH * 3)
+    video_module._recent.clear()
     clips = [Video.open(files[name]) for name in ("b-frames.mp4", "plain.mkv", "vp9.webm")]
     for clip in (*clips[:2], *clips[:2]):
         assert len(clip.frames) == len(clip)

@@ -45,6 +45,13 @@ CALLS = [
     lambda: vl.Question(video, "How many?", [1, 2]),
     lambda: vl.Video.from_array(video.frames, n_frames=2.5),
     lambda: vl.Video.from_array(video.frames, start="1"),
+    lambda: video.frozen(0.5),
+    lambda: video.shuffled("seed"),
+    lambda: video.blank(None),
+    lambda: video.swapped("0", 1),
+    lambda: video.replaced(0, 2, "other.mp4"),
+    lambda: video.replaced(0, 2, video, frames=1),
+    lambda: vl.Question(video, "How many?").counterfactual(3),
 ]
 for number, call in enumerate(CALLS):
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any, Literal
 
-from videolens.errors import QuestionError
+from videolens import edits
+from videolens.errors import QuestionError, near
 from videolens.video import Video
 
 __all__ = ["Question"]
@@ -130,5 +132,38 @@ class Question:
         return replace(self, options=(), alternatives=self.choices, style="open-ended")
 
     def with_video(self, video: Video) -> Question:
-        """The same question about another video."""
+        """The same question about another video. The answer stays what it was: `counterfactual` asks anew."""
         return replace(self, video=video)
+
+    def counterfactual(self, edit: str, *settings: Any, answer: str | None = None, **named: Any) -> Question:
+        """The same question about an edited video: the other half of a pair whose token maps are equal.
+
+        An answer that may no longer be right is not kept. What is right after "reversed" the question may know
+        (`reversed_answer`); after any other edit it is known only if it is given here, else None.
+
+        >>> question.counterfactual("swapped", 0, 3)
+        >>> question.counterfactual("frozen", frame=2, answer="none")
+        >>> question.counterfactual("replaced", 0, 4, other.video)
+
+        Args:
+            edit: a method of `Video`: "reversed", "shuffled", "frozen", "blank", "swapped", "replaced".
+            settings, named: what that method takes.
+            answer: the option that is right for the edited video, if it is known.
+
+        Raises:
+            QuestionError: an unknown edit, settings that it does not take, or an answer that is not among the options.
+            VideoError: settings of the wrong kind; frame numbers are checked when frames are first looked at.
+        """
+        if edit not in edits.NAMES:
+            raise QuestionError(near(edit, edits.NAMES, kind="edit of a video"))
+        change = getattr(self.video, edit)
+        try:
+            signature(change).bind(*settings, **named)
+        except TypeError as error:
+            takes = ", ".join(map(str, signature(change).parameters.values())).replace("'", "")
+            raise QuestionError(f"{edit!r} takes ({takes}): {error}") from error
+        back = edit == "reversed"
+        known = self.reversed_answer if back and answer is None else answer
+        return replace(
+            self, video=change(*settings, **named), answer=known, reversed_answer=self.answer if back else None
+        )

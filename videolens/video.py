@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from os import PathLike
@@ -17,7 +15,9 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from videolens.decoding import Clip, read_clip
+from videolens.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
 from videolens.errors import VideoError
+from videolens.recent import Recent
 from videolens.sampling import Request, Sampling
 
 __all__ = ["Video"]
@@ -39,37 +39,11 @@ class _File:
         return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: read_clip(self.path, self.request))
 
 
-class _Recent:
-    """The clips decoded last, up to so many bytes of pixels."""
-
-    def __init__(self, n_bytes: int) -> None:
-        self.room = n_bytes
-        self.clips: OrderedDict[object, Clip] = OrderedDict()
-        self.lock = threading.Lock()
-
-    def get(self, key: object, make: Callable[[], Clip]) -> Clip:
-        """The clip kept under `key`, or else the one that `make` gives, which is then kept."""
-        with self.lock:
-            if key in self.clips:
-                self.clips.move_to_end(key)
-                return self.clips[key]
-        clip = make()
-        with self.lock:
-            self.clips[key] = clip
-            while len(self.clips) > 1 and sum(each.frames.nbytes for each in self.clips.values()) > self.room:
-                self.clips.popitem(last=False)
-        return clip
-
-
-_recent = _Recent(256 * 2**20)
-
-
-Edit = tuple[str, int]
-"""A change of the frames' order: ("reversed", 0), ("shuffled", seed) or ("frozen", frame)."""
+_recent: Recent[Clip] = Recent(256 * 2**20, lambda clip: clip.frames.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
-class Video:
+class Video(Film):
     """Frames of a video. Made by `Video.from_file`, `Video.open` or `Video.from_array`.
 
     t: frames; h, w, c: height, width and colour (red, green, blue).
@@ -77,7 +51,6 @@ class Video:
 
     source: Clip | _File
     edits: tuple[Edit, ...] = ()
-    level: int | None = None
 
     @classmethod
     def from_file(
@@ -159,37 +132,28 @@ class Video:
     def _clip(self) -> Clip:
         return self.source if isinstance(self.source, Clip) else self.source.clip()
 
-    def _order(self, clip: Clip) -> list[int]:
-        order = list(range(len(clip.indices)))
-        for name, number in self.edits:
-            if name == "reversed":
-                order = order[::-1]
-            elif name == "shuffled":
-                order = [order[i] for i in np.random.default_rng(number).permutation(len(order))]
-            elif -len(order) <= number < len(order):
-                order = [order[number]] * len(order)
-            else:
-                raise VideoError(f"frozen({number}): {self!r} has frames 0 to {len(order) - 1}")
-        return order
-
     @property
     def frames(self) -> UInt8[Tensor, "t h w c"]:
         """Pixels."""
         clip = self._clip
-        if self.level is not None:
-            return torch.full_like(clip.frames, self.level)
-        return clip.frames[self._order(clip)] if self.edits else clip.frames
+        return shown(clip.frames, edited(len(clip.frames), self.edits)) if self.edits else clip.frames
 
     @property
     def seconds(self) -> Float64[Tensor, " t"]:
-        """When each frame is shown, in seconds from the start of the file. Reordering frames leaves the clock alone."""
+        """When each frame is shown, in seconds from the start of the file. Edits leave the clock alone."""
         return self._clip.seconds
 
     @property
     def indices(self) -> Int64[Tensor, " t"]:
-        """Which frame of the source each frame is, counted from 0. A repeated number is a repeated frame."""
+        """Which frame of the source each frame is, counted from 0; −1: none of it, but of another clip, or blank.
+
+        A repeated number is a repeated frame.
+        """
         clip = self._clip
-        return clip.indices[self._order(clip)] if self.edits else clip.indices
+        if not self.edits:
+            return clip.indices
+        places = edited(len(clip.indices), self.edits)
+        return torch.tensor([int(clip.indices[place.number]) if place.of == "own" else -1 for place in places])
 
     @property
     def path(self) -> Path | None:
@@ -221,26 +185,47 @@ class Video:
         return len(self._clip.seconds)
 
     def __repr__(self) -> str:
-        edits = "".join(f", {name} {number}" if name != "reversed" else ", reversed" for name, number in self.edits)
-        return f"Video({self.path or 'array'}{edits}{'' if self.level is None else ', blank'})"
+        return f"Video({', '.join([str(self.path or 'array'), *map(str, self.edits)])})"
+
+    # -- edits: copies with as many frames at the same times, checked when their frames are first looked at ------------
 
     def reversed(self) -> Video:
         """The same frames in the opposite order."""
-        return replace(self, edits=(*self.edits, ("reversed", 0)))
+        return self._edited(Reversed())
 
     def shuffled(self, seed: int) -> Video:
-        """The same frames in a random order."""
-        return replace(self, edits=(*self.edits, ("shuffled", seed)))
+        """The same frames in a random order. The same seed gives the same order."""
+        return self._edited(Shuffled(seed))
 
     def frozen(self, frame: int) -> Video:
-        """One frame in the place of all."""
-        return replace(self, edits=(*self.edits, ("frozen", frame)))
+        """One frame in the place of all; −1 is the last."""
+        return self._edited(Frozen(frame))
 
     def blank(self, level: int = 0) -> Video:
         """As many frames of one grey `level`: 0 (black) to 255 (white)."""
-        if not 0 <= level <= 255:
-            raise VideoError(f"grey level {level}: give 0 (black) to 255 (white)")
-        return replace(self, level=level)
+        return self._edited(Blank(level))
+
+    def swapped(self, i: int, j: int) -> Video:
+        """Frames i and j change places; −1 is the last."""
+        return self._edited(Swapped(i, j))
+
+    def replaced(self, first: int, stop: int | None, other: Video, frames: Sequence[int] | None = None) -> Video:
+        """Frames of another clip in the place of frames first … stop − 1.
+
+        Args:
+            first, stop: the span, counted from 0, or below 0 from the end; `stop` None: up to the end.
+            other: where the frames come from, such as another question's video, or `video.blank()` of this one. Its
+                own times do not matter.
+            frames: which of the other's frames, one for each; None: those with the same numbers.
+
+        Raises:
+            VideoError: when frames are looked at: the span is empty or outside the clip, the other clip lacks a frame,
+                or its frames are of another size in pixels.
+        """
+        return self._edited(Replaced(first, stop, other, frames))
+
+    def _edited(self, edit: Edit) -> Video:
+        return replace(self, edits=(*self.edits, edit))
 
     def write(self, path: str | PathLike[str], fps: float | int | None = None) -> Path:
         """Write the frames as H.264, evenly spaced, and return the path.
