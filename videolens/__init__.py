@@ -16,9 +16,11 @@ _PUBLIC = {
     "FlowMap": "videolens.experiments.flow",
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
+    "Patch": "videolens.interventions.patch",
     "Prompt": "videolens.prompt",
     "Question": "videolens.question",
     "ROUTES": "videolens.interventions.knockout",
+    "SourceRun": "videolens.interventions.source",
     "TokenMap": "videolens.tokens",
     "Video": "videolens.video",
     "VideolensError": "videolens.errors",
@@ -32,8 +34,10 @@ __all__ = [
     "FlowMap",
     "HookedVideoTransformer",
     "Knockout",
+    "Patch",
     "Prompt",
     "Question",
+    "SourceRun",
     "TokenMap",
     "Video",
     "VideolensError",
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from videolens.errors import VideolensError
     from videolens.experiments.flow import FlowMap, trace_flow
     from videolens.interventions.knockout import ROUTES, Knockout
+    from videolens.interventions.patch import Patch
+    from videolens.interventions.source import SourceRun
     from videolens.model.transformer import HookedVideoTransformer
     from videolens.prompt import Prompt
     from videolens.question import Question

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import index
-from typing import cast
+from typing import SupportsIndex, cast
 
 from videolens.errors import VideolensError
 
 __all__ = ["check_within", "whole_numbers"]
 
 
-def whole_numbers(kind: str, numbers: Iterable[int] | int) -> tuple[int, ...]:
+def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
     """Sorted, each once. `kind` is what they count, such as "layer".
 
     Raises:
@@ -19,7 +19,9 @@ def whole_numbers(kind: str, numbers: Iterable[int] | int) -> tuple[int, ...]:
     """
     try:
         several = isinstance(numbers, Iterable) and getattr(numbers, "ndim", 1) > 0
-        chosen = tuple(sorted({index(n) for n in (cast(Iterable, numbers) if several else [cast(int, numbers)])}))
+        chosen = tuple(
+            sorted({index(n) for n in (cast(Iterable, numbers) if several else [cast(SupportsIndex, numbers)])})
+        )
     except TypeError as error:
         raise VideolensError(
             f"{kind}s are {numbers!r}: give a whole number or several, such as range(2, 6); they count from 0"

@@ -1,0 +1,167 @@
+"""The run that activations are copied from: a prompt and what the model's hook points held while it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+
+from videolens.errors import PromptError, VideolensError
+from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.sites import SITES, Site, named_site
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt import Prompt
+from videolens.question import Question
+from videolens.tokens import TokenMap
+
+__all__ = ["SourceRun", "check_same_layout"]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRun:
+    """One prompt's activations, to be copied into runs of prompts with the same layout.
+
+    Made from what is at hand, `SourceRun(prompt, cache)`, or by running the prompt once: `SourceRun.record(model,
+    prompt, "resid_pre")`. The activations need not be those of a real run: zeros, or means over many prompts, will do.
+
+    Attributes:
+        prompt: the prompt that ran; its token map says what every position of the activations is.
+        activations: by hook point, as in `cache["blocks.3.attn.hook_z"]`; with or without the batch dimension of one.
+
+    Raises:
+        PromptError: a batch of several prompts.
+    """
+
+    prompt: Prompt
+    activations: Mapping[str, Tensor] | ActivationCache
+
+    def __post_init__(self) -> None:
+        if len(self.prompt) != 1:
+            raise PromptError(f"a source run is of one prompt, got a batch of {len(self.prompt)}: take one, prompt[0]")
+        object.__setattr__(self, "activations", dict(self.activations.items()))
+
+    @classmethod
+    @torch.no_grad()
+    def record(
+        cls,
+        model: HookedVideoTransformer,
+        prompt: Prompt | Question,
+        sites: str | Iterable[str],
+        layers: Iterable[int] | int | None = None,
+    ) -> SourceRun:
+        """Run a prompt once and keep what the named sites hold, and nothing else.
+
+        Args:
+            model: the model.
+            prompt: what to run.
+            sites: one name or several: "resid_pre", "z", "video_tokens", …
+            layers: in which layers; None: in all.
+
+        Raises:
+            ModelError: there is no such site.
+            VideolensError: a layer that the model does not have.
+        """
+        named = [named_site(name) for name in ([sites] if isinstance(sites, str) else sites)]
+        chosen = whole_numbers("layer", range(model.cfg.n_layers) if layers is None else layers)
+        check_within("layer", chosen, model.cfg.n_layers)
+        prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt
+        if len(prompt) != 1:
+            raise PromptError(f"a source run is of one prompt, got a batch of {len(prompt)}: take one, prompt[0]")
+        _, cache = model.run_with_cache(prompt, names_filter=[name for site in named for name in site.names(chosen)])
+        return cls(prompt, cache)
+
+    def activation(self, name: str, site: Site) -> Float[Tensor, "1 ..."]:
+        """What a hook point held, with the site's axes.
+
+        Raises:
+            VideolensError: this run did not keep it, or kept another shape of it.
+        """
+        if name not in self.activations:
+            raise VideolensError(
+                f"the source run has no {name}; it has {self._contents()}. Record it: "
+                f"SourceRun.record(model, prompt, {site.name!r})"
+            )
+        value = self.activations[name]
+        value = value if value.ndim == len(site.axes) else value[None]
+        tokens = self.prompt.tokens
+        expected = {"batch": 1, "pos": tokens.n_pos, "key": tokens.n_pos, "video": len(tokens["video"])}
+        wrong = value.ndim != len(site.axes) or any(
+            size != expected.get(axis, size) for axis, size in zip(site.axes, value.shape, strict=True)
+        )
+        if wrong:
+            sizes = ", ".join(f"{expected[axis]} {axis}" for axis in site.axes if axis in expected)
+            raise VideolensError(
+                f"the source run's {name} has shape {list(self.activations[name].shape)}, but [{' '.join(site.axes)}] "
+                f"with {sizes} is what its prompt needs: cache the whole prompt, and nothing but it"
+            )
+        return value
+
+    def check_layout(self, prompt: Prompt) -> None:
+        """Raise a `PromptError` if a prompt's positions are not what this run's are."""
+        check_same_layout(self.prompt, prompt, "the source run's prompt", "the prompt that is patched")
+
+    def _contents(self) -> str:
+        kept = {}
+        for site in SITES.values():
+            layers = [int(name.split(".")[1]) for name in self.activations if site.layered and _is(name, site)]
+            if layers or site.hook in self.activations:
+                spread = _ranges(sorted(layers))
+                kept[site.name] = f"{site.name!r}" + (f" of layers {spread}" if layers else "")
+        return "; ".join(kept.values()) or "nothing that can be patched"
+
+    def __repr__(self) -> str:
+        return f"SourceRun({self.prompt.shape[1]} positions, {self._contents()})"
+
+
+def check_same_layout(first: Prompt, second: Prompt, one: str = "one prompt", other: str = "the other") -> None:
+    """Check that what each position *is* agrees, whatever is written there and whichever option is right.
+
+    1. As many positions; the same grid of frames, rows and columns.
+    2. At every position the same role, frame, row, column and option.
+    3. Residual streams of one width: prompts of one model.
+
+    Raises:
+        PromptError: they do not; the message gives both values of the first thing that differs.
+    """
+    difference = _difference(first.tokens, second.tokens, one, other)
+    widths = first.residual.shape[-1], second.residual.shape[-1]
+    if difference is None and widths[0] != widths[1]:
+        difference = f"{one} has a residual stream {widths[0]} wide, {other} {widths[1]}: one model must make both"
+    if difference is not None:
+        raise PromptError(
+            f"{difference}. Patching copies position by position, so both prompts need one layout: the same question "
+            "about another clip with as many frames has it"
+        )
+
+
+def _difference(first: TokenMap, second: TokenMap, one: str, other: str) -> str | None:
+    if first.n_pos != second.n_pos:
+        counts = [{name: len(at) for name, at in tokens.segments()} for tokens in (first, second)]
+        parts = [name for name in dict.fromkeys([*counts[0], *counts[1]]) if counts[0].get(name) != counts[1].get(name)]
+        longer = "; ".join(f"{name}: {counts[0].get(name, 0)} and {counts[1].get(name, 0)}" for name in parts[:3])
+        return f"{one} has {first.n_pos} positions, {other} {second.n_pos} ({longer})"
+    if first.grid != second.grid:
+        grids = [" × ".join(map(str, tokens.grid)) for tokens in (first, second)]
+        return f"{one} has a grid of {grids[0]} (frames × rows × columns), {other} one of {grids[1]}"
+    for what in ("role", "frame", "row", "column", "option"):
+        values = getattr(first, what), getattr(second, what)
+        if bool((differs := values[0] != values[1]).any()):
+            at = int(differs.nonzero()[0])
+            shown = (first.roles[at], second.roles[at]) if what == "role" else (int(values[0][at]), int(values[1][at]))
+            return f"the {what} of position {at} is {shown[0]!r} in {one} and {shown[1]!r} in {other}"
+    return None
+
+
+def _is(name: str, site: Site) -> bool:
+    before, after = site.hook.split("{layer}")
+    return name.startswith(before) and name.endswith(after) and name[len(before) : -len(after)].isdigit()
+
+
+def _ranges(numbers: list[int]) -> str:
+    if numbers and numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 2:
+        return f"{numbers[0]} … {numbers[-1]}"
+    return ", ".join(map(str, numbers))
