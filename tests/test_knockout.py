@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import videolens as vl
-from videolens.engine import batched_hooks, evaluate, last_logits
+from videolens.engine import evaluate, last_logits
+from videolens.engine.full import batched_hooks
 from videolens.errors import PromptError, SelectionError, VideolensError
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.tokens import TokenMap
@@ -242,7 +243,7 @@ def test_evaluate_gives_each_intervention_the_forward_it_would_have_alone(
 ) -> None:
     many = [Knockout.route(route, layers=[layer, 2]) for route in ROUTES for layer in range(2)]
     many.append(Knockout("video", "last", layers=[0, 1], heads=[3]))
-    logits = evaluate(model, prompt, many, max_batch=5)
+    logits = evaluate(model, prompt, many)
     spread = last_logits(model, prompt).std()
     alone = [model.run_with_hooks(prompt, fwd_hooks=one.hooks(prompt))[0, -1] for one in many]
     assert (logits - torch.stack(alone)).abs().max() < 1e-5 * spread
@@ -277,7 +278,7 @@ def test_batched_hooks_see_their_own_row_only() -> None:
         (lambda m, p: Knockout("video", "frame 3", layers=0).hooks(p), SelectionError, "'frame 2'"),
         (lambda m, p: Knockout("video", "last", layers=9).check(n_layers=3, n_heads=4), VideolensError, "0 … 2"),
         (lambda m, p: evaluate(m, tiny_prompt(m, rows=2), []), PromptError, "a batch of 2"),
-        (lambda m, p: evaluate(m, p, [], max_batch=0), VideolensError, "at least 1, got 0"),
+        (lambda m, p: evaluate(m, p, [], max_memory=0), VideolensError, "above 0, got 0"),
     ],
 )
 def test_misuse_is_one_clear_error(model, prompt, call, error: type[Exception], says: str) -> None:

@@ -26,6 +26,8 @@ _PUBLIC = {
     "VideolensError": "videolens.errors",
     "bundled_path": "videolens.bundled",
     "load_dataset": "videolens.datasets",
+    "plan_flow": "videolens.experiments.flowplan",
+    "sweep": "videolens.engine",
     "trace_flow": "videolens.experiments.flow",
 }
 
@@ -44,14 +46,18 @@ __all__ = [
     "__version__",
     "bundled_path",
     "load_dataset",
+    "plan_flow",
+    "sweep",
     "trace_flow",
 ]
 
 if TYPE_CHECKING:
     from videolens.bundled import bundled_path
     from videolens.datasets import load_dataset
+    from videolens.engine import sweep
     from videolens.errors import VideolensError
     from videolens.experiments.flow import FlowMap, trace_flow
+    from videolens.experiments.flowplan import plan_flow
     from videolens.interventions.knockout import ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.source import SourceRun

@@ -5,8 +5,9 @@ Map the Flow, sections "Attention knockout" and "Relative change".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -15,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from videolens.engine import evaluate, last_logits
+from videolens.engine import last_logits, sweep
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings, Skip
+from videolens.experiments.flowplan import check_routes, route_knockouts
 from videolens.experiments.provenance import versions
-from videolens.experiments.windows import check_window, default_window, window_layers
-from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.interventions.knockout import ROUTES
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 from videolens.question import Question
@@ -40,7 +41,9 @@ def trace_flow(
     window: int | None = None,
     samples: Samples = "correct",
     seed: int = 0,
-    max_batch: int = 16,
+    engine: Literal["exact", "full"] = "exact",
+    max_memory: int | None = None,
+    verify: bool = False,
     progress: bool = True,
 ) -> FlowMap:
     """Cut each route in a window of layers around each layer, and measure the change at the last position.
@@ -62,33 +65,43 @@ def trace_flow(
         samples: "correct": questions the model answers rightly; "wrong": the others, following the wrong answer's
             probability; "all": every question, whether or not its answer is known.
         seed: of the bootstrap that the map's intervals come from.
-        max_batch: interventions run side by side.
+        engine: "exact": only what a knockout can change is computed, all windows side by side; "full": the published
+            procedure, one forward of the whole prompt per route and window. The results are the same to rounding.
+        max_memory: bytes that the exact engine may use besides the model; None: half of what is free.
+        verify: run a sample of each question's knockouts in full as well, and compare.
         progress: show a bar if it takes longer than two seconds.
 
     Raises:
         SelectionError: a route is unknown, or no question has it.
-        VideolensError: no questions, a window that does not fit the model, or none left after choosing `samples`.
+        VideolensError: no questions, a window that does not fit the model, none left after choosing `samples`, too
+            little memory for one window, or (with `verify`) results that differ from plain forwards.
     """
-    sweep = _Sweep(model, tuple(routes), _check(model, routes, window, samples), samples, max_batch)
+    if samples not in ("correct", "wrong", "all"):
+        raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
+    tracer = _Tracer(
+        model, tuple(routes), check_routes(model, routes, window), samples, engine, max_memory=max_memory, verify=verify
+    )
+    began = time.monotonic()
     rows: list[tuple[Any, ...]] = []
     skipped: list[Skip] = []
     asked = 0
-    total = len(questions) * sweep.n_windows if isinstance(questions, Sequence) else None
+    total = len(questions) if isinstance(questions, Sequence) else None
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]" if total else None
     with tqdm(
-        total=total, desc="tracing flow", unit="window", delay=_QUIET_S, disable=not progress, leave=False
+        total=total, desc="tracing flow", bar_format=form, delay=_QUIET_S, disable=not progress, leave=False
     ) as bar:
         for name, task, prompt in _named_prompts(model, questions):
-            found, left_out = sweep.trace(prompt, name, task)
+            found, left_out = tracer.trace(prompt, name, task, bar.update)
             rows += found
             skipped += left_out
             asked += 1
-            bar.update(sweep.n_windows)
+            bar.update(asked - bar.n)
     _check_left(rows, skipped, routes, samples, asked)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean"})
     settings = FlowSettings(
         model=str(getattr(model.cfg, "model_name", "") or ""),
         n_layers=model.cfg.n_layers,
-        window=sweep.window,
+        window=tracer.window,
         samples=samples,
         n_asked=asked,
         seed=seed,
@@ -97,31 +110,47 @@ def trace_flow(
         device=str(model.cfg.device),
         versions=versions(),
         skipped=tuple(skipped),
+        engine=engine,
+        forwards=tracer.mean_forwards,
+        full_forwards=tracer.mean_full_forwards,
+        seconds=time.monotonic() - began,
+        verified=tracer.worst,
     )
     return FlowMap(table, settings)
 
 
-@dataclass(frozen=True)
-class _Sweep:
-    """Steps 1 to 4 of `trace_flow`, the same for every question."""
+@dataclass
+class _Tracer:
+    """Steps 1 to 4 of `trace_flow`, the same for every question, and what they have cost."""
 
     model: HookedVideoTransformer
     routes: tuple[str, ...]
     window: int
     samples: Samples
-    max_batch: int
+    engine: Literal["exact", "full"]
+    max_memory: int | None
+    verify: bool
+    forwards: list[float] = field(default_factory=list)
+    full_forwards: list[int] = field(default_factory=list)
+    worst: float | None = None
 
     @property
-    def n_windows(self) -> int:
-        """Knockouts per question: one per route and layer."""
-        return len(self.routes) * self.model.cfg.n_layers
+    def mean_forwards(self) -> float | None:
+        """Cost of a traced question in plain forwards."""
+        return sum(self.forwards) / len(self.forwards) if self.forwards else None
 
-    def trace(self, prompt: Prompt, name: str, task: str) -> tuple[list[tuple[Any, ...]], list[Skip]]:
+    @property
+    def mean_full_forwards(self) -> float | None:
+        """What the published procedure costs for a traced question."""
+        return sum(self.full_forwards) / len(self.full_forwards) if self.full_forwards else None
+
+    def trace(
+        self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]
+    ) -> tuple[list[tuple[Any, ...]], list[Skip]]:
         """Rows of the table for one question, and what was left out of it."""
         # 1. unblocked
         base = last_logits(self.model, prompt)
         answer = int(base.argmax())
-        p_base = float(base.softmax(-1)[answer])
         correct = None if prompt.answer_token is None else answer == prompt.answer_token
         # 2. kept or not
         if self.samples != "all" and correct is not (self.samples == "correct"):
@@ -130,14 +159,32 @@ class _Sweep:
             ]
             return [], [Skip(name, task, None, reason)]
         # 3. every route, every window
-        knockouts, kept, skipped = self._knockouts(prompt, name, task)
-        blocked = evaluate(self.model, prompt, knockouts, max_batch=self.max_batch)
+        n_layers = self.model.cfg.n_layers
+        knockouts, kept, missing = route_knockouts(prompt, self.routes, self.window, n_layers)
+        skipped = [Skip(name, task, route, reason) for route, reason in missing.items()]
+        if not kept:
+            return [], skipped
+        found = sweep(
+            self.model,
+            prompt,
+            knockouts,
+            engine=self.engine,
+            max_memory=self.max_memory,
+            verify=self.verify,
+            tick=tick,
+        )
+        self.full_forwards.append(len(knockouts) + 1)
+        self.forwards.append(float(len(knockouts) + 1) if found.plan is None else found.plan.forwards)
+        if found.verified is not None:
+            self.worst = max(self.worst or 0.0, found.verified)
+        base, blocked = found.base, found.logits
+        p_base = float(base.softmax(-1)[answer])
         p_knockout = blocked.softmax(-1)[:, answer].double()
         change = (p_knockout - p_base) / p_base * 100
         # 4. right option against the others
         difference = _logit_difference(blocked, prompt)
         base_difference = float(_logit_difference(base[None], prompt)[0])
-        places = [(route, layer) for route in kept for layer in range(self.model.cfg.n_layers)]
+        places = [(route, layer) for route in kept for layer in range(n_layers)]
         rows = [
             (
                 name,
@@ -156,23 +203,6 @@ class _Sweep:
             for i, (route, layer) in enumerate(places)
         ]
         return rows, skipped
-
-    def _knockouts(self, prompt: Prompt, name: str, task: str) -> tuple[list[Knockout], list[str], list[Skip]]:
-        """Knockouts of every window of every route that the prompt has, those routes, and the other ones."""
-        knockouts, kept, skipped = [], [], []
-        n_layers = self.model.cfg.n_layers
-        for route in self.routes:
-            windows = [
-                Knockout.route(route, layers=window_layers(layer, self.window, n_layers)) for layer in range(n_layers)
-            ]
-            try:
-                windows[0].hooks(prompt)
-            except SelectionError as error:
-                skipped.append(Skip(name, task, route, str(error)))
-                continue
-            kept.append(route)
-            knockouts += windows
-        return knockouts, kept, skipped
 
 
 def _named_prompts(
@@ -212,20 +242,6 @@ def _word(model: HookedVideoTransformer, token: int) -> str:
     if model.tokenizer is None:
         return str(token)
     return str(model.tokenizer.decode([token])).strip() or str(token)
-
-
-def _check(model: HookedVideoTransformer, routes: Sequence[str], window: int | None, samples: str) -> int:
-    if isinstance(routes, str):
-        raise VideolensError(f"routes is one string, {routes!r}: give a list of routes")
-    if not routes or len(set(routes)) != len(routes):
-        raise VideolensError(f"routes must name at least one route, each once, got {list(routes)}")
-    for route in routes:
-        Knockout.route(route, layers=())
-    if samples not in ("correct", "wrong", "all"):
-        raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
-    window = default_window(model.cfg.n_layers) if window is None else window
-    check_window(window, model.cfg.n_layers)
-    return int(window)
 
 
 def _check_left(

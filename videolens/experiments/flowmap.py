@@ -67,6 +67,12 @@ class FlowSettings:
         dtype, device: what the model ran in and on.
         versions: of Python and the packages that matter.
         skipped: what was left out, and why.
+        engine: "exact", or "full": one forward of the whole prompt per route and window.
+        forwards: what a question cost, in plain forwards, on average.
+        full_forwards: what it costs by the published procedure: one forward per route and window, and one unblocked.
+        seconds: time that tracing took, the vision tower included.
+        verified: largest |Δlogit| between the engine and plain forwards in a verified sample, in standard deviations
+            of the logits; None where nothing was verified.
     """
 
     model: str
@@ -80,6 +86,11 @@ class FlowSettings:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     skipped: tuple[Skip, ...] = ()
+    engine: str = "full"
+    forwards: float | None = None
+    full_forwards: float | None = None
+    seconds: float | None = None
+    verified: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int, Int64
@@ -107,42 +109,20 @@ class Knockout:
         Raises:
             SelectionError: a selection does not exist in this prompt.
         """
-        blocked = _Blocked(self, prompt.tokens)
-
-        def cut(mask: Bool[Tensor, "batch head query key"], hook: Any) -> Bool[Tensor, "batch any_head query key"]:
-            rows, keys = hook.ctx["rows"], hook.ctx["keys"]
-            if len(rows) != mask.shape[-2] or len(keys) != mask.shape[-1]:
-                raise VideolensError(
-                    f"{hook.name} has a mask of {mask.shape[-2]} rows × {mask.shape[-1]} keys, but hook.ctx names "
-                    f"{len(rows)} rows and {len(keys)} keys: the model must set both before it calls its hooks"
-                )
-            at = blocked.rows(rows)
-            if len(at) == 0:
-                return mask
-            edges = blocked.edges(rows[at], keys)
-            if self.heads is None:
-                mask = mask.clone()
-                mask[..., at, :] &= ~edges
-                return mask
-            return _in_heads(mask, self.heads, at, edges, hook)
-
+        cut = _Cut(_blocked(self, prompt.tokens), self.heads)
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]
 
     def edges(self, prompt: Prompt) -> int:
         """Causal (query, key) pairs it removes, summed over its layers; counted once, however many heads it acts in."""
-        return len(self.layers) * sum(int(part.sum()) for _, part in self._causal(prompt.tokens))
+        return len(self.layers) * sum(int(part.sum()) for _, part in _blocked(self, prompt.tokens).causal())
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """(first layer, first query row) that it can change; None if it removes no edge.
 
         Attention is causal, so every row above and every layer before stay as they were.
         """
-        if not self.layers:
-            return None
-        for rows, part in self._causal(prompt.tokens):
-            if bool(part.any()):
-                return self.layers[0], int(rows[part.any(dim=1)][0])
-        return None
+        first_row = _blocked(self, prompt.tokens).first_row if self.layers and self.heads != () else None
+        return None if first_row is None else (self.layers[0], first_row)
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
         """Raises:
@@ -151,11 +131,32 @@ class Knockout:
         check_within("layer", self.layers, n_layers)
         check_within("head", self.heads or (), n_heads)
 
-    def _causal(self, tokens: TokenMap) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
-        """Removed causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
-        blocked, keys = _Blocked(self, tokens), torch.arange(tokens.n_pos)
-        for rows in blocked.rows(keys).split(_ROWS_AT_A_TIME):
-            yield rows, blocked.edges(rows, keys) & (keys <= rows[:, None])
+
+@dataclass(frozen=True)
+class _Cut:
+    """The hook function of a knockout. Knockouts that cut the same edges have equal ones, whatever their layers."""
+
+    blocked: _Blocked
+    heads: tuple[int, ...] | None
+
+    def __call__(
+        self, mask: Bool[Tensor, "batch head query key"], hook: Any
+    ) -> Bool[Tensor, "batch any_head query key"]:
+        rows, keys = hook.ctx["rows"], hook.ctx["keys"]
+        if len(rows) != mask.shape[-2] or len(keys) != mask.shape[-1]:
+            raise VideolensError(
+                f"{hook.name} has a mask of {mask.shape[-2]} rows × {mask.shape[-1]} keys, but hook.ctx names "
+                f"{len(rows)} rows and {len(keys)} keys: the model must set both before it calls its hooks"
+            )
+        at = self.blocked.rows(rows)
+        if len(at) == 0:
+            return mask
+        edges = self.blocked.edges(rows[at], keys)
+        if self.heads is None:
+            mask = mask.clone()
+            mask[..., at, :] &= ~edges
+            return mask
+        return _in_heads(mask, self.heads, at, edges, hook)
 
 
 class _Blocked:
@@ -167,6 +168,20 @@ class _Blocked:
         self.target, self.target_names = _members(knockout.target, tokens)
         self.frame = tokens.frame if knockout.earlier_frames else None
         self.last = int(tokens["last"][0])
+
+    @cached_property
+    def first_row(self) -> int | None:
+        """The first row that loses an edge."""
+        for rows, part in self.causal():
+            if bool(part.any()):
+                return int(rows[part.any(dim=1)][0])
+        return None
+
+    def causal(self) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
+        """Blocked causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
+        keys = torch.arange(self.n_pos)
+        for rows in self.rows(keys).split(_ROWS_AT_A_TIME):
+            yield rows, self.edges(rows, keys) & (keys <= rows[:, None])
 
     def rows(self, rows: Int[Tensor, " query"]) -> Int64[Tensor, " hit"]:
         """Indices of those rows that are targets."""
@@ -201,6 +216,18 @@ class _Blocked:
         assert self.frame is not None
         frame = self.frame.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
         return torch.where(positions < self.n_pos, frame, -1)
+
+
+# A sweep asks for the same edges once per window; they are worked out once for as long as the prompt lives.
+_known: WeakKeyDictionary[TokenMap, dict[tuple[str, str, bool], _Blocked]] = WeakKeyDictionary()
+
+
+def _blocked(knockout: Knockout, tokens: TokenMap) -> _Blocked:
+    known = _known.setdefault(tokens, {})
+    key = (knockout.source, knockout.target, knockout.earlier_frames)
+    if key not in known:
+        known[key] = _Blocked(knockout, tokens)
+    return known[key]
 
 
 def _members(selection: str, tokens: TokenMap) -> tuple[Bool[Tensor, " pos"], frozenset[str]]:

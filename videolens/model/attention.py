@@ -5,6 +5,8 @@ d_head: size of a head; n_kv: key/value heads; row: positions computed now; key:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import repeat
@@ -14,8 +16,10 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
 from videolens.model.config import VideoTransformerConfig
+from videolens.model.kernels import attend
 from videolens.model.layers import RMSNorm
-from videolens.model.rows import Rows, fire, heard
+from videolens.model.rows import Piece, Rows, fire, heard
+from videolens.model.views import View, dense_mask, views_of
 
 __all__ = ["Attention"]
 
@@ -37,12 +41,13 @@ class Attention(nn.Module):
     """Attention of one layer. The weights are the checkpoint's own tensors; `W_Q` … `W_O` are views of them.
 
     1. Project the normalised residual to queries, keys and values (`hook_q`, `hook_k`, `hook_v`), rotate (`hook_rot_q`,
-       `hook_rot_k`), and put the earlier positions' keys and values before the new ones.
+       `hook_rot_k`), and put the earlier positions' keys and values before the new ones. Queries are those of the rows
+       that are asked for, keys and values those of all.
     2. Where somebody listens to `hook_mask`, hand out a fresh boolean mask [1 1 row key], True = may attend, to be
-       edited or replaced by one of shape [batch|1 head|1 row key]. Otherwise no mask exists where the causal kernel
-       needs none.
+       edited or replaced by one of shape [batch|1 head|1 row key]; what it comes to is read from it once and then
+       computed without it. Otherwise no mask exists.
     3. Fused attention; eager, with `hook_attn_scores` and `hook_pattern` [batch head row key], where somebody listens
-       to those. A row with no key left gives z = 0 on either path.
+       to those, and then only for the watched rows if there are such. A row with no key left gives z = 0 on any path.
     4. `hook_z`, output projection.
     """
 
@@ -103,27 +108,29 @@ class Attention(nn.Module):
 
     def forward(
         self, resid: Float[Tensor, "batch row d_model"], norm: RMSNorm, at: Rows
-    ) -> Float[Tensor, "batch row d_model"]:
-        """What the layer's heads add to the residual stream, read through `norm`."""
+    ) -> Float[Tensor, "batch query d_model"]:
+        """What the layer's heads add to the residual stream, read through `norm`, at the rows that are asked for."""
         q, k, v = self._project(resid, norm, at)
-        q = fire(self.hook_q, q, at)
+        asked = at.queries
+        q = fire(self.hook_q, q, asked)
         k = fire(self.hook_k, k, at)
         v = fire(self.hook_v, v, at)
-        q = fire(self.hook_rot_q, rotate(q, at.cos, at.sin), at)
+        q = fire(self.hook_rot_q, rotate(q, asked.cos, asked.sin), asked)
         k = fire(self.hook_rot_k, rotate(k, at.cos, at.sin), at)
-        if at.past is not None:
-            k, v = at.past.extend(self.layer, k, v)
-        z = fire(self.hook_z, self._attend(q, k, v, at), at)
+        pieces = [(k, v)] if at.past is None else at.past.join(self.layer, k, v)
+        z = fire(self.hook_z, self._attend(q, pieces, asked), asked)
         if self.cfg.use_attn_result and heard(self.hook_result):
-            result = fire(self.hook_result, torch.einsum("brhd,hdm->brhm", z, self.W_O), at)
+            result = fire(self.hook_result, torch.einsum("brhd,hdm->brhm", z, self.W_O), asked)
             return result.sum(2) + self.b_O
         return self.o(z.flatten(2))
 
     def _project(self, resid: Tensor, norm: RMSNorm, at: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [batch row heads d_head]."""
+        """Queries of the rows that are asked for, keys and values of all rows, each [batch row heads d_head]."""
+        asked = slice(None) if at.asked is None else at.asked
         x = norm(resid, at)
         if not (self.cfg.use_split_qkv_input or self.cfg.use_attn_in):
-            q, k, v = (linear(x).unflatten(-1, (-1, self.d_head)) for linear in (self.q, self.k, self.v))
+            read = ((self.q, x[:, asked]), (self.k, x), (self.v, x))
+            q, k, v = (linear(seen).unflatten(-1, (-1, self.d_head)) for linear, seen in read)
             return q, k, v
         # One copy of the residual per head, from before the norm, so that a path into one head can be patched alone.
         per_head = repeat(resid, "batch row d_model -> batch row head d_model", head=self.n_heads)
@@ -138,14 +145,16 @@ class Attention(nn.Module):
         def split(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             return torch.einsum("brhm,hmd->brhd", norm.normalise(x), weight) + bias
 
-        return split(q_in, self.W_Q, self.b_Q), split(k_in, self.W_K, self.b_K), split(v_in, self.W_V, self.b_V)
+        q = split(q_in[:, asked], self.W_Q, self.b_Q)
+        return q, split(k_in, self.W_K, self.b_K), split(v_in, self.W_V, self.b_V)
 
-    def _mask(self, at: Rows, batch: int) -> Bool[Tensor, "batch heads row key"] | None:
-        """What may attend to what; None where causality is all there is."""
+    def _views(self, at: Rows, batch: int) -> Sequence[View]:
+        """What each part of the batch may attend to, in each head."""
         if not heard(self.hook_mask):
-            return None
+            return at.open if at.views is None else at.views
         self.hook_mask.ctx["n_heads"] = self.n_heads
-        mask = fire(self.hook_mask, at.causal.clone(), at)
+        fresh = at.causal.clone() if at.views is None else dense_mask(at.views, batch, self.n_heads, at.causal.device)
+        mask = fire(self.hook_mask, fresh, at)
         fits = mask.ndim == 4 and mask.shape[0] in (1, batch) and mask.shape[1] in (1, self.n_heads)
         if mask.dtype != torch.bool or not fits or mask.shape[-2:] != at.causal.shape[-2:]:
             raise ModelError(
@@ -153,18 +162,18 @@ class Attention(nn.Module):
                 f"mask [batch|1 head|1 {len(at.rows)} {len(at.keys)}] for a batch of {batch} and {self.n_heads} heads, "
                 "True = may attend"
             )
-        # Bit for bit what it was before: take the kernel that would have been taken without a listener.
-        return None if mask.shape == at.causal.shape and torch.equal(mask, at.causal) else mask
+        for before, views in [(at.causal, at.open), *at.known]:
+            # Bit for bit what it was before, where a listener leaves it as it is.
+            if mask.shape == before.shape and torch.equal(mask, before):
+                return views
+        views = views_of(mask, at.rows, at.keys)
+        at.known.append((mask.clone(), views))
+        return views
 
     def _attend(
-        self,
-        q: Float[Tensor, "batch row head d_head"],
-        k: Float[Tensor, "batch key n_kv d_head"],
-        v: Float[Tensor, "batch key n_kv d_head"],
-        at: Rows,
-    ) -> Float[Tensor, "batch row head d_head"]:
-        mask = self._mask(at, q.shape[0])
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        self, q: Float[Tensor, "batch query head d_head"], pieces: Sequence[Piece], at: Rows
+    ) -> Float[Tensor, "batch query head d_head"]:
+        views = self._views(at, len(q))
         listened = heard(self.hook_attn_scores) or heard(self.hook_pattern)
         if listened and self.cfg.attention_path == "sdpa":
             raise ModelError(
@@ -172,33 +181,50 @@ class Attention(nn.Module):
                 "but the path is fixed to 'sdpa'; use the path 'auto' or 'eager', or leave those names out of "
                 "names_filter"
             )
-        if listened or self.cfg.attention_path == "eager":
-            return self._eager(q, k, v, mask, at).transpose(1, 2)
-        causal = mask is None and at.square and not at.open
-        if mask is None and not causal and not at.open:
-            mask = at.causal
-        grouped = self.n_kv != self.n_heads
-        if grouped and mask is not None and q.is_cuda:
-            # No fused CUDA kernel takes both a mask and grouped heads; expanding k and v is cheaper than their scores.
-            k, v, grouped = self._per_head(k), self._per_head(v), False
-        z = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, enable_gqa=grouped
-        )
-        if mask is not None:
-            z = z.masked_fill(~mask.any(-1, keepdim=True), 0.0)
-        return z.transpose(1, 2)
+        if self.cfg.attention_path == "eager" or (listened and at.watched is None):
+            return self._eager(q, pieces, self._mask(views, at, len(q)), at)
+        z = self._fused(q, pieces, views)
+        if listened:
+            # Patterns exist for the watched rows only, and count there: a listener may edit them.
+            assert at.watched is not None
+            watched = at.only(at.watched)
+            mask = watched.causal if views is at.open else self._mask(views, at, len(q))[:, :, at.watched]
+            z = z.index_copy(1, at.watched, self._eager(q[:, at.watched], pieces, mask, watched))
+        return z
+
+    def _mask(self, views: Sequence[View], at: Rows, batch: int) -> Bool[Tensor, "batch_or_1 head_or_1 query key"]:
+        return at.causal if views is at.open else dense_mask(views, batch, self.n_heads, at.causal.device)
+
+    def _fused(self, q: Tensor, pieces: Sequence[Piece], views: Sequence[View]) -> Float[Tensor, "batch query head d"]:
+        if len(views) == 1 and views[0][0] == slice(None) and views[0][1] is None:
+            return attend(q, pieces, views[0][2], self.scale)
+        z = torch.zeros_like(q)
+        for part, heads, visible in views:
+            seen = [(k, v) if len(k) == 1 else (k[part], v[part]) for k, v in pieces]
+            if heads is None:
+                z[part] = attend(q[part], seen, visible, self.scale)
+                continue
+            groups = heads // (self.n_heads // self.n_kv)
+            seen = [(k[:, :, groups], v[:, :, groups]) for k, v in seen]
+            z[part, :, heads] = attend(q[part][:, :, heads], seen, visible, self.scale)
+        return z
 
     def _per_head(self, x: Float[Tensor, "batch n_kv key d_head"]) -> Float[Tensor, "batch head key d_head"]:
         return repeat(x, "batch n_kv key d_head -> batch (n_kv group) key d_head", group=self.n_heads // self.n_kv)
 
     def _eager(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, at: Rows
-    ) -> Float[Tensor, "batch head row d_head"]:
-        scores = torch.matmul(q, self._per_head(k).transpose(2, 3)) * self.scale
-        scores = scores.masked_fill(~(at.causal if mask is None else mask), -torch.inf)
-        scores = fire(self.hook_attn_scores, scores, at)
+        self,
+        q: Float[Tensor, "batch query head d_head"],
+        pieces: Sequence[Piece],
+        mask: Bool[Tensor, "batch_or_1 head_or_1 query key"],
+        at: Rows,
+    ) -> Float[Tensor, "batch query head d_head"]:
+        k, v = (torch.cat([piece[i].expand(len(q), -1, -1, -1) for piece in pieces], dim=1) for i in (0, 1))
+        k, v = self._per_head(k.transpose(1, 2)), self._per_head(v.transpose(1, 2))
+        scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3)) * self.scale
+        scores = fire(self.hook_attn_scores, scores.masked_fill(~mask, -torch.inf), at)
         # The softmax of a row of −inf is NaN; a row with no key left attends to nothing.
         empty = (scores == -torch.inf).all(-1, keepdim=True)
         pattern = F.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
         pattern = fire(self.hook_pattern, pattern.masked_fill(empty, 0.0), at)
-        return torch.matmul(pattern, self._per_head(v))
+        return torch.matmul(pattern, v).transpose(1, 2)

@@ -29,10 +29,13 @@ class Block(nn.Module):
         self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_out, self.hook_mlp_in, self.hook_mlp_out = HookPoint(), HookPoint(), HookPoint()
 
-    def forward(self, resid: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_model"]:
-        """The residual stream after the layer, at the rows of `at`."""
+    def forward(self, resid: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch asked d_model"]:
+        """The residual stream after the layer, at the rows of `at` that are asked for."""
         resid = fire(self.hook_resid_pre, resid, at)
-        resid = resid + fire(self.hook_attn_out, self.attn(resid, self.ln1, at), at)
+        attn_out = self.attn(resid, self.ln1, at)
+        if at.asked is not None:
+            resid, at = resid[:, at.asked], at.queries
+        resid = resid + fire(self.hook_attn_out, attn_out, at)
         resid = fire(self.hook_resid_mid, resid, at)
         mlp_in = fire(self.hook_mlp_in, resid.clone(), at) if self.cfg.use_hook_mlp_in else resid
         resid = resid + fire(self.hook_mlp_out, self.mlp(self.ln2(mlp_in, at), at), at)

@@ -2,12 +2,14 @@
 
 A forward computes some *rows* of a prompt, each at an absolute position. Their *keys* are the rows themselves and,
 before them, the positions whose keys and values an earlier forward has left in a `KeyValues`. Prefill has no earlier
-ones, decoding has one row, a resumed run has the rows from the first that an intervention can change.
+ones, decoding has one row, a resumed run has the rows from the first that an intervention can change. In a last layer,
+where nobody needs the other rows any more, only the rows *asked* for have queries.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -15,7 +17,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-__all__ = ["KeyValues", "Rows", "fire", "heard"]
+from videolens.model.views import View
+from videolens.model.visibility import Visible
+
+__all__ = ["KeyValues", "Piece", "Rows", "fire", "heard"]
+
+Piece = tuple[Tensor, Tensor]
+"""Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
 
 
 @dataclass
@@ -24,25 +32,28 @@ class KeyValues:
 
     Attributes:
         layers: layer → (keys, values), each [batch past n_kv d_head]; a layer that nothing has reached is missing.
-        growing: whether `extend` keeps what it is given (decoding) or only reads (a resumed run).
+        growing: whether `join` keeps what it is given (decoding) or only reads (a resumed run).
     """
 
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[int, Piece] = field(default_factory=dict)
     growing: bool = True
 
-    def extend(
+    def join(
         self, layer: int, k: Float[Tensor, "batch row n_kv d_head"], v: Float[Tensor, "batch row n_kv d_head"]
-    ) -> tuple[Float[Tensor, "batch key n_kv d_head"], Float[Tensor, "batch key n_kv d_head"]]:
-        """Keys and values of all positions: the stored ones, then these."""
+    ) -> list[Piece]:
+        """Keys and values of all positions: the stored ones, then these. Read-only ones are not copied together."""
+        if not self.growing:
+            return [self.layers[layer], (k, v)] if layer in self.layers else [(k, v)]
         if layer in self.layers:
             past_k, past_v = (past.expand(k.shape[0], -1, -1, -1) for past in self.layers[layer])
             k, v = torch.cat([past_k, k], dim=1), torch.cat([past_v, v], dim=1)
-        if self.growing:
-            self.layers[layer] = (k, v)
-        return k, v
+        self.layers[layer] = (k, v)
+        return [(k, v)]
 
     def before(self, row: int) -> KeyValues:
         """A read-only view of the positions before `row`, for a run that resumes there."""
+        if row == 0:
+            return KeyValues({}, growing=False)
         return KeyValues({layer: (k[:, :row], v[:, :row]) for layer, (k, v) in self.layers.items()}, growing=False)
 
 
@@ -55,6 +66,9 @@ class Rows:
         keys: absolute positions of the keys: the earlier ones, then the rows.
         cos, sin: rotary tables of the rows.
         past: keys and values of the earlier positions; None where there are none and none are to be kept.
+        asked: which of the rows (as indices) are needed after this layer; None: all.
+        watched: for which of the rows (as indices) scores and patterns exist where somebody listens; None: all.
+        views: what each part of the batch sees, where that is less than causality allows; None: no limits.
     """
 
     rows: Int64[Tensor, " row"]
@@ -62,26 +76,44 @@ class Rows:
     cos: Float[Tensor, "table row d_rotary"]
     sin: Float[Tensor, "table row d_rotary"]
     past: KeyValues | None = None
+    asked: Int64[Tensor, " asked"] | None = None
+    watched: Int64[Tensor, " watched"] | None = None
+    views: Sequence[View] | None = None
 
-    @property
-    def square(self) -> bool:
-        """Every key is a row: the causal kernels, aligned at the top left, need no mask."""
-        return len(self.rows) == len(self.keys)
+    def only(self, chosen: Int64[Tensor, " chosen"] | slice) -> Rows:
+        """Some of the rows, by index, with the same keys."""
+        return Rows(
+            rows=self.rows[chosen],
+            keys=self.keys,
+            cos=self.cos[:, chosen],
+            sin=self.sin[:, chosen],
+            past=self.past,
+        )
 
-    @property
-    def open(self) -> bool:
-        """Every row may see every key, as in a decoding step: nothing needs to be masked."""
-        return len(self.rows) == 1
+    @cached_property
+    def queries(self) -> Rows:
+        """The rows that are needed after this layer."""
+        return self if self.asked is None else replace(self.only(self.asked), views=self.views)
 
     @property
     def last(self) -> Rows:
         """The newest row alone."""
-        return Rows(rows=self.rows[-1:], keys=self.keys, cos=self.cos[:, -1:], sin=self.sin[:, -1:], past=self.past)
+        return self.only(slice(-1, None))
 
     @cached_property
     def causal(self) -> Bool[Tensor, "1 1 row key"]:
         """True where a row may attend. Shared by all layers: clone before anybody may edit it."""
         return (self.rows[:, None] >= self.keys[None, :])[None, None]
+
+    @cached_property
+    def open(self) -> tuple[View, ...]:
+        """What the rows see when nothing but causality limits them."""
+        return ((slice(None), None, Visible.causal(self.rows, self.keys)),)
+
+    @cached_property
+    def known(self) -> list[tuple[Tensor, Sequence[View]]]:
+        """Masks met in this forward and what they come to: a knockout has the same mask in many layers."""
+        return []
 
 
 def heard(point: HookPoint) -> bool:

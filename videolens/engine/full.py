@@ -1,0 +1,85 @@
+"""The plain way: one forward of the whole prompt under hook functions. The reference that the engine must equal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videolens.errors import PromptError
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt import Prompt
+
+__all__ = ["HookFunction", "batched_hooks", "check_single", "full_logits", "last_logits"]
+
+HookFunction = Callable[[Tensor, Any], Tensor]
+Hooks = Sequence[tuple[str, HookFunction]]
+
+
+@torch.no_grad()
+def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " d_vocab"]:
+    """Logits at the last position of one prompt, with nothing changed, in float32 or wider.
+
+    Raises:
+        PromptError: a batch of several prompts.
+    """
+    check_single(prompt)
+    return full_logits(model, prompt, ())
+
+
+@torch.no_grad()
+def full_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, " d_vocab"]:
+    """Logits at the last position under hook functions: every row of every layer is computed, one is read out."""
+    last = prompt.tokens["last"].to(model.frontend.device)
+    with model.hooks(hooks):
+        residual, at = model.enter(prompt)
+        residual = model.run_layers(residual, at)
+        return wide(model.read_out(residual[:, last], at.only(last)))[0, 0]
+
+
+def wide(logits: Tensor) -> Tensor:
+    """At least float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def check_single(prompt: Prompt) -> None:
+    """Raises:
+    PromptError: a batch of several prompts.
+    """
+    if len(prompt) != 1:
+        raise PromptError(f"one prompt is evaluated at a time, got a batch of {len(prompt)}: `for single in prompt`")
+
+
+def batched_hooks(hooks: Sequence[Hooks]) -> list[tuple[str, HookFunction]]:
+    """One list of hook functions from one list per copy in a batch: every function sees and changes its own copy."""
+    at_point: dict[str, list[tuple[int, HookFunction]]] = defaultdict(list)
+    for copy, functions in enumerate(hooks):
+        for name, function in functions:
+            at_point[name].append((copy, function))
+    return [(name, _each_its_own(functions, len(hooks))) for name, functions in at_point.items()]
+
+
+def _each_its_own(functions: Sequence[tuple[int, HookFunction]], n_copies: int) -> HookFunction:
+    def apply(value: Tensor, hook: Any) -> Tensor:
+        value = value.expand(n_copies, *value.shape[1:])
+        changed: dict[int, Tensor] = {}
+        for copy, function in functions:
+            # its own copy to work on: many hook functions edit in place
+            mine = changed[copy] if copy in changed else value[copy : copy + 1].clone()
+            result = function(mine, hook)
+            changed[copy] = mine if result is None else result
+        if any(part.shape[1:] != value.shape[1:] for part in changed.values()):
+            # a function that cuts some heads only gives one mask per head where the others have one for all
+            return torch.cat(
+                torch.broadcast_tensors(*(changed.get(copy, value[copy : copy + 1]) for copy in range(n_copies)))
+            )
+        value = value.clone()
+        for copy, part in changed.items():
+            value[copy] = part[0]
+        return value
+
+    return apply

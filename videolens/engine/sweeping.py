@@ -1,0 +1,157 @@
+"""Many interventions on one prompt: the last position's logits under each, exactly, for the price of a few forwards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videolens.engine.full import check_single, full_logits
+from videolens.engine.planning import Plan, Planner
+from videolens.engine.stages import Staged, stage_interventions
+from videolens.engine.walk import walk
+from videolens.errors import VideolensError, near
+from videolens.model.rows import heard
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt import Prompt
+
+__all__ = ["ENGINES", "Engine", "Sweep", "evaluate", "sweep"]
+
+Engine = Literal["exact", "full"]
+ENGINES: tuple[str, ...] = ("exact", "full")
+
+_VERIFIED = 8  # interventions that verify=True runs again in full, at most (and one of every pass at least)
+# largest |Δlogit| that rounding explains, in standard deviations of the logits
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.03}
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What many interventions on one prompt came to.
+
+    Attributes:
+        base: logits [d_vocab] of the last position with nothing changed.
+        logits: [intervention d_vocab] under each intervention; float32 or wider.
+        in_full: which interventions ran as plain forwards of the whole prompt: those that do not declare what they
+            change, and all with engine="full" or where the model has listeners of its own.
+        plan: the cost of the exact way; None with engine="full".
+        verified: largest |Δlogit| to plain forwards in standard deviations; None where nothing was verified.
+    """
+
+    base: Float[Tensor, " d_vocab"]
+    logits: Float[Tensor, "intervention d_vocab"]
+    in_full: tuple[bool, ...]
+    plan: Plan | None
+    verified: float | None = None
+
+
+def evaluate(
+    model: HookedVideoTransformer, prompt: Prompt, interventions: Sequence[Any], **how: Any
+) -> Float[Tensor, "intervention d_vocab"]:
+    """The logits of `sweep`, and nothing else."""
+    return sweep(model, prompt, interventions, **how).logits
+
+
+@torch.no_grad()
+def sweep(
+    model: HookedVideoTransformer,
+    prompt: Prompt,
+    interventions: Sequence[Any],
+    *,
+    engine: Engine = "exact",
+    max_memory: int | None = None,
+    verify: bool = False,
+    tick: Callable[[float], None] | None = None,
+) -> Sweep:
+    """Logits at the last position of one prompt under each intervention, and with nothing changed.
+
+    Attention is causal, so an intervention that first acts in layer a on rows ≥ r leaves every row before r and every
+    layer before a as they were. Only what it can change is computed, beside one clean run, and interventions that have
+    done the same so far share that too. The results are those of plain forwards, to rounding.
+
+    1. Check every intervention against model and prompt.
+    2. Plan: what shares a pass, in which chunks, within the memory there is.
+    3. Walk through the layers (once, unless memory is short).
+    4. Run what does not declare its cone in full.
+
+    Args:
+        model: the model.
+        prompt: a single prompt.
+        interventions: `Knockout`s, `Patch`es, anything with `.hooks` and `.cone`; or bare lists of (hook point,
+            function), which run in full.
+        engine: "exact", or "full": one plain forward for each, the reference.
+        max_memory: bytes that may be used besides the model and the prompt; None: half of what is free.
+        verify: run a sample in full as well and compare.
+        tick: is told after every layer which share of the work that was; the shares sum to one.
+
+    Raises:
+        PromptError: a batch of several prompts.
+        VideolensError: a layer, head or hook point that the model does not have, a cone outside the prompt, too little
+            memory for one intervention; with `verify`, one whose cone is wrong.
+    """
+    check_single(prompt)
+    if engine not in ENGINES:
+        raise VideolensError(near(engine, ENGINES, kind="engine"))
+    tick = tick if tick is not None else lambda share: None
+    staged = stage_interventions(model, prompt, interventions)
+    if engine == "full" or any(heard(point) for point in model.hook_dict.values()):
+        return _all_in_full(model, prompt, staged, tick)
+    planner = Planner(model, prompt, max_memory)
+    rounds = planner.rounds(staged)
+    planned = planner.plan(staged, rounds)
+    bare = [each for each in staged if each.first_row is None]
+    whole = planned.forwards
+    part = (whole - len(bare)) / whole / len(rounds)
+    logits = torch.empty(len(staged), model.cfg.d_vocab, device=model.frontend.device, dtype=_wide(model))
+    for one in rounds:
+        base = walk(model, prompt, one, planner.sights, logits, lambda share: tick(share * part))
+    for each in staged:
+        if each.first_row is None:
+            logits[each.number] = full_logits(model, prompt, each.hooks)
+            tick(1 / whole)
+        elif not each.functions:
+            logits[each.number] = base
+    found = Sweep(base, logits, tuple(each.first_row is None for each in staged), planned)
+    return _verified(model, prompt, staged, found) if verify else found
+
+
+def _all_in_full(
+    model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[Staged], tick: Callable[[float], None]
+) -> Sweep:
+    base = full_logits(model, prompt, ())
+    logits = base.new_empty(len(staged), len(base))
+    for each in staged:
+        logits[each.number] = full_logits(model, prompt, each.hooks)
+        tick(1 / len(staged))
+    return Sweep(base, logits, (True,) * len(staged), None)
+
+
+def _verified(model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[Staged], found: Sweep) -> Sweep:
+    """Run some again, one of every pass and others at random, and compare."""
+    declared = [each for each in staged if each.first_row is not None]
+    one_each = list({each.first_row: each for each in declared}.values())
+    others = [each for each in declared if each not in one_each]
+    more = random.Random(0).sample(others, min(len(others), max(0, _VERIFIED - len(one_each))))
+    worst = 0.0
+    for each in [*one_each, *more]:
+        full = full_logits(model, prompt, each.hooks)
+        apart = float((full - found.logits[each.number]).abs().max() / full.std())
+        worst = max(worst, apart)
+        allowed = _TOLERANCE[model.cfg.dtype]
+        if not apart <= allowed:
+            raise VideolensError(
+                f"intervention {each.number} differs from a plain forward by {apart:.2g} standard deviations of the "
+                f"logits (rounding explains {allowed:g}): it changes something before row {each.first_row} or layer "
+                f"{min(each.functions, default=0)}, where its cone begins, or its functions do not go by "
+                'hook.ctx["rows"]'
+            )
+    return Sweep(found.base, found.logits, found.in_full, found.plan, worst)
+
+
+def _wide(model: HookedVideoTransformer) -> torch.dtype:
+    return torch.promote_types(model.cfg.dtype, torch.float32)

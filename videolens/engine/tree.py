@@ -1,0 +1,73 @@
+"""Which interventions are still one, layer by layer.
+
+Interventions that have done the same so far share one residual stream: windows that begin together share their blocked
+prefix, and all share the clean run until they begin. So the work is a tree, whose branches part where hook functions
+differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from videolens.engine.stages import Functions, Staged
+
+__all__ = ["Branch", "grow"]
+
+Level = tuple["Branch", ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One residual stream in one stage.
+
+    Attributes:
+        members: numbers of the interventions that it stands for.
+        parent: index of the branch that it continues, in the stage before; None: the clean run.
+        functions: the hook functions that act on it in this stage.
+    """
+
+    members: tuple[int, ...]
+    parent: int | None
+    functions: Functions
+
+    @property
+    def masks(self) -> Functions:
+        """Those on the attention mask."""
+        return tuple(each for each in self.functions if each[0].endswith("attn.hook_mask"))
+
+    @property
+    def others(self) -> Functions:
+        """Those on anything else."""
+        return tuple(each for each in self.functions if not each[0].endswith("attn.hook_mask"))
+
+
+def grow(staged: Sequence[Staged], n_layers: int) -> tuple[Level, ...]:
+    """Branches of every stage −1 … n_layers; what is still clean has none. Branches with equal masks are neighbours."""
+    levels: list[Level] = []
+    clean = list(staged)
+    cells: list[tuple[int | None, list[Staged]]] = []
+    for stage in range(-1, n_layers + 1):
+        parted: dict[tuple[int | None, Functions], list[Staged]] = {}
+        for parent, members in [*cells, (None, clean)]:
+            for member in members:
+                functions = member.functions.get(stage, ())
+                if parent is not None or functions:
+                    parted.setdefault((parent, functions), []).append(member)
+        clean = [member for member in clean if stage not in member.functions]
+        branches = [
+            Branch(tuple(member.number for member in members), parent, functions)
+            for (parent, functions), members in parted.items()
+        ]
+        kinds: dict[Functions, int] = {}
+        for branch in branches:
+            kinds.setdefault(_unnamed(branch.masks), len(kinds))
+        ordered = sorted(branches, key=lambda branch: kinds[_unnamed(branch.masks)])
+        members_of = {branch.members: parted[(branch.parent, branch.functions)] for branch in branches}
+        cells = [(index, members_of[branch.members]) for index, branch in enumerate(ordered)]
+        levels.append(tuple(ordered))
+    return tuple(levels)
+
+
+def _unnamed(functions: Functions) -> Functions:
+    return tuple(("", function) for _, function in functions)

@@ -1,0 +1,185 @@
+"""One walk through the layers for many interventions: the clean run, and beside it every branch that has left it.
+
+1. In every layer, run the clean prompt first. Its keys and values are what all branches see of the rows they share.
+2. A branch that begins here starts from the clean residual; one that parts from another starts from that one's.
+3. Branches run a few at a time, on the rows of their pass only, each under its own hook functions and seeing what its
+   own masks allow.
+4. In the last layer only the row that is asked for has a query.
+
+Nothing is kept but the residual streams of the branches and one layer's clean keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videolens.engine.full import batched_hooks, wide
+from videolens.engine.passes import Pass, Sights
+from videolens.engine.planning import Round
+from videolens.engine.tree import Branch
+from videolens.model.rows import KeyValues, Rows
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.views import View
+from videolens.prompt import Prompt
+
+__all__ = ["walk"]
+
+Tick = Callable[[float], None]
+
+
+@torch.no_grad()
+def walk(
+    model: HookedVideoTransformer, prompt: Prompt, one: Round, sights: Sights, logits: Tensor, tick: Tick
+) -> Float[Tensor, " d_vocab"]:
+    """Fill the rows of `logits` [intervention d_vocab] that belong to the interventions of a round.
+
+    Args:
+        model: without listeners of its own.
+        prompt: a single prompt.
+        one: what to run.
+        sights: what branches see.
+        logits: where results go.
+        tick: told, after every layer, which share of the work that was.
+
+    Returns:
+        Logits of the clean run.
+    """
+    past = KeyValues()
+    residual, at = model.enter(prompt, past=past)
+    running = [_Running(model, prompt, each, per_call, sights, at) for each, per_call in one.passes]
+    for each in running:
+        each.enter(residual)
+    n_layers, share = model.cfg.n_layers, sum(each.work for each in running) + model.cfg.n_layers * prompt.shape[1]
+    asked = torch.tensor([sights.asked], device=residual.device)
+    for layer, block in enumerate(model.blocks):
+        last = layer == n_layers - 1
+        after = block(residual, _asking(at, asked) if last else at)
+        k, v = past.layers.pop(layer)
+        tick(prompt.shape[1] / share)
+        for each in running:
+            each.run(layer, residual, (k, v), asked - each.first_row if last else None)
+            tick(each.work_in(layer) / share)
+        residual = after
+    for each in running:
+        each.read_out(residual, at.only(asked), logits)
+    return wide(model.read_out(residual, at.only(asked)))[0, 0]
+
+
+def _asking(at: Rows, asked: Tensor) -> Rows:
+    return Rows(rows=at.rows, keys=at.keys, cos=at.cos, sin=at.sin, past=at.past, asked=asked)
+
+
+class _Running:
+    """A pass on its way through the layers: the residual streams of its branches."""
+
+    def __init__(
+        self, model: HookedVideoTransformer, prompt: Prompt, one: Pass, per_call: int, sights: Sights, at: Rows
+    ) -> None:
+        self.model, self.prompt, self.one, self.per_call, self.sights, self.at = (
+            model,
+            prompt,
+            one,
+            per_call,
+            sights,
+            at,
+        )
+        self.first_row = one.first_row
+        self.streams: list[Tensor] = []
+
+    @property
+    def work(self) -> int:
+        """Rows × branches of all layers."""
+        return sum(self.work_in(layer) for layer in range(self.model.cfg.n_layers))
+
+    def work_in(self, layer: int) -> int:
+        """Rows × branches of a layer."""
+        return len(self.one.level(layer)) * (len(self.at.rows) - self.first_row)
+
+    def enter(self, residual: Float[Tensor, "1 pos d_model"]) -> None:
+        """Stage −1: run the front end under the hook functions that act there."""
+        level = self.one.level(-1)
+        self.streams = []
+        for chunk in self._chunks(level):
+            hooks = batched_hooks([branch.functions for branch in chunk])
+            with self.model.hooks(hooks):
+                entered, _ = self.model.enter(self.prompt.repeated(len(chunk)))
+            self.streams += entered[:, self.first_row :].unbind(0)
+
+    def run(
+        self,
+        layer: int,
+        clean: Float[Tensor, "1 pos d_model"],
+        keys_values: tuple[Tensor, Tensor],
+        asked: Tensor | None,
+    ) -> None:
+        """Steps 2 to 4 in one layer."""
+        level = self.one.level(layer)
+        before, self.streams = self.streams, []
+        uses = [0] * len(before)
+        for branch in level:
+            if branch.parent is not None:
+                uses[branch.parent] += 1
+        entering: list[Tensor | None] = list(before)
+        del before
+        past = KeyValues({layer: keys_values}).before(self.first_row)
+        r = self.first_row
+        for chunk in self._chunks(level):
+            parents = [clean[0, r:] if b.parent is None else _there(entering[b.parent]) for b in chunk]
+            functions = [branch.others for branch in chunk]
+            edited = any(functions)
+            x = torch.stack(parents) if len(parents) > 1 or edited else parents[0][None]
+            del parents
+            for branch in chunk:
+                if branch.parent is not None:
+                    uses[branch.parent] -= 1
+                    if not uses[branch.parent]:
+                        entering[branch.parent] = None
+            at = Rows(
+                rows=self.at.rows[r:],
+                keys=self.at.keys,
+                cos=self.at.cos[:, r:],
+                sin=self.at.sin[:, r:],
+                past=past,
+                asked=asked,
+                views=self._views(chunk, layer),
+            )
+            with self.model.hooks(batched_hooks(functions)) if edited else nullcontext():
+                x = self.model.blocks[layer](x, at)
+            self.streams += x.unbind(0)
+
+    def read_out(self, clean: Float[Tensor, "1 1 d_model"], at: Rows, logits: Tensor) -> None:
+        """Stage n_layers: the final norm and the unembedding of the row that is asked for."""
+        level = self.one.level(self.model.cfg.n_layers)
+        for chunk in self._chunks(level, rows=1):
+            x = torch.stack([clean[0] if b.parent is None else self.streams[b.parent] for b in chunk])
+            with self.model.hooks(batched_hooks([branch.functions for branch in chunk])):
+                found = wide(self.model.read_out(x, at))[:, 0]
+            for branch, row in zip(chunk, found, strict=True):
+                logits[list(branch.members)] = row
+
+    def _chunks(self, level: Sequence[Branch], rows: int | None = None) -> Iterator[Sequence[Branch]]:
+        size = self.per_call if rows is None else max(self.per_call, 64)
+        return (level[first : first + size] for first in range(0, len(level), size))
+
+    def _views(self, chunk: Sequence[Branch], layer: int) -> tuple[View, ...]:
+        """What the branches of a call see; neighbours that see the same are one view."""
+        views: list[View] = []
+        first, seen = 0, self.sights(self.first_row, chunk[0], layer)
+        for i in range(1, len(chunk) + 1):
+            after = self.sights(self.first_row, chunk[i], layer) if i < len(chunk) else None
+            if after is not seen:
+                part = slice(None) if i - first == len(chunk) else slice(first, i)
+                views += [(part, heads, visible) for heads, visible in seen]
+                if after is not None:
+                    first, seen = i, after
+        return tuple(views)
+
+
+def _there(stream: Tensor | None) -> Tensor:
+    assert stream is not None
+    return stream
