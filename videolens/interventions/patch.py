@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from videolens.errors import ModelError, SelectionError, VideolensError
+from videolens.errors import ModelError, VideolensError
 from videolens.interventions.numbering import check_within, whole_numbers
-from videolens.interventions.sites import Site, named_site
+from videolens.interventions.sites import Places, Site, as_places, named_site
 from videolens.interventions.source import SourceRun
 from videolens.prompt import Prompt
 
@@ -53,7 +53,7 @@ class Patch:
 
     site: str
     layers: tuple[int, ...]
-    positions: str | tuple[int, ...] | None
+    positions: Places
     heads: tuple[int, ...] | None
     source: SourceRun
 
@@ -74,7 +74,7 @@ class Patch:
             )
         put(self, "site", where.name)
         put(self, "layers", _layers(where, layers))
-        put(self, "positions", _positions(positions))
+        put(self, "positions", as_places(positions))
         put(self, "heads", None if heads is None else whole_numbers("head", heads))
         put(self, "source", source)
         if heads is not None and where.heads is None:
@@ -95,24 +95,7 @@ class Patch:
             SelectionError: a selection that this prompt does not have, positions outside it, or positions that are not
                 video tokens at a site that holds nothing else.
         """
-        tokens, video = prompt.tokens, prompt.tokens["video"]
-        if self.positions is None:
-            return video if self._site.video else tokens["all"]
-        if isinstance(self.positions, str):
-            chosen = tokens[self.positions]
-        else:
-            chosen = torch.tensor(self.positions, dtype=torch.int64)
-            if len(chosen) and int(chosen[-1]) >= tokens.n_pos:
-                raise SelectionError(
-                    f"position {int(chosen[-1])} is outside the prompt: its positions are 0 … {tokens.n_pos - 1}"
-                )
-        if self._site.video and len(outside := chosen[~torch.isin(chosen, video)]):
-            at = int(outside[0])
-            raise SelectionError(
-                f"position {at} ({tokens.roles[at]}) is no video token, and {self.site!r} holds only those: choose "
-                "among 'video' and the frames"
-            )
-        return chosen
+        return self._site.positions(self.positions, prompt.tokens)
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`: one per layer; none if it patches no position.
@@ -206,14 +189,3 @@ def _layers(site: Site, layers: Iterable[int] | int | None) -> tuple[int, ...]:
     if not site.layered and layers is not None:
         raise VideolensError(f"{site.name!r} belongs to no layer, so leave layers out (got {layers!r})")
     return () if layers is None else whole_numbers("layer", layers)
-
-
-def _positions(positions: str | Sequence[int] | Tensor | int | None) -> str | tuple[int, ...] | None:
-    if positions is None or isinstance(positions, str):
-        return positions
-    try:
-        return whole_numbers("position", positions)
-    except VideolensError as error:
-        raise SelectionError(
-            f"{error}; or name a selection, 'frame 2', 'stem | last', or one patch of a frame, 'f3 r0 c2'"
-        ) from error

@@ -1,4 +1,4 @@
-"""Where activations can be patched: hook points that hold something for every position of a prompt.
+"""Where activations can be patched: hook points that hold something for every position of a prompt, and positions.
 
 batch: prompts; pos: positions; row, key: queries and keys of attention; head: the heads that the hook point has (keys
 and values have fewer where they are grouped); video: video tokens.
@@ -6,12 +6,21 @@ and values have fewer where they are grouped); video: video tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from videolens.errors import ModelError, VideolensError, near
+import torch
+from jaxtyping import Int64
+from torch import Tensor
 
-__all__ = ["SITES", "Site", "named_site"]
+from videolens.errors import ModelError, SelectionError, VideolensError, near
+from videolens.interventions.numbering import whole_numbers
+from videolens.tokens import TokenMap
+
+__all__ = ["SITES", "Places", "Site", "as_places", "named_site"]
+
+Places = str | tuple[int, ...] | None
+"""A selection by name, positions, or None for all that there are."""
 
 STREAM = ("batch", "pos", "width")
 HEADS = ("batch", "pos", "head", "width")
@@ -57,6 +66,36 @@ class Site:
     def video(self) -> bool:
         """Whether it holds video tokens only."""
         return "video" in self.axes
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its heads are those of keys and values, of which there may be fewer."""
+        return self.name in ("k", "v", "rot_k", "k_input", "v_input")
+
+    def positions(self, places: Places, tokens: TokenMap) -> Int64[Tensor, " n"]:
+        """Positions of a prompt at this site, ascending. None: all that it holds.
+
+        Raises:
+            SelectionError: a selection that this prompt does not have, positions outside it, or positions that are not
+                video tokens at a site that holds nothing else.
+        """
+        if places is None:
+            return tokens["video" if self.video else "all"]
+        if isinstance(places, str):
+            chosen = tokens[places]
+        else:
+            chosen = torch.tensor(places, dtype=torch.int64)
+            if len(chosen) and int(chosen[-1]) >= tokens.n_pos:
+                raise SelectionError(
+                    f"position {int(chosen[-1])} is outside the prompt: its positions are 0 … {tokens.n_pos - 1}"
+                )
+        if self.video and len(outside := chosen[~torch.isin(chosen, tokens["video"])]):
+            at = int(outside[0])
+            raise SelectionError(
+                f"position {at} ({tokens.roles[at]}) is no video token, and {self.name!r} holds only those: choose "
+                "among 'video' and the frames"
+            )
+        return chosen
 
     def names(self, layers: Iterable[int]) -> list[str]:
         """The hook points of these layers; the one there is, where it belongs to no layer."""
@@ -111,3 +150,19 @@ def named_site(name: str) -> Site:
             raise VideolensError(f"{name!r} cannot be patched position by position: {why}")
     full = [site.hook.removeprefix("blocks.{layer}.") for site in SITES.values()]
     raise ModelError(near(name, [*SITES, *full], kind="hook point to patch", where=", ".join(map(repr, SITES))))
+
+
+def as_places(positions: str | Sequence[int] | Tensor | int | None) -> Places:
+    """Positions as data: a selection's name as it is, positions sorted, each once.
+
+    Raises:
+        SelectionError: they are no whole numbers, or negative.
+    """
+    if positions is None or isinstance(positions, str):
+        return positions
+    try:
+        return whole_numbers("position", positions)
+    except VideolensError as error:
+        raise SelectionError(
+            f"{error}; or name a selection, 'frame 2', 'stem | last', or one patch of a frame, 'f3 r0 c2'"
+        ) from error
