@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from videolens.errors import ModelError, PromptError
 from videolens.model.families import Family
 from videolens.model.rows import Rows, fire, heard
+from videolens.model.tower import TowerMemory
 from videolens.prompt import Prompt
 
 __all__ = ["FrontEnd", "Rotary"]
@@ -47,9 +48,9 @@ class FrontEnd(nn.Module):
     """Vision tower, projector and embedding.
 
     `hook_video_features` [batch frame patch d_vision] is what the tower gives, `hook_video_tokens` [batch video
-    d_model] what takes the placeholders' place. The tower runs once, when a prompt is made. While somebody listens to a
-    hook point, a forward recomputes what lies between it and the residual; otherwise the prompt's stored residual is
-    used as it is.
+    d_model] what takes the placeholders' place. The tower runs once per clip, when a prompt is made of it. While
+    somebody listens to a hook point, a forward recomputes what lies between it and the residual; otherwise the prompt's
+    stored residual is used as it is.
     """
 
     def __init__(
@@ -62,6 +63,12 @@ class FrontEnd(nn.Module):
         self.embed, self.rotary = embed, rotary
         self.hook_video_features = HookPoint()
         self.hook_video_tokens = HookPoint()
+        self.memory = TowerMemory()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FrontEnd:
+        self.memory.clear()  # what is kept is not kept where the model was, or in the dtype that it had
+        super()._apply(fn, recurse)
+        return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,7 +84,7 @@ class FrontEnd(nn.Module):
     def encode(
         self, pixels: Float[Tensor, "batch frame channel height width"]
     ) -> Float[Tensor, "batch frame patch d_vision"]:
-        """The vision tower's features of a clip.
+        """The vision tower's features of clips, computed now: `memory.features` computes each clip's once.
 
         Raises:
             ModelError: the tower does not take frames of this size.
@@ -133,7 +140,7 @@ class FrontEnd(nn.Module):
         if heard(self.hook_video_features):
             features = prompt.video_features
             if features is None and prompt.pixel_values is not None:
-                features = self.encode(prompt.pixel_values)
+                features = self.memory.features(self, prompt.pixel_values)
             if features is None:
                 raise PromptError("frontend.hook_video_features needs a prompt with its video_features or pixel_values")
             features = self._traced(features.clone(), self.hook_video_features)

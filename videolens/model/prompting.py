@@ -190,8 +190,8 @@ def _finish(
     ids = ids.to(front.device)
     features = video = None
     if pixels is not None:
+        features = front.memory.features(front, pixels)
         pixels = pixels.to(front.device, front.dtype)
-        features = front.encode(pixels)
         video = front.project(features)
         if video.shape[1] != len(tokens["video"]):
             raise ModelError(
