@@ -108,6 +108,7 @@ class Listening(LensSurface):
             remove_batch_dim: drop the batch dimension; for a batch of one only.
             kwargs: `names_filter`, `device`, `incl_bwd`, `pos_slice`, … as in TransformerLens, and what `forward`
                 takes. Without a `names_filter` everything is kept, attention patterns too: attention is then not fused.
+                `rows="stem"` keeps scores and patterns for those query rows only, at any length of prompt.
 
         Raises:
             ModelError: a name in `names_filter` is no hook point; the batch cannot be removed.

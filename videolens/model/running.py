@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, near
+from videolens.model.clean import CleanRun, Where, positions_of, resume, run_clean
 from videolens.model.config import ATTENTION_PATHS
-from videolens.model.generation import Generation, generate
+from videolens.model.generation import Generation, Interventions, generate
 from videolens.model.listening import Listening
 from videolens.model.rows import KeyValues, Rows, fire
 from videolens.prompt import Prompt
@@ -33,6 +35,7 @@ class Running(Listening):
         *,
         return_type: Literal["logits", "loss"] | None = "logits",
         stop_at_layer: int | None = None,
+        rows: Where | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"] | Float[Tensor, "batch pos d_model"] | Float[Tensor, ""] | None:
         """Logits [batch pos d_vocab] of a prompt, or of text without video (ids or strings).
 
@@ -41,6 +44,9 @@ class Running(Listening):
             return_type: "logits"; "loss": mean next-token cross entropy over targets that are not video; None: nothing.
             stop_at_layer: give the residual stream [batch pos d_model] that enters this layer instead; −1 is the last
                 layer.
+            rows: the query rows, as a selection or positions, for which attention scores and patterns exist where
+                somebody listens to them: [batch head rows key]. All other rows stay with the fused kernels, so the
+                pattern of one word costs one row at any length. None: all rows.
 
         Raises:
             ModelError: more tokens than the context, ids outside the vocabulary, video placeholders without their
@@ -53,7 +59,9 @@ class Running(Listening):
             raise ModelError(f"stop_at_layer {stop_at_layer} is outside the model: it has {n_layers} layers")
         if isinstance(input, (str, list)):
             input = self.to_tokens(input)
+        watched = None if rows is None else positions_of(input, rows).to(self.frontend.device)
         residual, at = self.enter(input)
+        at = at if watched is None else replace(at, watched=watched)
         residual = self.run_layers(residual, at, stop=stop_at_layer)
         if stop_at_layer is not None:
             return residual
@@ -123,8 +131,9 @@ class Running(Listening):
 
     def run_layers(
         self, residual: Float[Tensor, "batch row d_model"], at: Rows, *, start: int = 0, stop: int | None = None
-    ) -> Float[Tensor, "batch row d_model"]:
-        """Layers start … stop − 1 on the rows of `at`: the whole decoder for prefill, decoding and resumed runs."""
+    ) -> Float[Tensor, "batch asked d_model"]:
+        """Layers start … stop − 1 on the rows of `at`: the whole decoder for prefill, decoding and resumed runs. Of the
+        rows, those that `at` asks for come out; only a single layer may ask for fewer than it is given."""
         for block in self.blocks[start:stop]:
             residual = block(residual, at)
         return residual
@@ -137,15 +146,60 @@ class Running(Listening):
         self,
         prompt: Prompt | Int64[Tensor, "batch pos"],
         max_new_tokens: int = 32,
+        interventions: Interventions = (),
         *,
         stop_at_eos: bool = True,
     ) -> Generation:
         """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
 
+        Args:
+            prompt: what is continued.
+            max_new_tokens: at most so many.
+            interventions: what holds meanwhile, all of it at once: objects with `.hooks(prompt)` (knockouts, patches),
+                or (hook point, function) pairs. None of it is left afterwards.
+            stop_at_eos: end a row at its end-of-sequence token.
+
         Raises:
-            ModelError: the prompt and the new tokens do not fit the context.
+            ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
+            VideolensError: an intervention on layers or heads that the model does not have.
         """
-        return generate(self, prompt, max_new_tokens, stop_at_eos=stop_at_eos)
+        return generate(self, prompt, max_new_tokens, interventions, stop_at_eos=stop_at_eos)
+
+    def run_clean(self, prompt: Prompt) -> CleanRun:
+        """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
+        every layer's keys and values (`.n_bytes` of memory).
+
+        Raises:
+            ModelError: not a Prompt.
+        """
+        return run_clean(self, prompt)
+
+    def resume(
+        self,
+        clean: CleanRun,
+        *,
+        layer: int,
+        row: int,
+        fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
+        rows: Where = "last",
+    ) -> Float[Tensor, "batch asked d_vocab"]:
+        """Logits of some rows under hook functions that change nothing before `layer` and `row`; only what lies behind
+        both is computed. The results are those of `run_with_hooks` on the whole prompt, to rounding.
+
+        Hook functions see the rows from `row` on, which `hook.ctx["rows"]` names; in the last layer those that are
+        asked for. For many interventions at once: `videolens.sweep`.
+
+        Args:
+            clean: what `run_clean` gave.
+            layer: the first layer to run.
+            row: the first row to run.
+            fwd_hooks: (hook point, function) as for `run_with_hooks`.
+            rows: which rows' logits: a selection or positions, none before `row`.
+
+        Raises:
+            ModelError: a layer or row that does not exist, a hook point before `layer`, rows before `row`.
+        """
+        return resume(self, clean, layer=layer, row=row, fwd_hooks=fwd_hooks, rows=rows)
 
     @contextmanager
     def attention_path(self, path: str) -> Iterator[Running]:
