@@ -175,7 +175,7 @@ class Planner:
         Raises:
             VideolensError: one intervention alone does not fit.
         """
-        declared = [each for each in staged if each.first_row is not None]
+        declared = [each for each in staged if each.first_row is not None and each.first_row <= self.sights.asked]
         ordered = sorted(declared, key=lambda each: (each.first_row, min(each.functions, default=0)))
         passes = make_passes(ordered, self.n_layers)
         target = _ROWS_PER_CALL.get(self.device.type, 8192)

@@ -48,7 +48,7 @@ class Staged:
 
     Attributes:
         number: its place among the interventions.
-        first_row: every row before stays as it was; None where the intervention does not say, and runs in full.
+        first_row: every row before stays as it was, all of them if it is n_pos; None where the intervention does not say, and runs in full.
         functions: stage → hook functions there.
     """
 
@@ -93,7 +93,7 @@ def _staged(model: HookedVideoTransformer, prompt: Prompt, number: int, interven
         return Staged(number, None, functions)
     cone = intervention.cone(prompt)
     if cone is None:
-        return Staged(number, n_pos, {})
+        return Staged(number, n_pos, functions)
     layer, row = cone
     if not 0 <= row < n_pos:
         raise VideolensError(

@@ -114,7 +114,7 @@ def sweep(
         if each.first_row is None:
             logits[each.number] = full_logits(model, prompt, each.hooks)
             tick(1 / whole)
-        elif not each.functions:
+        elif not each.functions or each.first_row > planner.sights.asked:
             logits[each.number] = base
     found = Sweep(base, logits, tuple(each.first_row is None for each in staged), planned)
     return _verified(model, prompt, staged, found) if verify else found
