@@ -1,10 +1,10 @@
-"""Greedy decoding with a key/value cache; hook functions see every step."""
+"""Greedy decoding with a key/value cache; hook functions see every step, and interventions hold in every step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from jaxtyping import Int64
@@ -17,7 +17,24 @@ from videolens.prompt import Prompt
 if TYPE_CHECKING:
     from videolens.model.running import Running
 
-__all__ = ["Generation", "generate"]
+__all__ = ["Generation", "Intervention", "Interventions", "generate"]
+
+HookFunction = Callable[..., Any]
+
+
+class Intervention(Protocol):
+    """Anything that can say, for a prompt, which hook functions it is: a `Knockout`, a `Patch`, …
+
+    With a method `check(n_layers=, n_heads=)`, it is also asked whether the model has what it acts on.
+    """
+
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+        """Hook functions by the name of their hook point."""
+        ...
+
+
+Interventions = Any
+"""One `Intervention`, or several in an iterable; or (hook point, function) pairs, as for `run_with_hooks`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +66,17 @@ def generate(
     model: Running,
     prompt: Prompt | Int64[Tensor, "batch pos"],
     max_new_tokens: int = 32,
+    interventions: Interventions = (),
     *,
     stop_at_eos: bool = True,
 ) -> Generation:
-    """See `HookedVideoTransformer.generate`."""
+    """See `HookedVideoTransformer.generate`.
+
+    1. Everything is checked: numbers, interventions, names of hook points.
+    2. One forward of the prompt leaves keys and values; its last row gives the first token.
+    3. Each further token is one row, at the position after all before it, that reads the keys and values of those. An
+       intervention's functions are called for this row as they are for the rows of the prompt.
+    """
     n_pos = prompt.shape[1]
     if max_new_tokens < 1:
         raise ModelError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -62,6 +86,19 @@ def generate(
             f"ask for at most {model.cfg.n_ctx - n_pos} new tokens, or shorten the prompt"
         )
     ends = torch.tensor(model.eos_tokens if stop_at_eos else [], dtype=torch.int64, device=model.frontend.device)
+    with model.hooks(fwd_hooks=_functions(model, prompt, interventions)):
+        tokens = _greedy(model, prompt, max_new_tokens, ends)
+    texts = [""] * len(tokens)
+    if model.tokenizer is not None:
+        texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return Generation(tokens=tokens, texts=tuple(texts))
+
+
+def _greedy(
+    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], max_new_tokens: int, ends: Int64[Tensor, " end"]
+) -> Int64[Tensor, "batch new"]:
+    """Steps 2 and 3."""
+    n_pos = prompt.shape[1]
     past = KeyValues()
     residual, at = model.enter(prompt, past=past)
     done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=residual.device)
@@ -75,10 +112,34 @@ def generate(
         written.append(token)
         done = done | torch.isin(token, ends)
         if len(written) == max_new_tokens or bool(done.all()):
-            break
+            return torch.stack(written, dim=1)
         residual, at = model.enter_token(token, position=n_pos + len(written) - 1, past=past)
-    tokens = torch.stack(written, dim=1)
-    texts = [""] * len(tokens)
-    if model.tokenizer is not None:
-        texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return Generation(tokens=tokens, texts=tuple(texts))
+
+
+def _functions(
+    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], interventions: Interventions
+) -> list[tuple[str, HookFunction]]:
+    """The hook functions of all interventions, in their order.
+
+    Raises:
+        ModelError: something that is no intervention, or one that needs a prompt where only ids were given.
+        VideolensError: an intervention on layers or heads that the model does not have.
+    """
+    if hasattr(interventions, "hooks") or not isinstance(interventions, Iterable) or isinstance(interventions, str):
+        interventions = [interventions]
+    functions: list[tuple[str, HookFunction]] = []
+    for each in interventions:
+        if hasattr(each, "hooks"):
+            if not isinstance(prompt, Prompt):
+                raise ModelError(f"{each!r} acts on a Prompt, and what is continued here are token ids: make a prompt")
+            if hasattr(each, "check"):
+                each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+            functions += cast(Intervention, each).hooks(prompt)
+        elif isinstance(each, tuple) and len(each) == 2 and callable(each[1]):
+            functions.append(each)
+        else:
+            raise ModelError(
+                f"{each!r} is no intervention: give objects with .hooks(prompt), such as a Knockout, or pairs "
+                "(hook point, function)"
+            )
+    return functions
