@@ -48,7 +48,8 @@ class Staged:
 
     Attributes:
         number: its place among the interventions.
-        first_row: every row before stays as it was, all of them if it is n_pos; None where the intervention does not say, and runs in full.
+        first_row: every row before stays as it was, all of them if it is n_pos; None where the intervention does not
+            say, and runs in full.
         functions: stage → hook functions there.
     """
 
