@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,8 @@ from videolens.model.rows import heard
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 
-__all__ = ["ENGINES", "Engine", "Sweep", "evaluate", "sweep"]
+__all__ = ["ENGINES", "Sweep", "evaluate", "sweep"]
 
-Engine = Literal["exact", "full"]
 ENGINES: tuple[str, ...] = ("exact", "full")
 
 _VERIFIED = 8  # interventions that verify=True runs again in full, at most (and one of every pass at least)
@@ -63,7 +62,7 @@ def sweep(
     prompt: Prompt,
     interventions: Sequence[Any],
     *,
-    engine: Engine = "exact",
+    engine: str = "exact",
     max_memory: int | None = None,
     verify: bool = False,
     tick: Callable[[float], None] | None = None,
@@ -107,7 +106,7 @@ def sweep(
     bare = [each for each in staged if each.first_row is None]
     whole = planned.forwards
     part = (whole - len(bare)) / whole / len(rounds)
-    logits = torch.empty(len(staged), model.cfg.d_vocab, device=model.frontend.device, dtype=_wide(model))
+    logits = torch.full((len(staged), model.cfg.d_vocab), torch.nan, device=model.frontend.device, dtype=_wide(model))
     for one in rounds:
         base = walk(model, prompt, one, planner.sights, logits, lambda share: tick(share * part))
     for each in staged:
@@ -146,9 +145,8 @@ def _verified(model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[St
         if not apart <= allowed:
             raise VideolensError(
                 f"intervention {each.number} differs from a plain forward by {apart:.2g} standard deviations of the "
-                f"logits (rounding explains {allowed:g}): it changes something before row {each.first_row} or layer "
-                f"{min(each.functions, default=0)}, where its cone begins, or its functions do not go by "
-                'hook.ctx["rows"]'
+                f"logits (rounding explains {allowed:g}): it changes something before row {each.first_row}, where its "
+                'cone begins, or its functions do not go by hook.ctx["rows"]'
             )
     return Sweep(found.base, found.logits, found.in_full, found.plan, worst)
 

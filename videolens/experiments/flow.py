@@ -41,7 +41,7 @@ def trace_flow(
     window: int | None = None,
     samples: Samples = "correct",
     seed: int = 0,
-    engine: Literal["exact", "full"] = "exact",
+    engine: str = "exact",
     max_memory: int | None = None,
     verify: bool = False,
     progress: bool = True,
@@ -127,7 +127,7 @@ class _Tracer:
     routes: tuple[str, ...]
     window: int
     samples: Samples
-    engine: Literal["exact", "full"]
+    engine: str
     max_memory: int | None
     verify: bool
     forwards: list[float] = field(default_factory=list)

@@ -49,7 +49,7 @@ def _run(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
     if run.mask is not None:
         return _masked(q, pieces, run, scale)
     alone = len(pieces) == 1 and not run.spans and run.repeat == 1
-    if not alone and (not q.is_cpu or (torch.is_grad_enabled() and _wants_grad(q, pieces))):
+    if not alone and not _joinable(q, pieces):
         return torch.cat([_together(each, pieces, part, scale) for each, part in _single(q, run)], dim=1)
     parts = []
     for first, stop in run.spans:
@@ -156,5 +156,7 @@ def _gathered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]], batch: 
     return k, v
 
 
-def _wants_grad(q: Tensor, pieces: Sequence[Piece]) -> bool:
-    return q.requires_grad or any(x.requires_grad for piece in pieces for x in piece)
+def _joinable(q: Tensor, pieces: Sequence[Piece]) -> bool:
+    """Whether the kernel that also gives the denominators may be used: it is for the CPU and has no gradients."""
+    wants_grad = q.requires_grad or any(x.requires_grad for piece in pieces for x in piece)
+    return q.is_cpu and not (torch.is_grad_enabled() and wants_grad)
