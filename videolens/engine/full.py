@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, 
 def full_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, " d_vocab"]:
     """Logits at the last position under hook functions: every row of every layer is computed, one is read out."""
     last = prompt.tokens["last"].to(model.frontend.device)
-    with model.hooks(hooks):
+    with model.hooks(hooks) if hooks else nullcontext():
         residual, at = model.enter(prompt)
         residual = model.run_layers(residual, at)
         return wide(model.read_out(residual[:, last], at.only(last)))[0, 0]

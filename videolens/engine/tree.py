@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from videolens.engine.stages import Functions, Staged
 
@@ -31,12 +32,12 @@ class Branch:
     parent: int | None
     functions: Functions
 
-    @property
+    @cached_property
     def masks(self) -> Functions:
         """Those on the attention mask."""
         return tuple(each for each in self.functions if each[0].endswith("attn.hook_mask"))
 
-    @property
+    @cached_property
     def others(self) -> Functions:
         """Those on anything else."""
         return tuple(each for each in self.functions if not each[0].endswith("attn.hook_mask"))

@@ -12,7 +12,8 @@ Nothing is kept but the residual streams of the branches and one layer's clean k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from torch import Tensor
 from videolens.engine.full import batched_hooks, wide
 from videolens.engine.passes import Pass, Sights
 from videolens.engine.planning import Round
+from videolens.engine.stages import Functions
 from videolens.engine.tree import Branch
 from videolens.model.rows import KeyValues, Rows
 from videolens.model.transformer import HookedVideoTransformer
@@ -80,14 +82,8 @@ class _Running:
     def __init__(
         self, model: HookedVideoTransformer, prompt: Prompt, one: Pass, per_call: int, sights: Sights, at: Rows
     ) -> None:
-        self.model, self.prompt, self.one, self.per_call, self.sights, self.at = (
-            model,
-            prompt,
-            one,
-            per_call,
-            sights,
-            at,
-        )
+        self.model, self.prompt, self.one, self.at = model, prompt, one, at
+        self.per_call, self.sights = per_call, sights
         self.first_row = one.first_row
         self.streams: list[Tensor] = []
 
@@ -105,8 +101,7 @@ class _Running:
         level = self.one.level(-1)
         self.streams = []
         for chunk in self._chunks(level):
-            hooks = batched_hooks([branch.functions for branch in chunk])
-            with self.model.hooks(hooks):
+            with self._hooked([branch.functions for branch in chunk]):
                 entered, _ = self.model.enter(self.prompt.repeated(len(chunk)))
             self.streams += entered[:, self.first_row :].unbind(0)
 
@@ -131,8 +126,8 @@ class _Running:
         for chunk in self._chunks(level):
             parents = [clean[0, r:] if b.parent is None else _there(entering[b.parent]) for b in chunk]
             functions = [branch.others for branch in chunk]
-            edited = any(functions)
-            x = torch.stack(parents) if len(parents) > 1 or edited else parents[0][None]
+            # a copy where hook functions may edit it in place
+            x = torch.stack(parents) if len(parents) > 1 or any(functions) else parents[0][None]
             del parents
             for branch in chunk:
                 if branch.parent is not None:
@@ -148,7 +143,7 @@ class _Running:
                 asked=asked,
                 views=self._views(chunk, layer),
             )
-            with self.model.hooks(batched_hooks(functions)) if edited else nullcontext():
+            with self._hooked(functions):
                 x = self.model.blocks[layer](x, at)
             self.streams += x.unbind(0)
 
@@ -157,10 +152,14 @@ class _Running:
         level = self.one.level(self.model.cfg.n_layers)
         for chunk in self._chunks(level, rows=1):
             x = torch.stack([clean[0] if b.parent is None else self.streams[b.parent] for b in chunk])
-            with self.model.hooks(batched_hooks([branch.functions for branch in chunk])):
+            with self._hooked([branch.functions for branch in chunk]):
                 found = wide(self.model.read_out(x, at))[:, 0]
             for branch, row in zip(chunk, found, strict=True):
                 logits[list(branch.members)] = row
+
+    def _hooked(self, functions: Sequence[Functions]) -> AbstractContextManager[Any]:
+        """Each branch of a call under its own hook functions."""
+        return self.model.hooks(batched_hooks(functions)) if any(functions) else nullcontext()
 
     def _chunks(self, level: Sequence[Branch], rows: int | None = None) -> Iterator[Sequence[Branch]]:
         size = self.per_call if rows is None else max(self.per_call, 64)
