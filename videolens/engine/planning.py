@@ -19,7 +19,7 @@ from videolens.prompt import Prompt
 __all__ = ["PassPlan", "Plan", "Planner", "Round", "plan"]
 
 # Rows in one call of a layer: enough to keep the cores busy, few enough to stay near the caches.
-_ROWS_PER_CALL = {"cpu": 2048, "cuda": 32768}
+_ROWS_PER_CALL = {"cpu": 2048, "cuda": 16384}
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,11 @@ class Planner:
             clean = 2 * cost.stream(n) + cost.keys_values(n)
             peak = max(peak, streams + clean + cost.working(n))
             for count, (each, per_call) in zip(held, calls, strict=True):
-                rows = min(per_call, count) * (n - each.first_row)
-                peak = max(peak, streams + clean + cost.working(rows) + 2 * cost.stream(rows))
+                branches = min(per_call, count)
+                rows = branches * (n - each.first_row)
+                # the CPU's kernels read shared keys where they lie; elsewhere every branch has its own copy
+                copies = 0 if self.device.type == "cpu" else branches * cost.keys_values(n)
+                peak = max(peak, streams + clean + copies + cost.working(rows) + 2 * cost.stream(rows))
         return peak
 
 

@@ -91,8 +91,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_model"]:
         """What the MLP adds to the residual stream."""
-        pre = fire(self.hook_pre, self.gate(x), at)
-        post = self.act(pre) * fire(self.hook_pre_linear, self.up(x), at)
+        # one expression: the gate before its activation is not kept any longer than it is needed
+        post = self.act(fire(self.hook_pre, self.gate(x), at)) * fire(self.hook_pre_linear, self.up(x), at)
         return self.down(fire(self.hook_post, post, at))
 
 

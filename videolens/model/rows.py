@@ -90,10 +90,16 @@ class Rows:
             past=self.past,
         )
 
-    @cached_property
+    @property
     def queries(self) -> Rows:
         """The rows that are needed after this layer."""
-        return self if self.asked is None else replace(self.only(self.asked), views=self.views)
+        # not itself cached: an object that holds itself, and keys and values with it, would wait for the collector
+        return self if self.asked is None else self._asked
+
+    @cached_property
+    def _asked(self) -> Rows:
+        assert self.asked is not None
+        return replace(self.only(self.asked), views=self.views)
 
     @property
     def last(self) -> Rows:
