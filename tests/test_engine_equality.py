@@ -148,7 +148,7 @@ def test_any_interventions_together_are_what_each_is_alone(pair) -> None:
     scale, clean = spread(model, prompt), unblocked(model, prompt)
     felt: list[float] = []
 
-    @settings(max_examples=40)
+    @settings(max_examples=15)
     @given(batches())
     def check(drawn: list[Any]) -> None:
         plain = plain_logits(model, prompt, drawn)
@@ -164,13 +164,13 @@ def test_any_interventions_together_are_what_each_is_alone(pair) -> None:
 
     check()
     # the control: most of what was drawn moves the logits far beyond the tolerance
-    assert len(felt) > 150 and torch.tensor(felt).median() >= FELT
+    assert len(felt) > 60 and torch.tensor(felt).median() >= FELT
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_each_route_of_a_random_model(pair, route: str) -> None:
     model, prompt = pair
-    many = [k for window in range(1, N_LAYERS + 1) for k in all_windows(N_LAYERS, window, [route])]
+    many = [k for window in (1, 4) for k in all_windows(N_LAYERS, window, [route])]
     plain, scale = plain_logits(model, prompt, many), spread(model, prompt)
     assert distance(evaluate(model, prompt, many), plain, scale).max() <= TOLERANCE
     assert distance(plain, unblocked(model, prompt), scale).median() >= FELT
@@ -284,7 +284,7 @@ def test_a_prompt_without_video(one_pair) -> None:
 @pytest.mark.parametrize("path", ["eager", "sdpa"])
 def test_whichever_way_attention_is_computed(one_pair, path: str) -> None:
     model, prompt = one_pair
-    many = all_windows(N_LAYERS, 2)
+    many = all_windows(N_LAYERS, 2)[::2]
     with model.attention_path(path):
         plain, logits = plain_logits(model, prompt, many), evaluate(model, prompt, many)
     assert distance(logits, plain, spread(model, prompt)).max() <= TOLERANCE
@@ -296,7 +296,7 @@ def test_whichever_way_attention_is_computed(one_pair, path: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_float64_the_engine_is_exact(family: str) -> None:
     model, prompt = random_pair(family, dtype=torch.float64)
-    many = all_windows(N_LAYERS, 2) + [one for case in SPECIAL.values() for one in case]
+    many = all_windows(N_LAYERS, 2)[::3] + [one for case in SPECIAL.values() for one in case]
     plain, logits = plain_logits(model, prompt, many), evaluate(model, prompt, many)
     assert plain.dtype == torch.float64
     # what is handed out is float32: the nearest one, or its neighbour
@@ -305,7 +305,7 @@ def test_in_float64_the_engine_is_exact(family: str) -> None:
 
 def test_bfloat16_is_as_near_as_bfloat16_can_be(bundled) -> None:
     exact, prompt = bundled
-    many = all_windows(exact.cfg.n_layers, 3)[::3]
+    many = all_windows(exact.cfg.n_layers, 3)[::5]
     wide, clean, scale = plain_logits(exact, prompt, many), unblocked(exact, prompt), spread(exact, prompt)
     model = vl.HookedVideoTransformer.from_pretrained("shapes", dtype=torch.bfloat16)
     prompt = model.prompt(prompt.question)
@@ -326,7 +326,7 @@ HONEST = Knockout("video", "question", [1, 2])  # from row 18 on
 
 def test_verify_agrees_with_honest_cones(pair) -> None:
     model, prompt = pair
-    many = [*all_windows(N_LAYERS, 2), Scaled("attn.hook_z", 2, (7,))]
+    many = [*all_windows(N_LAYERS, 2)[::3], Scaled("attn.hook_z", 2, (7,))]
     logits = evaluate(model, prompt, many, verify=True)
     assert distance(logits, plain_logits(model, prompt, many), spread(model, prompt)).max() <= TOLERANCE
     # a cone may be wider than it needs to be
@@ -360,9 +360,9 @@ def test_without_a_cone_the_whole_prompt_is_run(pair) -> None:
 
 
 @pytest.mark.parametrize("engine", ["exact", "full"])
-def test_both_engines_are_the_plain_way(pair, engine: str) -> None:
-    model, prompt = pair
-    many = all_windows(N_LAYERS, 2)
+def test_both_engines_are_the_plain_way(one_pair, engine: str) -> None:
+    model, prompt = one_pair
+    many = all_windows(N_LAYERS, 2)[::2]
     logits = evaluate(model, prompt, many, engine=engine)
     assert distance(logits, plain_logits(model, prompt, many), spread(model, prompt)).max() <= TOLERANCE
 
@@ -370,8 +370,8 @@ def test_both_engines_are_the_plain_way(pair, engine: str) -> None:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_small_budget_takes_more_rounds_and_gives_the_same(pair) -> None:
-    model, prompt = pair
+def test_a_small_budget_takes_more_rounds_and_gives_the_same(one_pair) -> None:
+    model, prompt = one_pair
     many = all_windows(N_LAYERS, 3)
     free = vl.plan_flow(model, prompt, window=3)
     budgets = [int(free.peak_bytes * share) for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)]
