@@ -57,5 +57,15 @@ def plausible_flow(
                     name = f"{task} {question}"
                     rows.append((name, task, route, layer, p_base, p_knockout, change, "A", "B", True, 3.0, 1.0))
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean"})
-    settings = FlowSettings(model=model, n_layers=n_layers, window=3, samples=samples, n_asked=n * len(tasks))
+    settings = FlowSettings(
+        model=model,
+        n_layers=n_layers,
+        window=3,
+        samples=samples,
+        n_asked=n * len(tasks),
+        engine="exact",
+        forwards=11.83,
+        full_forwards=1.0 + len(ROUTES) * n_layers,
+        seconds=40.2,
+    )
     return FlowMap(table, settings)

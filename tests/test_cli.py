@@ -59,7 +59,7 @@ def test_help_needs_no_heavy_package() -> None:
     probe = f"import sys; from videolens.__main__ import parser; parser(); {heavy}"
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
-    assert parser().parse_args(["demo"]).n == 8
+    assert parser().parse_args(["demo"]).n == 20
 
 
 def test_data_shapes_writes_tvbench_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +95,31 @@ def test_flow_maps_a_clip_of_ones_own(
     assert main([*request, *OPTIONS, "--overwrite"]) == 0
     assert "which is" not in capsys.readouterr().out
     assert vl.FlowMap.load(out).table["correct"].all()
+
+
+def test_flow_tells_its_cost_first(
+    checkpoints: tuple[Path, Path], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    request = ["flow", "--model", str(checkpoints[0]), "--video", str(clip), *ASK, *OPTIONS, "--out", str(out)]
+    assert main([*request, "--plan"]) == 0
+    planned = capsys.readouterr().out
+    assert planned.startswith("33 interventions on ") and "forwards instead of 34" in planned
+    assert not out.exists(), "a plan writes nothing"
+    assert main([*request, "--verify", "--max-memory", "64M"]) == 0
+    assert planned.splitlines()[0] in capsys.readouterr().err
+    made = vl.FlowMap.load(out).settings
+    assert made.engine == "exact" and made.forwards < made.full_forwards == 34 and made.verified < 1e-4
+    assert "forwards instead of 34; tracing took" in (out / "report.html").read_text()
+    assert main([*request, "--engine", "full", "--overwrite"]) == 0
+    assert "forwards instead" not in capsys.readouterr().err
+    assert vl.FlowMap.load(out).settings.forwards == 34
+    assert main([*request, "--max-memory", "1K", "--overwrite"]) == 2
+    assert "max_memory of 1,024 bytes is too small" in capsys.readouterr().err
+    for size in ("lots", "1T", "infM", ""):
+        with pytest.raises(SystemExit) as ended:
+            main([*request, "--max-memory", size])
+        assert ended.value.code == 2 and "is no size" in capsys.readouterr().err
 
 
 def test_flow_without_options_traces_the_routes_there_are(
@@ -143,6 +168,7 @@ def test_demo_writes_tables_figures_and_a_page(
     assert vl.FlowMap.load(out / "maps" / "image").settings.samples == "all"
     claims = Claims.load(out)
     page = (out / "report.html").read_text()
+    assert "forwards instead of 34" in page and "5 of these questions in tuned" in page
     assert claims.sentence("3").split(":")[0] in page and 'src="http' not in page
     assert Accuracy.load(out / "accuracy").conditions == ["as is", "reversed", "shuffled", "blank"]
     request[4] = "3"

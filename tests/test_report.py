@@ -16,7 +16,7 @@ import pytest
 import torch
 from helpers_flow import TASKS, plausible_flow
 from helpers_prompts import tiny_model, tiny_prompt
-from helpers_report import invented_accuracy, invented_attention, questions
+from helpers_report import invented_accuracy, invented_attention, letter_model, questions
 from PIL import Image
 
 import videolens as vl
@@ -25,6 +25,7 @@ from videolens.experiments.attention import SegmentAttention, measure_attention
 from videolens.experiments.claims import check_claims
 from videolens.experiments.verdicts import CLAIMS
 from videolens.report.circuits import MOST_HEADS, attention_view, script, standalone
+from videolens.report.cost import SideBySide, cost_section, cost_words, side_by_side
 from videolens.report.demo import Demo, DemoSettings
 from videolens.report.demo_page import demo_page
 from videolens.report.html import badge, embed, frame_image, table
@@ -92,6 +93,7 @@ def demo() -> Demo:
         base=base,
         claims=check_claims(tuned, base),
         attention=(invented_attention(), invented_attention("shapes-image")),
+        check=SideBySide("shapes", 5, 660, 2.04, 101.2, 3.4e-7, 0.98),
         models={"shapes": "2 M parameters", "shapes-image": "2 M parameters"},
         seconds=12.0,
         versions={"videolens": vl.__version__},
@@ -215,6 +217,29 @@ def test_the_page_says_what_it_must(page: str, demo: Demo) -> None:
     assert page.count('class="pixels"') == 5 * 3
     for name in ("heat map", "cross-frame"):
         assert name in page.lower() or name.replace(" ", "-") in page.lower()
+
+
+def test_the_page_states_exact_and_full_cost(page: str, demo: Demo) -> None:
+    text = " ".join(read(page).text.split())
+    assert "all of a question’s for 11.8 forwards instead of 133" in text
+    assert "shapes1513311.811.2×40" in text.replace(" ", "")
+    assert "5 of these questions in shapes: 2.0 s by the exact way, 101.2 s by the published one" in text
+    assert "50 times as long. None of the 660 probabilities differs by more than 3e-07" in text
+    assert "cost" in read(page).ids
+
+
+def test_a_map_that_does_not_know_its_cost_says_so(demo: Demo) -> None:
+    old = replace(demo.tuned, settings=replace(demo.tuned.settings, forwards=None, full_forwards=None, seconds=None))
+    assert cost_words(old) == "" and read(cost_section([old])).text.count("–") == 4
+    full = replace(demo.tuned, settings=replace(demo.tuned.settings, engine="full", forwards=133.0))
+    assert cost_words(full) == "133 forwards"
+
+
+def test_both_ways_side_by_side() -> None:
+    found = side_by_side(letter_model(), questions(2), name="tiny", progress=False)
+    assert (found.model, found.n, found.cuts) == ("tiny", 2, 2 * len(vl.ROUTES) * 3)
+    assert min(found.exact_seconds, found.full_seconds) > 0
+    assert found.apart <= 1e-5 < found.moved
 
 
 def test_what_comes_from_outside_is_escaped() -> None:

@@ -53,7 +53,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Map two models on the same questions; write flow.csv, flow.parquet, figures and report.html.",
     )
     demo.add_argument("--out", default="out/demo", metavar="DIR", help="where to write (default: %(default)s)")
-    demo.add_argument("--n", type=int, default=8, help="questions of each task to map (default: %(default)s)")
+    demo.add_argument("--n", type=int, default=20, help="questions of each task to map (default: %(default)s)")
     demo.add_argument("--n-accuracy", type=int, default=40, help="questions of each task for accuracies (%(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the questions (default: %(default)s)")
     demo.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: %(default)s)")
@@ -96,6 +96,21 @@ def _add_flow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     flow.add_argument("--end", type=float, metavar="SECONDS", help="where it ends")
     flow.add_argument("--n-frames", type=int, default=8, help="frames to sample (default: %(default)s)")
     flow.add_argument("--window", type=int, help="layers cut together (default: 9 of 32, to scale)")
+    flow.add_argument(
+        "--engine",
+        default="exact",
+        choices=("exact", "full"),
+        help="compute what a cut can change, or run the whole prompt for every route and window; the results are the "
+        "same to rounding (default: %(default)s)",
+    )
+    flow.add_argument("--verify", action="store_true", help="also run a sample in full and compare")
+    flow.add_argument(
+        "--max-memory",
+        type=_size,
+        metavar="BYTES",
+        help="what may be used besides the model, such as 500M or 4G (default: half of what is free)",
+    )
+    flow.add_argument("--plan", action="store_true", help="print what the map would cost, and stop")
     flow.add_argument("--out", default="out/flow", metavar="DIR", help="where to write (default: %(default)s)")
     flow.add_argument("--overwrite", action="store_true", help="replace a flow map that is there already")
     flow.set_defaults(run=_flow)
@@ -104,7 +119,7 @@ def _add_flow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _flow(options: argparse.Namespace) -> None:
     _quiet()
     from videolens.question import Question
-    from videolens.report.own_clip import map_own_clip
+    from videolens.report.own_clip import map_own_clip, plan_own_clip
     from videolens.video import Video
 
     video = Video.from_file(options.video, n_frames=options.n_frames, start=options.start, end=options.end)
@@ -116,8 +131,19 @@ def _flow(options: argparse.Namespace) -> None:
         completion=options.completion,
         id=os.path.basename(options.video),
     )
+    if options.plan:
+        _tell(str(plan_own_clip(options.model, question, window=options.window, max_memory=options.max_memory)))
+        return
     found = map_own_clip(
-        options.model, question, options.out, window=options.window, overwrite=options.overwrite, say=_say
+        options.model,
+        question,
+        options.out,
+        window=options.window,
+        engine=options.engine,
+        max_memory=options.max_memory,
+        verify=options.verify,
+        overwrite=options.overwrite,
+        say=_say,
     )
     judged = {True: ", which is right", False: ", which is wrong", None: ""}[found.correct]
     _tell(f"answer: {found.answer}{judged} (probability {found.probability:.2f})\n{found.page}")
@@ -197,6 +223,15 @@ def _data_shapes(options: argparse.Namespace) -> None:
     tasks = options.task or TASKS
     written = write_shapes(options.directory, n=options.n, seed=options.seed, split=options.split, tasks=tasks)
     _tell(f"{written}: {options.n} questions of each of {len(tasks)} tasks, split {options.split}, seed {options.seed}")
+
+
+def _size(text: str) -> int:
+    """Bytes, as a number or with a unit (K, M, G: of 1024): 500M, 1.5G."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    try:
+        return int(float(text[:-1]) * units[text[-1].upper()] if text[-1:].upper() in units else float(text))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give bytes, or a number with K, M or G") from None
 
 
 def _quiet() -> None:

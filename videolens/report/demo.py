@@ -28,6 +28,7 @@ from videolens.experiments.verdicts import Claims
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.report.benchmark import shapes_accuracy
+from videolens.report.cost import SideBySide, side_by_side
 from videolens.report.figures import KINDS
 from videolens.report.saving import describe, save_figure, save_flows
 from videolens.report.sections import Asked
@@ -52,7 +53,7 @@ class DemoSettings:
 
     model: str = "shapes"
     base: str = "shapes-image"
-    n: int = 8
+    n: int = 20
     n_accuracy: int = 40
     seed: int = 0
     split: str = "test"
@@ -76,6 +77,7 @@ class Demo:
         tuned, base: the flow maps.
         claims: what they say about the paper's claims.
         attention: between segments, of both models.
+        check: one question of each task, mapped by the published procedure as well.
         models: what each model is, in words, by name.
         seconds: how long it took.
         versions: of Python and the packages that matter.
@@ -88,6 +90,7 @@ class Demo:
     base: FlowMap
     claims: Claims
     attention: tuple[SegmentAttention, ...]
+    check: SideBySide
     models: dict[str, str]
     seconds: float
     versions: dict[str, str]
@@ -110,13 +113,13 @@ def run_demo(
     1. Load both models; take the questions.
     2. Accuracy of both, as is, reversed, shuffled and blank.
     3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
-    4. Judge the claims, read the attention between segments.
+    4. Judge the claims, read the attention between segments; map one question of each task by the published procedure.
     5. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the two maps (for
        `FlowMap.load`) and `report.html`.
 
     Args:
         out: the directory. What an earlier run with the same settings wrote is written again.
-        settings: None: the bundled pair, eight questions a task.
+        settings: None: the bundled pair, twenty questions a task.
         say: is told what is being done.
         progress: show bars.
 
@@ -184,14 +187,18 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
     attention = tuple(
         measure_attention(model, questions, name=short_name(name), progress=progress) for name, model in models.items()
     )
+    ones = _one_of_each(questions)
+    say(f"{len(ones)} of the questions by the published procedure, to compare")
+    check = side_by_side(tuned, ones, name=short_name(settings.model), progress=progress)
     return Demo(
         settings=settings,
-        asked=tuple(_one_of_each(models, questions)),
+        asked=tuple(_answered(models, question) for question in ones),
         accuracy=accuracy,
         tuned=flow,
         base=base_flow,
         claims=claims,
         attention=attention,
+        check=check,
         models={short_name(name): describe(name, model) for name, model in models.items()},
         seconds=time.monotonic() - began,
         versions=versions(),
@@ -203,21 +210,22 @@ def short_name(model: str) -> str:
     return model.rstrip("/").split("/")[-1]
 
 
+def _one_of_each(questions: Sequence[Question]) -> list[Question]:
+    """The first question of every task."""
+    first: dict[str, Question] = {}
+    for question in questions:
+        first.setdefault(question.task, question)
+    return list(first.values())
+
+
 @torch.no_grad()
-def _one_of_each(models: dict[str, HookedVideoTransformer], questions: Sequence[Question]) -> list[Asked]:
-    """The first question of every task, with every model's probabilities."""
-    first = {question.task: question for question in reversed(questions)}
-    return [
-        Asked(
-            question=first[task],
-            shares={
-                short_name(name): tuple(option_probabilities(model, model.prompt(first[task])).tolist())
-                for name, model in models.items()
-            },
-            said={},
-        )
-        for task in dict.fromkeys(question.task for question in questions)
-    ]
+def _answered(models: dict[str, HookedVideoTransformer], question: Question) -> Asked:
+    """A question with every model's probabilities."""
+    shares = {
+        short_name(name): tuple(option_probabilities(model, model.prompt(question)).tolist())
+        for name, model in models.items()
+    }
+    return Asked(question=question, shares=shares, said={})
 
 
 def _check_directory(out: Path, settings: DemoSettings) -> None:

@@ -8,6 +8,7 @@ import os
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.experiments.statistics import REPLICATES, proportion
 from videolens.report.circuits import script
+from videolens.report.cost import cost_section, cost_words
 from videolens.report.demo import Demo, short_name
 from videolens.report.flow_sections import brief_claims, claims_section, flow_section
 from videolens.report.html import escape
@@ -34,7 +35,11 @@ def demo_page(demo: Demo) -> str:
             f"by {base}, the image-only model it was tuned from; chance is {_chance(demo)}",
             "base",
         ),
-        Key(f"{cuts:,}", f"knockouts: {len(demo.tuned.routes)} routes × {made.n_layers} windows × questions"),
+        Key(
+            f"{cuts:,}",
+            f"knockouts: {len(demo.tuned.routes)} routes × {made.n_layers} windows × questions; all of a question’s "
+            f"for {cost_words(demo.tuned)}",
+        ),
     ]
     return page(
         title="Where information flows in a VideoLLM",
@@ -60,6 +65,7 @@ def demo_page(demo: Demo) -> str:
                 "claims", "Claims", "What this says about the paper’s claims", claims_section(demo.claims, demo.flows)
             ),
             Section("attention", "Attention", "Who looks at whom", attention_section(demo.attention)),
+            Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check)),
             Section(
                 "settings",
                 "Settings",

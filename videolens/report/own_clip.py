@@ -8,18 +8,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from videolens.engine import last_logits
+from videolens.engine import Plan, last_logits
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.accuracy import option_probabilities
 from videolens.experiments.attention import measure_attention
 from videolens.experiments.flow import trace_flow
 from videolens.experiments.flowmap import FlowMap
+from videolens.experiments.flowplan import plan_flow
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 from videolens.question import Question
 from videolens.report.circuits import script
+from videolens.report.cost import cost_words
 from videolens.report.demo import short_name
 from videolens.report.figures import KINDS
 from videolens.report.flow_sections import flow_section
@@ -28,7 +31,7 @@ from videolens.report.page import Key, Section, page
 from videolens.report.saving import describe, save_figure
 from videolens.report.sections import Asked, attention_section, clip_card, clips_intro, settings_section
 
-__all__ = ["OwnClip", "map_own_clip"]
+__all__ = ["OwnClip", "map_own_clip", "plan_own_clip"]
 
 PAGE = "report.html"
 _DRAWN = {
@@ -59,12 +62,27 @@ class OwnClip:
     correct: bool | None
 
 
+def plan_own_clip(
+    model_name: str, question: Question, *, window: int | None = None, max_memory: int | None = None
+) -> Plan:
+    """What `map_own_clip` will cost with the same arguments. Nothing is written, and only the question is asked.
+
+    Raises:
+        VideolensError: as the model and the question raise, or too little memory for one window.
+    """
+    model = HookedVideoTransformer.from_pretrained(model_name)
+    return plan_flow(model, _ask(model, question)[1], window=window, max_memory=max_memory)
+
+
 def map_own_clip(
     model_name: str,
     question: Question,
     out: str | Path,
     *,
     window: int | None = None,
+    engine: Literal["exact", "full"] = "exact",
+    max_memory: int | None = None,
+    verify: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda text: None,
     progress: bool = True,
@@ -73,9 +91,8 @@ def map_own_clip(
 
     1. Ask. Without a known answer the option that the model ranks first takes its place, so that "true option" has a
        meaning: the model's own.
-    2. Trace every route that the prompt has (an open-ended question has none into options), whether the answer is
-       right or
-       not: what is followed is the token that the model ranks first.
+    2. Say what it will cost, and trace every route that the prompt has (an open-ended question has none into options),
+       whether the answer is right or not: what is followed is the token that the model ranks first.
     3. Write `flow.csv`, `flow.parquet`, `flow.json`, figures (PNG) and `report.html`.
 
     Raises:
@@ -96,7 +113,19 @@ def map_own_clip(
     # 2.
     routes = [route for route in ROUTES if _has(prompt, route)]
     say(f"{name} answers {answer}; tracing {len(routes)} routes through {model.cfg.n_layers} layers")
-    flow = trace_flow(model, [prompt], routes=routes, window=window, samples="all", progress=progress)
+    if engine == "exact":
+        say(str(plan_flow(model, prompt, routes, window, max_memory=max_memory)))
+    flow = trace_flow(
+        model,
+        [prompt],
+        routes=routes,
+        window=window,
+        samples="all",
+        engine=engine,
+        max_memory=max_memory,
+        verify=verify,
+        progress=progress,
+    )
     attention = measure_attention(model, [prompt], name=name, progress=progress)
     # 3.
     flow.save(out, overwrite=overwrite)
@@ -114,6 +143,8 @@ def map_own_clip(
         "window": f"{flow.settings.window} of {flow.settings.n_layers} layers, around every layer, cut off at the ends",
         "followed": f"the token that the uncut model ranks first at the last position, {flow.table['answer'].iloc[0]!r}"
         + ("" if known else "; no answer was given, so “true option” is the model's own choice"),
+        "cost": f"{cost_words(flow)}; tracing took {flow.settings.seconds or 0.0:.1f} s"
+        + ("" if flow.settings.verified is None else f"; {_agreement(flow.settings.verified)}"),
         "made": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s",
     }
     shares = {name: tuple(option_probabilities(model, prompt).tolist())} if question.options else {}
@@ -168,6 +199,10 @@ def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, P
 def _written(model: HookedVideoTransformer, prompt: Prompt) -> str:
     """What the model writes when it may go on: its answer's first token is the one that is followed."""
     return model.generate(prompt, max_new_tokens=min(12, model.cfg.n_ctx - prompt.shape[1])).text.strip()
+
+
+def _agreement(apart: float) -> str:
+    return f"a sample was run in full as well: no logit differs by more than {apart:.1g} of their standard deviation"
 
 
 def _has(prompt: Prompt, route: str) -> bool:
