@@ -81,6 +81,17 @@ class Listening(LensSurface):
         self._check_match(name) if callable(name) else self._check_name(name)
         super().add_hook(name, hook, *args, **kwargs)
 
+    def remove_all_hook_fns(
+        self, direction: Any = "both", including_permanent: bool = False, level: int | None = None
+    ) -> None:
+        """As in TransformerLens, but hook points without hook functions are left alone.
+
+        Runs under hook functions end here, and most hook points have none: touching all of them takes a millisecond.
+        """
+        for point in self.hook_points():
+            if point.fwd_hooks or point.bwd_hooks:
+                point.remove_hooks(direction, including_permanent=including_permanent, level=level)
+
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
         """As in TransformerLens.
 
