@@ -84,10 +84,10 @@ def _norms(layer: Any) -> tuple[Any, Any]:
 
 
 def _features(parts: Parts, pixels: Tensor, config: Any) -> Tensor:
-    return rearrange(pixels[:, :1], "n channel row column -> n (row column) channel")
+    return rearrange(pixels[:, :, :1], "batch frame channel row column -> batch frame (row column) channel")
 
 
-def _project(parts: Parts, features: Tensor, config: Any) -> Tensor:
+def _project(parts: Parts, features: Tensor, config: Any, grid: tuple[int, int, int]) -> Tensor:
     return parts["projector"](rearrange(features, "batch frame patch 1 -> batch (frame patch)").long())
 
 

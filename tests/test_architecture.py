@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
 
 # room -> the rooms it may import from, besides itself. A room is a module or a folder directly below the package.
-BASE = {"errors", "video", "question", "template", "spans", "tokens", "encoding", "prompt"}
+BASE = {"errors", "video", "question", "template", "spans", "tokens", "tokenmaps", "layout", "encoding", "prompt"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": {"errors"},
@@ -32,8 +32,10 @@ ALLOWED: dict[str, set[str]] = {
     "spans": {"errors"},
     "template": {"errors", "question", "spans"},
     "tokens": {"errors", "spans"},
-    "encoding": {"errors", "question", "spans", "template", "tokens"},
-    "prompt": {"errors", "video", "question", "tokens"},
+    "layout": {"errors", "spans"},
+    "tokenmaps": {"errors", "tokens"},
+    "encoding": {"errors", "layout", "question", "spans", "template", "tokens"},
+    "prompt": {"errors", "video", "question", "tokens", "tokenmaps"},
 }
 ALLOWED["model"] = BASE | {"bundled", "recent"}
 ALLOWED["interventions"] = ALLOWED["model"] | {"model"}

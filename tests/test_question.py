@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from videolens.encoding import EncodedQuestion, VideoLayout, encode_question, pieces_of_tokens
+from videolens.encoding import EncodedQuestion, encode_question, pieces_of_tokens
 from videolens.errors import PromptError, QuestionError
+from videolens.layout import VideoLayout
 from videolens.question import Question
 from videolens.template import TEMPLATES, Piece, PromptTemplate, template_named
 from videolens.video import Video
@@ -92,7 +93,7 @@ def encoded(
 ) -> EncodedQuestion:
     tool = TOKENIZERS[tokenizer]
     token = tool.convert_tokens_to_ids("<video>")
-    layout = VideoLayout.plain(token, grid, seconds=torch.arange(grid[0]).double())
+    layout = VideoLayout.plain(grid, seconds=torch.arange(grid[0]).double())
     return encode_question(question, template_named(template), tool, layout, video_token_id=token)
 
 
@@ -276,7 +277,7 @@ def test_video_tokens_and_times() -> None:
     assert tokens.row[tokens["frame 1"]].tolist() == [0, 0, 1, 1]
     assert tokens.column[tokens["frame 1"]].tolist() == [0, 1, 0, 1]
     with pytest.raises(PromptError, match="one per frame"):
-        VideoLayout.plain(3, (2, 1, 1), seconds=torch.zeros(3).double())
+        VideoLayout.plain((2, 1, 1), seconds=torch.zeros(3).double())
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
@@ -300,18 +301,18 @@ def test_an_answer_that_would_join_the_prompt_is_a_token_of_its_own() -> None:
     joining = finished(tokenizer)
     pieces = (("video", "{video}"), ("option", "{options}"), ("suffix", "x("))
     template = PromptTemplate("x", "", pieces, (("video", "{video}"),), option="{option}")
-    layout = VideoLayout.plain(2, (1, 1, 1))
+    layout = VideoLayout.plain((1, 1, 1))
     code = encode_question(Question(VIDEO, "?", ["x"], "x"), template, joining, layout, video_token_id=2)
     assert code.input_ids.tolist() == [1, 2, 6, 6, 3] and code.answer_token == vocab["A"]
 
 
 def test_the_placeholder_may_not_be_asked_about() -> None:
-    with pytest.raises(PromptError, match="2 tokens of the prompt"):
+    with pytest.raises(PromptError, match="5 tokens of the prompt, of which 4"):
         encoded(a_question(stem="What is a <video>?"))
     with pytest.raises(PromptError, match="0 tokens of the prompt"):
         tool = TOKENIZERS["characters"]
-        layout = VideoLayout.plain(2, (1, 1, 1))
+        layout = VideoLayout.plain((1, 1, 1))
         encode_question(a_question(), template_named("shapes"), tool, layout, video_token_id=2, placeholder="<image>")
     with pytest.raises(PromptError, match="character offsets"):
         slow = SimpleNamespace(is_fast=False)
-        encode_question(a_question(), template_named("shapes"), slow, VideoLayout.plain(2, (1, 1, 1)), video_token_id=2)
+        encode_question(a_question(), template_named("shapes"), slow, VideoLayout.plain((1, 1, 1)), video_token_id=2)

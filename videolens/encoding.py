@@ -12,60 +12,17 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import PromptError
+from videolens.layout import VideoLayout
 from videolens.question import Question
 from videolens.spans import ROLES
 from videolens.template import Piece, PromptTemplate
 from videolens.tokens import TokenMap
 
-__all__ = ["EncodedQuestion", "VideoLayout", "encode_question", "pieces_of_tokens"]
-
-
-@dataclass(frozen=True, eq=False)
-class VideoLayout:
-    """The tokens that take the place of a prompt's one video placeholder, in order.
-
-    n: tokens, video tokens and separators together. A separator has role `separator`, row and column −1, and the frame
-    it belongs to, or −1.
-    """
-
-    ids: Int64[Tensor, " n"]
-    role: Int64[Tensor, " n"]
-    frame: Int64[Tensor, " n"]
-    row: Int64[Tensor, " n"]
-    column: Int64[Tensor, " n"]
-    seconds: Float64[Tensor, " n"]
-    grid: tuple[int, int, int]
-
-    @classmethod
-    def plain(
-        cls, token_id: int, grid: tuple[int, int, int], *, seconds: Float64[Tensor, " frames"] | None = None
-    ) -> VideoLayout:
-        """frames × rows × columns copies of `token_id`, frame-major and row-major, with nothing between them.
-
-        Args:
-            token_id: the id of every video token.
-            grid: (frames, rows, columns).
-            seconds: the time of each frame in seconds; NaN where omitted.
-        """
-        frames, rows, columns = grid
-        times = torch.full((frames,), torch.nan, dtype=torch.float64) if seconds is None else seconds
-        if len(times) != frames:
-            raise PromptError(f"{len(times)} frame times were given for a grid of {frames} frames: give one per frame")
-        index = torch.arange(frames * rows * columns)
-        frame = index // (rows * columns)
-        return cls(
-            ids=torch.full_like(index, token_id),
-            role=torch.full_like(index, ROLES.index("video")),
-            frame=frame,
-            row=index // columns % rows,
-            column=index % columns,
-            seconds=times[frame],
-            grid=(frames, rows, columns),
-        )
+__all__ = ["EncodedQuestion", "encode_question", "pieces_of_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,78 +55,87 @@ def encode_question(
 ) -> EncodedQuestion:
     """Token ids and token map of a question.
 
-    1. The template gives pieces of text with roles; joined, they are the prompt.
+    1. The template gives pieces of text with roles, the layout those that stand for the video. Joined, they are the
+       prompt.
     2. Each token belongs to the piece that holds the last of its characters (`pieces_of_tokens`).
-    3. The placeholder's one token gives way to the tokens of `layout`.
+    3. Placeholders of video pieces fill the grid in order.
     4. The answer's token is the first that tokenizing prompt and answer together adds.
 
     Args:
         question: what is asked.
         template: the words around it.
         tokenizer: a fast Hugging Face tokenizer (one that gives character offsets).
-        layout: the tokens that stand for the video.
+        layout: what stands for the video.
         video_token_id: id of the placeholder in the tokenizer.
         placeholder: the placeholder as text.
 
     Raises:
-        PromptError: no options, a tokenizer without offsets, or the placeholder is not exactly one token of the prompt.
+        PromptError: no options, a tokenizer without offsets, or placeholders that are not one token each.
     """
     # 1.
-    pieces = template.render(question, placeholder=placeholder)
-    text = "".join(piece.text for piece in pieces)
+    asked = template.render(question, placeholder=placeholder)
+    text = "".join(piece.text for piece in asked)
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
             f"{type(tokenizer).__name__} gives no character offsets, and token spans come from them: "
             "load the fast tokenizer (tokenizer.json)"
         )
-    coded = tokenizer(text, return_offsets_mapping=True)
-    ids: list[int] = coded["input_ids"]
+    video = [Piece(piece.text or placeholder * piece.n, piece.role) for piece in layout.pieces]
+    at = next(i for i, piece in enumerate(asked) if piece.role == "video")
+    pieces = [*asked[:at], *video, *asked[at + 1 :]]
+    frames = [-1] * at + [piece.frame for piece in layout.pieces] + [-1] * (len(asked) - at - 1)
+    coded = tokenizer("".join(piece.text for piece in pieces), return_offsets_mapping=True)
+    ids = torch.tensor(coded["input_ids"], dtype=torch.int64)
 
     # 2.
     owner = pieces_of_tokens(coded["offset_mapping"], pieces)
-    found = [i for i, token in enumerate(ids) if token == video_token_id]
-    if len(found) != 1 or pieces[owner[found[0]]].role != "video":
+    filled = torch.tensor([piece.text is None for piece in layout.pieces])
+    inside = torch.tensor([at <= i < at + len(video) for i in owner])
+    held = torch.tensor([at <= i < at + len(video) and bool(filled[i - at]) for i in owner])
+    # what the tokenizer puts before a prompt that begins with the video is no part of the video
+    leading = inside & (torch.tensor([past for _, past in coded["offset_mapping"]]) == 0)
+    inside, held = inside & ~leading, held & ~leading
+    found = ids == video_token_id
+    if not torch.equal(found, held) or int(found.sum()) != layout.n_placeholders:
         raise PromptError(
-            f"the video placeholder {placeholder!r} (token {video_token_id}) is {len(found)} tokens of the prompt, not "
-            f"one in its place: question and options must not hold it, and the tokenizer must know it. Prompt: {text!r}"
+            f"the video placeholder {placeholder!r} (token {video_token_id}) is {int(found.sum())} tokens of the "
+            f"prompt, of which {int((found & inside).sum())} are in its place; {layout.n_placeholders} are expected: "
+            f"question and options must not hold it, and the tokenizer must know it. Prompt: {text!r}"
         )
 
     # 3.
-    at = found[0]
-    head, tail = [pieces[i] for i in owner[:at]], [pieces[i] for i in owner[at + 1 :]]
-    # a template may begin with the video; what the tokenizer puts before it is then no part of the video
-    head = [piece if piece.role != "video" else Piece("", "system") for piece in head]
-
-    def around(before: list[int], video: Tensor, after: list[int]) -> Tensor:
-        return torch.cat([torch.tensor(before, dtype=video.dtype), video, torch.tensor(after, dtype=video.dtype)])
-
-    def only(video: Tensor, outside: float | int) -> Tensor:
-        return torch.cat([video.new_full((len(head),), outside), video, video.new_full((len(tail),), outside)])
-
-    roles = [[ROLES.index(piece.role) for piece in part] for part in (head, tail)]
-    options = [[piece.option for piece in part] for part in (head, tail)]
-    names = tokenizer.convert_ids_to_tokens(ids)
-    video_names = tokenizer.convert_ids_to_tokens(layout.ids.tolist())
+    role = torch.tensor([ROLES.index(pieces[i].role) for i in owner])
+    role[leading] = ROLES.index("system")
+    frame = torch.tensor([frames[i] for i in owner]).masked_fill(~inside, -1)
+    cells = torch.arange(layout.grid[0] * layout.grid[1] * layout.grid[2])
+    is_video = role == ROLES.index("video")
+    row, column = torch.full((2, len(ids)), -1)
+    _, rows, columns = layout.grid
+    row[is_video], column[is_video] = cells // columns % rows, cells % columns
+    seconds = torch.full((len(ids),), torch.nan, dtype=torch.float64)
+    seconds[inside] = layout.seconds[frame[inside]]
     tokens = TokenMap(
-        role=around(roles[0], layout.role, roles[1]),
-        frame=only(layout.frame, -1),
-        row=only(layout.row, -1),
-        column=only(layout.column, -1),
-        seconds=only(layout.seconds, torch.nan),
-        option=around(options[0], torch.full_like(layout.ids, -1), options[1]),
+        role=role,
+        frame=frame,
+        row=row,
+        column=column,
+        seconds=seconds,
+        option=torch.tensor([pieces[i].option for i in owner]),
         grid=layout.grid,
         answer=question.answer_index if question.style == "multiple choice" else None,
-        texts=(*names[:at], *video_names, *names[at + 1 :]),
+        texts=tuple(tokenizer.convert_ids_to_tokens(ids.tolist())),
+        merged=layout.merged,
     )
 
     # 4.
     right, choices = template.continuations(question)
+    short = tokenizer(text)["input_ids"]
     return EncodedQuestion(
-        input_ids=around(ids[:at], layout.ids, ids[at + 1 :]),
+        input_ids=ids,
         tokens=tokens,
         text=text,
-        answer_token=None if right is None else _next_token(tokenizer, text, ids, right),
-        option_tokens=tuple(_next_token(tokenizer, text, ids, choice) for choice in choices),
+        answer_token=None if right is None else _next_token(tokenizer, text, short, right),
+        option_tokens=tuple(_next_token(tokenizer, text, short, choice) for choice in choices),
     )
 
 

@@ -12,14 +12,31 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, near
 
-__all__ = ["DERIVED", "ROLES", "Positions", "arrays_from_spans", "as_positions", "letter"]
+__all__ = ["DERIVED", "OF_FRAMES", "ROLES", "Positions", "arrays_from_spans", "as_positions", "letter"]
 
-ROLES = ("system", "video", "separator", "glue", "header", "stem", "option", "suffix", "response", "pad")
-"""Base roles. `separator`: non-visual tokens between video tokens (newlines, timestamps); `glue`: between video and
-question; `header`: inside the question but neither stem nor option ("Question:", "Options:"); `suffix`: after the
-question to the end of the prompt; `response`: generated after the prompt."""
+ROLES = (
+    "system",
+    "video",
+    "newline",
+    "timestamp",
+    "separator",
+    "glue",
+    "header",
+    "stem",
+    "option",
+    "suffix",
+    "response",
+    "pad",
+)
+"""Base roles. `newline`, `timestamp`, `separator`: tokens around and between video tokens that end a row or a clip,
+tell the time, or do neither; they belong to a frame. `glue`: between video and question; `header`: inside the question
+but neither stem nor option ("Question:", "Options:"); `suffix`: after the question to the end of the prompt;
+`response`: generated after the prompt."""
 
 _CODE = {role: code for code, role in enumerate(ROLES)}
+
+OF_FRAMES = ("video", "newline", "timestamp", "separator")
+"""Roles whose tokens belong to a frame."""
 
 DERIVED = ("question", "options", "true option", "false options", "last", "all")
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, near
-from videolens.spans import DERIVED, ROLES, Positions, arrays_from_spans, as_positions, letter
+from videolens.spans import DERIVED, OF_FRAMES, ROLES, Positions, arrays_from_spans, as_positions, letter
 
 __all__ = ["ROLES", "TokenMap"]
 
@@ -33,12 +35,14 @@ class TokenMap:
 
     Attributes:
         role: index into `ROLES`.
-        frame: frame of a video token or separator, else −1. Frames count from 0.
+        frame: frame of a video token, or of a newline, timestamp or separator; else −1. Frames count from 0. Where a
+            model merges neighbouring frames, the merged ones are one frame.
         row, column: place of a video token in its frame's grid, else −1.
         seconds: presentation time of a video token's frame, else NaN.
         option: which option a position belongs to, counted from 0, else −1.
         grid: (frames, rows, columns).
         answer: index of the true option, if known.
+        merged: sampled frames that one frame of the map stands for: 2 where the tower merges frames in pairs.
         texts: the token at each position as a string, if known (for plots).
 
     Raises:
@@ -54,6 +58,7 @@ class TokenMap:
     grid: tuple[int, int, int]
     answer: int | None = None
     texts: tuple[str, ...] | None = None
+    merged: int = 1
 
     def __post_init__(self) -> None:
         shapes = {
@@ -83,8 +88,9 @@ class TokenMap:
         other = self.role != _CODE["video"]
         if bool((self.row[other] != -1).any() or (self.column[other] != -1).any()):
             raise SelectionError("a position that is not a video token has a row or a column: it must be −1")
-        if bool((self.frame[other & (self.role != _CODE["separator"])] != -1).any()):
-            raise SelectionError("a position that is neither video token nor separator has a frame: it must be −1")
+        of_frames = torch.isin(self.role, torch.tensor([_CODE[role] for role in OF_FRAMES]))
+        if bool((self.frame[~of_frames] != -1).any()):
+            raise SelectionError(f"a position whose role is none of {', '.join(OF_FRAMES)} has a frame: it must be −1")
 
     def _check_options(self) -> None:
         labelled = self.option[self._of("option")]
@@ -214,21 +220,17 @@ class TokenMap:
 
     def with_response(self, n: int, *, texts: Sequence[str] | None = None) -> TokenMap:
         """This map with `n` generated positions after it."""
+        texts = texts if texts is not None else ("response",) * n
+        return self._longer("response", (0, n), None if self.texts is None else (*self.texts, *texts))
 
-        def grown(values: Tensor, fill: float | int) -> Tensor:
-            return torch.cat([values, torch.full((n,), fill, dtype=values.dtype)])
+    def padded(self, n: int) -> TokenMap:
+        """This map with `n` positions of padding before it."""
+        return self._longer("pad", (n, 0), None if self.texts is None else (*("pad",) * n, *self.texts))
 
-        return TokenMap(
-            role=grown(self.role, _CODE["response"]),
-            frame=grown(self.frame, -1),
-            row=grown(self.row, -1),
-            column=grown(self.column, -1),
-            seconds=grown(self.seconds, torch.nan),
-            option=grown(self.option, -1),
-            grid=self.grid,
-            answer=self.answer,
-            texts=None if self.texts is None else (*self.texts, *(texts if texts is not None else ("response",) * n)),
-        )
+    def _longer(self, role: str, more: tuple[int, int], texts: tuple[str, ...] | None) -> TokenMap:
+        fills = {"role": _CODE[role], "frame": -1, "row": -1, "column": -1, "seconds": torch.nan, "option": -1}
+        arrays: dict[str, Any] = {name: F.pad(getattr(self, name), more, value=fill) for name, fill in fills.items()}
+        return replace(self, **arrays, texts=texts)
 
     @classmethod
     def from_spans(

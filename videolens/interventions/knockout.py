@@ -20,6 +20,7 @@ from torch import Tensor
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.prompt import Prompt
+from videolens.tokenmaps import TokenMaps
 from videolens.tokens import TokenMap
 
 __all__ = ["ROUTES", "Knockout"]
@@ -109,7 +110,10 @@ class Knockout:
         Raises:
             SelectionError: a selection does not exist in this prompt.
         """
-        cut = _Cut(_blocked(self, prompt.tokens), self.heads)
+        if isinstance(prompt.tokens, TokenMaps):
+            cut: HookFunction = _CutEach(tuple(_Cut(_blocked(self, one), self.heads) for one in prompt.tokens.maps))
+        else:
+            cut = _Cut(_blocked(self, prompt.tokens), self.heads)
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]
 
     def edges(self, prompt: Prompt) -> int:
@@ -157,6 +161,19 @@ class _Cut:
             mask[..., at, :] &= ~edges
             return mask
         return _in_heads(mask, self.heads, at, edges, hook)
+
+
+@dataclass(frozen=True)
+class _CutEach:
+    """The hook function of a knockout in a batch of unequal prompts: each loses its own edges."""
+
+    cuts: tuple[_Cut, ...]
+
+    def __call__(
+        self, mask: Bool[Tensor, "batch head query key"], hook: Any
+    ) -> Bool[Tensor, "prompt any_head query key"]:
+        masks = mask.expand(len(self.cuts), *mask.shape[1:]).split(1)
+        return torch.cat([cut(one, hook) for cut, one in zip(self.cuts, masks, strict=True)])
 
 
 class _Blocked:

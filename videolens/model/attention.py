@@ -56,6 +56,8 @@ class Attention(nn.Module):
         self.cfg, self.layer = cfg, layer
         self.n_heads, self.n_kv, self.d_head = cfg.n_heads, cfg.n_key_value_heads or cfg.n_heads, cfg.d_head
         self.q, self.k, self.v, self.o = (projections[name] for name in "qkvo")
+        self.q_norm: RMSNorm | None = None
+        self.k_norm: RMSNorm | None = None
         self.scale = cfg.d_head**-0.5
         self.hook_attn_in, self.hook_q_input, self.hook_k_input, self.hook_v_input = (HookPoint() for _ in range(4))
         self.hook_q, self.hook_k, self.hook_v, self.hook_rot_q, self.hook_rot_k = (HookPoint() for _ in range(5))
@@ -112,8 +114,9 @@ class Attention(nn.Module):
         """What the layer's heads add to the residual stream, read through `norm`, at the rows that are asked for."""
         q, k, v = self._project(resid, norm, at)
         asked = at.queries
-        q = fire(self.hook_q, q, asked)
-        k = fire(self.hook_k, k, at)
+        # norms of single heads, where a model has them, come before hook_q and hook_k: as in TransformerLens
+        q = fire(self.hook_q, q if self.q_norm is None else self.q_norm(q, asked), asked)
+        k = fire(self.hook_k, k if self.k_norm is None else self.k_norm(k, at), at)
         v = fire(self.hook_v, v, at)
         q = fire(self.hook_rot_q, rotate(q, asked.cos, asked.sin), asked)
         k = fire(self.hook_rot_k, rotate(k, at.cos, at.sin), at)

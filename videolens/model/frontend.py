@@ -37,9 +37,12 @@ class Rotary(nn.Module):
         return self
 
     def forward(
-        self, like: Float[Tensor, "..."], positions: Int64[Tensor, "batch row"]
+        self, like: Float[Tensor, "..."], positions: Int64[Tensor, "*axes batch row"]
     ) -> tuple[Float[Tensor, "batch row d_rotary"], Float[Tensor, "batch row d_rotary"]]:
-        """Cosine and sine tables at absolute positions, in the dtype and on the device of `like`."""
+        """Cosine and sine tables at rotary positions, in the dtype and on the device of `like`.
+
+        Multimodal ones have three axes (time, height, width), which the checkpoint's module folds into one table.
+        """
         cos, sin = self.module(like, positions)
         return cos, sin
 
@@ -47,19 +50,26 @@ class Rotary(nn.Module):
 class FrontEnd(nn.Module):
     """Vision tower, projector and embedding.
 
-    `hook_video_features` [batch frame patch d_vision] is what the tower gives, `hook_video_tokens` [batch video
-    d_model] what takes the placeholders' place. The tower runs once per clip, when a prompt is made of it. While
-    somebody listens to a hook point, a forward recomputes what lies between it and the residual; otherwise the prompt's
-    stored residual is used as it is.
+    `hook_video_features` [batch frame patch d_vision] is what the tower gives, `hook_video_tokens` [batch placeholder
+    d_model] what takes the placeholders' place: video tokens, and the newlines that a model has a parameter for. The
+    tower runs once per clip, when a prompt is made of it. While somebody listens to a hook point, a forward recomputes
+    what lies between it and the residual; otherwise the prompt's stored residual is used as it is.
     """
 
     def __init__(
-        self, family: Family, config: Any, *, parts: dict[str, nn.Module], embed: nn.Embedding, rotary: Rotary
+        self,
+        family: Family,
+        config: Any,
+        *,
+        parts: dict[str, nn.Module | nn.Parameter],
+        embed: nn.Embedding,
+        rotary: Rotary,
     ):
         super().__init__()
         self.family, self.config = family, config
         self.video_token = family.video_token(config)
-        self.parts = nn.ModuleDict(parts)
+        self.parts = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+        self.single = nn.ParameterDict({name: part for name, part in parts.items() if isinstance(part, nn.Parameter)})
         self.embed, self.rotary = embed, rotary
         self.hook_video_features = HookPoint()
         self.hook_video_tokens = HookPoint()
@@ -89,10 +99,9 @@ class FrontEnd(nn.Module):
         Raises:
             ModelError: the tower does not take frames of this size.
         """
-        batch, frames = pixels.shape[:2]
-        flat = pixels.flatten(0, 1).to(self.device, self.dtype)
+        pixels = pixels.to(self.device, self.dtype)
         try:
-            features = self.family.features(self._modules_by_name, flat, self.config)
+            return self.family.features(self._parts, pixels, self.config)
         except (ValueError, RuntimeError) as error:
             vision = getattr(self.config, "vision_config", None)
             expected = getattr(vision, "image_size", "of another size")
@@ -101,15 +110,16 @@ class FrontEnd(nn.Module):
                 f"width]; it expects 3 channels and frames of {expected} pixels: prepare them with model.pixels "
                 f"({error})"
             ) from error
-        return features.unflatten(0, (batch, frames))
 
-    def project(self, features: Float[Tensor, "batch frame patch d_vision"]) -> Float[Tensor, "batch video d_model"]:
-        """Video tokens from the tower's features."""
-        return self.family.project(self._modules_by_name, features, self.config).to(self.dtype)
+    def project(
+        self, features: Float[Tensor, "batch frame patch d_vision"], grid: tuple[int, int, int]
+    ) -> Float[Tensor, "batch placeholder d_model"]:
+        """What takes the placeholders' place, from the tower's features: video tokens, and a model's own newlines."""
+        return self.family.project(self._parts, features, self.config, grid).to(self.dtype)
 
     @property
-    def _modules_by_name(self) -> dict[str, nn.Module]:
-        return dict(self.parts.items())
+    def _parts(self) -> dict[str, nn.Module | nn.Parameter]:
+        return {**dict(self.parts.items()), **dict(self.single.items())}
 
     def embed_text(self, input_ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """Embeddings of token ids; the video placeholder may lie outside the embedding's range."""
@@ -133,9 +143,11 @@ class FrontEnd(nn.Module):
             PromptError: somebody listens to features that the prompt no longer has.
         """
         stored = prompt.residual.to(self.dtype)
-        if not len(prompt.tokens["video"]) or not (heard(self.hook_video_features) or heard(self.hook_video_tokens)):
+        if not self.has_video(prompt.input_ids) or not (
+            heard(self.hook_video_features) or heard(self.hook_video_tokens)
+        ):
             return stored.clone()
-        positions = prompt.tokens["video"].to(stored.device)
+        positions = self.video_positions(prompt.input_ids)
         here = Rows(rows=positions, keys=positions, cos=at.cos[:, positions], sin=at.sin[:, positions])
         if heard(self.hook_video_features):
             features = prompt.video_features
@@ -144,7 +156,7 @@ class FrontEnd(nn.Module):
             if features is None:
                 raise PromptError("frontend.hook_video_features needs a prompt with its video_features or pixel_values")
             features = self._traced(features.clone(), self.hook_video_features)
-            video = self.project(fire(self.hook_video_features, features, here))
+            video = self.project(fire(self.hook_video_features, features, here), prompt.tokens.grid)
         else:
             video = self._traced(stored[:, positions], self.hook_video_tokens)
         video = fire(self.hook_video_tokens, video, here)
@@ -155,6 +167,10 @@ class FrontEnd(nn.Module):
         """Let gradients start here if somebody listens to them."""
         wanted = bool(point._backward_hooks) and torch.is_grad_enabled()
         return value.detach().requires_grad_().clone() if wanted else value
+
+    def has_video(self, input_ids: Int64[Tensor, "batch pos"]) -> bool:
+        """Whether the ids hold placeholders."""
+        return bool((input_ids == self.video_token).any())
 
     def video_positions(self, input_ids: Int64[Tensor, "batch pos"]) -> Int64[Tensor, " video"]:
         """Where the placeholders are.

@@ -101,6 +101,7 @@ def _greedy(
     n_pos = prompt.shape[1]
     past = KeyValues()
     residual, at = model.enter(prompt, past=past)
+    after, padding = (prompt.next_positions, prompt.padding) if isinstance(prompt, Prompt) else ((), ())
     done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=residual.device)
     written: list[Tensor] = []
     while True:
@@ -113,7 +114,10 @@ def _greedy(
         done = done | torch.isin(token, ends)
         if len(written) == max_new_tokens or bool(done.all()):
             return torch.stack(written, dim=1)
-        residual, at = model.enter_token(token, position=n_pos + len(written) - 1, past=past)
+        new = len(written) - 1
+        residual, at = model.enter_token(
+            token, position=n_pos + new, past=past, rotary=[first + new for first in after], padding=padding
+        )
 
 
 def _functions(

@@ -76,7 +76,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     except (OSError, ValueError) as error:
         lost = "" if isinstance(where, Path) else ": no such directory here, and not found on the hub"
         raise ModelError(f"{source!r} has no readable config.json{lost} ({error}); {_bundled_hint()}") from error
-    family = family_of(str(settings.get("model_type", "none given")))
+    family = family_of(str(settings.get("model_type", "none given")), settings.get("architectures") or ())
     # 3.
     if isinstance(where, Path) and not list(where.glob("*.safetensors")):
         others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in where.glob(pattern))
@@ -133,6 +133,8 @@ def _load_weights(source: str, family: Family, *, dtype: torch.dtype | None, tru
     import transformers
     from safetensors import SafetensorError
 
+    if callable(family.architecture):
+        raise NotImplementedError
     architecture = getattr(transformers, family.architecture)
     try:
         module, info = architecture.from_pretrained(
@@ -180,7 +182,7 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
         video_token=family.video_token(config),
         d_vision=getattr(getattr(config, "vision_config", None), "hidden_size", -1),
     )
-    parts = {part: module.get_submodule(path) for part, path in family.parts.items()}
+    parts = {part: _part(module, path) for part, path in family.parts.items()}
     frontend = FrontEnd(family, config, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
     frontend.requires_grad_(False)
     blocks = [_block(cfg, family, layer, index) for index, layer in enumerate(decoder.layers)]
@@ -196,15 +198,43 @@ def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index:
     def part(path: str) -> Any:
         return layer.get_submodule(path)
 
+    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    if paths.qkv is None:
+        projections = {name: _shared_linear(part(getattr(paths, name))) for name in "qkv"}
+    else:
+        sizes = [heads * cfg.d_head for heads in (cfg.n_heads, n_kv, n_kv)]
+        projections = dict(zip("qkv", _split_linear(part(paths.qkv), sizes), strict=True))
+    if paths.gate_up is None:
+        gate, up = (_shared_linear(part(path)) for path in (paths.gate, paths.up))
+    else:
+        fused = part(paths.gate_up)
+        gate, up = _split_linear(fused, [fused.out_features // 2] * 2)
+    attn = Attention(cfg, index, **projections, o=_shared_linear(part(paths.o)))
+    attn.q_norm, attn.k_norm = (
+        RMSNorm(_shared(part(path).weight), cfg.eps) if _has(layer, path) else None
+        for path in (paths.q_norm, paths.k_norm)
+    )
     return Block(
         cfg,
         ln1=RMSNorm(_shared(part(paths.ln1).weight), cfg.eps),
-        attn=Attention(cfg, index, **{name: _shared_linear(part(getattr(paths, name))) for name in "qkvo"}),
+        attn=attn,
         ln2=RMSNorm(_shared(part(paths.ln2).weight), cfg.eps),
-        mlp=GatedMLP(
-            part(paths.act), **{name: _shared_linear(part(getattr(paths, name))) for name in ("gate", "up", "down")}
-        ),
+        mlp=GatedMLP(part(paths.act), gate=gate, up=up, down=_shared_linear(part(paths.down))),
     )
+
+
+def _part(module: nn.Module, path: str) -> nn.Module | nn.Parameter:
+    """A module, or a single parameter."""
+    parent, _, name = path.rpartition(".")
+    found = getattr(module.get_submodule(parent), name)
+    return _shared(found) if isinstance(found, torch.Tensor) else found
+
+
+def _has(layer: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(layer.get_submodule(path), nn.Module)
+    except AttributeError:
+        return False
 
 
 def _shared(weight: torch.Tensor) -> nn.Parameter:
@@ -218,6 +248,22 @@ def _shared_linear(linear: nn.Linear) -> nn.Linear:
     if linear.bias is not None:
         own.bias = _shared(linear.bias)
     return own
+
+
+def _split_linear(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
+    """The parts of a fused projection: rows of its weight, in its storage."""
+    parts = []
+    for weight, bias in zip(
+        linear.weight.split(sizes),
+        linear.bias.split(sizes) if linear.bias is not None else [None] * len(sizes),
+        strict=True,
+    ):
+        own = nn.Linear(linear.in_features, len(weight), bias=bias is not None, device="meta")
+        own.weight = _shared(weight)
+        if bias is not None:
+            own.bias = _shared(bias)
+        parts.append(own)
+    return parts
 
 
 def _shared_embedding(embedding: nn.Embedding) -> nn.Embedding:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.encoding import VideoLayout, encode_question
+from videolens.encoding import encode_question
 from videolens.errors import ModelError, PromptError
+from videolens.model.families import Clock
 from videolens.prompt import Prompt
 from videolens.question import Question
 from videolens.template import PromptTemplate, template_named
@@ -43,21 +44,22 @@ def prompt_from_question(
     pixels = model.pixels(video.frames)
     frames, _, height, width = pixels.shape
     front = model.frontend
-    grid = front.family.grid(front.config, frames, height, width)
-    placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
+    clock = Clock(video.seconds)
+    layout = front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
     coded = encode_question(
         question,
         template,
         model.tokenizer,
-        VideoLayout.plain(front.video_token, grid, seconds=video.seconds),
+        layout,
         video_token_id=front.video_token,
-        placeholder=placeholder,
+        placeholder=model.tokenizer.convert_ids_to_tokens(front.video_token),
     )
     return _finish(
         model,
         coded.input_ids[None],
         pixels[None],
         coded.tokens,
+        clock,
         answer_token=coded.answer_token,
         option_tokens=coded.option_tokens,
         text=coded.text,
@@ -91,11 +93,15 @@ def prompt_from_ids(
             raise PromptError(f"input_ids hold {len(found)} video placeholders, but no pixel_values were given")
         tokens = TokenMap.from_spans(ids.shape[1], named, grid=(0, 0, 0), video=found)
         tokens = _with_answer(tokens, answer, options)
-        return _finish(model, ids, None, tokens, answer_token=answer, option_tokens=options)
+        return _finish(model, ids, None, tokens, None, answer_token=answer, option_tokens=options)
     pixels = _checked_pixels(_as_tensor("pixel_values", pixel_values), len(ids))
     frames, _, height, width = pixels.shape[1:]
-    grid = model.frontend.family.grid(model.frontend.config, frames, height, width)
-    needed = grid[0] * grid[1] * grid[2]
+    if times is not None and len(times) != frames:
+        raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
+    clock = Clock(torch.full((frames,), torch.nan, dtype=torch.float64) if times is None else times)
+    front = model.frontend
+    layout = front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
+    needed, grid = layout.n_placeholders, layout.grid
     if len(found) == 1 and needed > 1:
         at = int(found[0])
         ids = torch.cat([ids[:, :at], ids[:, at : at + 1].expand(-1, needed), ids[:, at + 1 :]], dim=1)
@@ -103,18 +109,25 @@ def prompt_from_ids(
     if len(found) != needed:
         raise PromptError(
             f"{frames} frames of {height} × {width} pixels are {grid[0]} × {grid[1]} × {grid[2]} = {needed} video "
-            f"tokens, but input_ids hold {len(found)} placeholders (token {model.frontend.video_token}): give one, or "
-            f"all {needed}"
+            f"tokens, but input_ids hold {len(found)} placeholders (token {front.video_token}): give one, or all "
+            f"{needed}"
         )
     texts = None
     if model.tokenizer is not None:
         names = model.tokenizer.convert_ids_to_tokens(ids[0].tolist())
         texts = [name if name is not None else f"<{token}>" for name, token in zip(names, ids[0].tolist(), strict=True)]
-    if times is not None and len(times) != frames:
-        raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
-    tokens = TokenMap.from_spans(ids.shape[1], named, grid=grid, video=found, seconds=times, texts=texts)
-    tokens = _with_answer(tokens, answer, options)
-    return _finish(model, ids, pixels, tokens, answer_token=answer, option_tokens=options)
+    # of the placeholders, those that the layout fills with video; a newline among them is none
+    filled = torch.cat([torch.full((piece.n,), piece.role == "video") for piece in layout.pieces])
+    known = dict(named)
+    for role in ("newline", "timestamp", "separator"):
+        of_role = torch.cat([torch.full((piece.n,), piece.role == role) for piece in layout.pieces])
+        if bool(of_role.any()) and role not in known:
+            known[role] = found[of_role]
+    tokens = TokenMap.from_spans(
+        ids.shape[1], known, grid=grid, video=found[filled], seconds=layout.seconds, texts=texts
+    )
+    tokens = _with_answer(replace(tokens, merged=layout.merged), answer, options)
+    return _finish(model, ids, pixels, tokens, clock, answer_token=answer, option_tokens=options)
 
 
 def _as_tensor(name: str, values: Any) -> Tensor:
@@ -177,6 +190,7 @@ def _finish(
     ids: Int64[Tensor, "batch pos"],
     pixels: Float[Tensor, "clip frame channel height width"] | None,
     tokens: TokenMap,
+    clock: Clock | None,
     **known: Any,
 ) -> Prompt:
     """Run the tower once per clip, put the video in its place, and check the whole against the context."""
@@ -192,16 +206,18 @@ def _finish(
     if pixels is not None:
         features = front.memory.features(front, pixels)
         pixels = pixels.to(front.device, front.dtype)
-        video = front.project(features)
-        if video.shape[1] != len(tokens["video"]):
+        video = front.project(features, tokens.grid)
+        placeholders = len(front.video_positions(ids))
+        if video.shape[1] != placeholders:
             raise ModelError(
-                f"the front end made {video.shape[1]} video tokens for a grid of {tokens.grid}, {len(tokens['video'])} "
+                f"the front end made {video.shape[1]} video tokens for a grid of {tokens.grid}, {placeholders} "
                 f"expected: the family {model.cfg.model_type!r} contradicts itself"
             )
         pixels, features, video = (one.expand(batch, *one.shape[1:]) for one in (pixels, features, video))
     residual = front.assemble(ids, video, ids == front.video_token)
-    positions = torch.arange(n_pos, device=ids.device)[None]
-    cos, sin = front.rotary(residual, positions)
+    axes = front.family.positions
+    along = torch.arange(n_pos) if axes is None or clock is None else axes(front.config, tokens, clock)
+    cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))
     return Prompt(
         input_ids=ids,
         tokens=tokens,
@@ -209,5 +225,6 @@ def _finish(
         rotary=(cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)),
         pixel_values=pixels,
         video_features=features,
+        next_position=(int(along.max()) + 1,) * batch,
         **known,
     )

@@ -19,6 +19,7 @@ from videolens.model.config import ATTENTION_PATHS
 from videolens.model.generation import Generation, Interventions, generate
 from videolens.model.listening import Listening
 from videolens.model.rows import KeyValues, Rows, fire
+from videolens.model.views import padded_views
 from videolens.prompt import Prompt
 
 __all__ = ["Running"]
@@ -91,14 +92,16 @@ class Running(Listening):
         if n_pos > self.cfg.n_ctx:
             raise ModelError(f"{n_pos} tokens are more than the context of {self.cfg.n_ctx}: shorten the input")
         positions = torch.arange(n_pos, device=self.frontend.device)
+        views = None
         if isinstance(input, Prompt):
+            views = padded_views(input.padding, positions, positions)
             if input.residual.shape[-1] != self.cfg.d_model:
                 raise ModelError(
                     f"the prompt's residual is {input.residual.shape[-1]} wide, this model {self.cfg.d_model}: a "
                     "prompt belongs to the model that made it"
                 )
             cos, sin = (table.to(self.frontend.dtype) for table in input.rotary)
-            at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past)
+            at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past, views=views)
             residual = self.frontend.residual(input, at)
         else:
             ids = input.to(self.frontend.device)
@@ -114,13 +117,28 @@ class Running(Listening):
         return self._embedded(residual, at), at
 
     def enter_token(
-        self, token: Int64[Tensor, " batch"], *, position: int, past: KeyValues
+        self,
+        token: Int64[Tensor, " batch"],
+        *,
+        position: int,
+        past: KeyValues,
+        rotary: Sequence[int] = (),
+        padding: Sequence[int] = (),
     ) -> tuple[Float[Tensor, "batch 1 d_model"], Rows]:
-        """The layer-0 residual of one new token per prompt, after the positions that `past` holds."""
+        """The layer-0 residual of one new token per prompt, after the positions that `past` holds.
+
+        Args:
+            token: ids.
+            position: of all of them: the number of positions before.
+            past: keys and values of those.
+            rotary: rotary position of each, where it is not its position.
+            padding: of each prompt.
+        """
         residual = self.frontend.embed_text(token[:, None])
-        row = torch.tensor([position], device=residual.device)
-        cos, sin = self.frontend.rotary(residual, row[None])
-        at = Rows(rows=row, keys=torch.arange(position + 1, device=residual.device), cos=cos, sin=sin, past=past)
+        row, keys = torch.tensor([position], device=residual.device), torch.arange(position + 1, device=residual.device)
+        along = torch.tensor(rotary, device=residual.device)[:, None] if rotary else row[None]
+        cos, sin = self.frontend.rotary(residual, along)
+        at = Rows(rows=row, keys=keys, cos=cos, sin=sin, past=past, views=padded_views(padding, row, keys))
         return self._embedded(residual, at), at
 
     def _embedded(self, residual: Tensor, at: Rows) -> Tensor:

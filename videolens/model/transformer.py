@@ -103,7 +103,11 @@ class HookedVideoTransformer(Running):
             ModelError: its `config.model_type` belongs to no known family.
         """
         config: Any = module.config
-        parts = convert(module, family_of(config.model_type), name=config._name_or_path or config.model_type)
+        parts = convert(
+            module,
+            family_of(config.model_type, getattr(config, "architectures", None) or ()),
+            name=config._name_or_path or config.model_type,
+        )
         return cls(parts, tokenizer=tokenizer, pixels=pixels)
 
     # -- prompts ------------------------------------------------------------------------------------------------------

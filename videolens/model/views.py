@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from videolens.model.visibility import Visible
+from videolens.model.visibility import Run, Visible
 
-__all__ = ["View", "dense_mask", "views_of"]
+__all__ = ["View", "dense_mask", "padded_views", "views_of"]
 
 View = tuple[slice, Tensor | None, Visible]
 """A part of the batch, some heads (int64 numbers; None: all of them), and what those see."""
@@ -27,6 +27,26 @@ def views_of(
         for same in heads:
             visible = _visible(one[same[0]], rows, keys)
             views.append((batch, None if len(heads) == 1 else torch.tensor(same, device=mask.device), visible))
+    return tuple(views)
+
+
+def padded_views(
+    padding: Sequence[int], rows: Int64[Tensor, " row"], keys: Int64[Tensor, " key"]
+) -> tuple[View, ...] | None:
+    """What each prompt of a batch padded on the left sees: padding sees nothing and is not seen. None without padding.
+
+    The rows are all positions, or a single one behind the padding.
+    """
+    if not any(padding):
+        return None
+    views: list[View] = []
+    for number, n in enumerate(padding):
+        if len(rows) == 1:
+            runs = [Run(0, 1, ((n, len(keys)),))]
+        else:
+            blind = [Run(0, n, ())] if n else []
+            runs = [*blind, Run(n, len(rows), (), own=n)]
+        views.append((slice(number, number + 1), None, Visible(tuple(runs), len(rows), len(keys))))
     return tuple(views)
 
 

@@ -8,31 +8,42 @@ name.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from videolens.errors import ModelError, near
+from videolens.layout import VideoLayout
+from videolens.tokens import TokenMap
 
-__all__ = ["LLAMA", "Family", "LayerPaths", "family_of", "known_families", "register"]
+__all__ = ["LLAMA", "PHI3", "Clock", "Family", "LayerPaths", "family_of", "known_families", "register"]
 
-Parts = Mapping[str, nn.Module]
+Parts = Mapping[str, Any]
+"""Modules and parameters of the front end, by name."""
 
 
 @dataclass(frozen=True)
 class LayerPaths:
-    """Where a decoder layer keeps its weights: paths below the layer."""
+    """Where a decoder layer keeps its weights: paths below the layer.
+
+    A fused projection is named by `qkv` or `gate_up`; its parts are then rows of that one, in this order. `q_norm` and
+    `k_norm`, norms of single heads before the rotation, are used where the layer has them.
+    """
 
     q: str = "self_attn.q_proj"
     k: str = "self_attn.k_proj"
     v: str = "self_attn.v_proj"
     o: str = "self_attn.o_proj"
+    qkv: str | None = None
+    q_norm: str = "self_attn.q_norm"
+    k_norm: str = "self_attn.k_norm"
     gate: str = "mlp.gate_proj"
     up: str = "mlp.up_proj"
+    gate_up: str | None = None
     down: str = "mlp.down_proj"
     ln1: str = "input_layernorm"
     ln2: str = "post_attention_layernorm"
@@ -40,48 +51,87 @@ class LayerPaths:
 
 
 LLAMA = LayerPaths()
+PHI3 = LayerPaths(qkv="self_attn.qkv_proj", gate_up="mlp.gate_up_proj", act="mlp.activation_fn")
+
+
+class Clock(NamedTuple):
+    """When the frames of a clip are shown.
+
+    Attributes:
+        seconds: of every sampled frame [frames]; NaN where not known.
+    """
+
+    seconds: Tensor
+
+    @property
+    def step(self) -> float:
+        """Seconds from one frame to the next, on average; 1 where that is not known."""
+        known = len(self.seconds) > 1 and bool(self.seconds.isfinite().all())
+        return float(self.seconds[-1] - self.seconds[0]) / (len(self.seconds) - 1) if known else 1.0
+
+
+def plain_layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
+    """Video tokens with nothing around or between them."""
+    return VideoLayout.plain(grid, seconds=clock.seconds)
 
 
 @dataclass(frozen=True)
 class Family:
     """What the package must know about one architecture.
 
-    patch: positions of the vision tower's output per frame; video: video tokens of a prompt.
+    frame: sampled frames; patch: positions of the vision tower's output per frame of the grid; placeholder: video
+    tokens of a prompt and newlines that the model has a parameter for, in the order of the prompt.
 
     Attributes:
         model_type: `config.model_type` of its checkpoints.
-        architecture: the transformers class that reads them.
+        architecture: the transformers class that reads them, or a function that builds a module from the config, on
+            which `rename` lets the checkpoint's keys fit.
+        architectures: names in `config.architectures` that pick it where several families share a model type; empty:
+            any.
         decoder: path of the module that holds `embed_tokens`, `layers`, `norm` and `rotary_emb`.
         unembed: path of the module from residual to logits.
-        parts: name → path of the front end's modules, handed to `features` and `project`.
-        features: (parts, pixels [n channel height width], config) → tower output [n patch d_vision].
-        project: (parts, features [batch frame patch d_vision], config) → video tokens [batch video d_model], frame by
-            frame, row by row.
+        parts: name → path of the front end's modules and parameters, handed to `features` and `project`.
+        features: (parts, pixels [batch frame channel height width], config) → tower output
+            [batch frame_of_grid patch d_vision].
+        project: (parts, features [batch frame_of_grid patch d_vision], config, grid) → what takes the placeholders'
+            place [batch placeholder d_model].
         grid: (config, frames, height, width) of the pixels → (frames, rows, columns) of the video tokens.
         video_token: id of the placeholder that stands for the video in `input_ids`.
+        layout: (config, grid, clock) → what stands for the video in a prompt.
+        positions: (config, tokens, clock) → rotary positions [pos] or [3 pos]; None: 0, 1, 2, …
+        pixels: preprocessor settings (one dictionary) → how frames are prepared; None: `PixelSettings.from_dict`.
+        rename: (pattern, replacement) for the checkpoint's keys, in order, as `re.sub`.
         text_config: the decoder's part of the config.
         layer: where a layer keeps its weights.
+        template: name of the prompt template it was trained with; None: the checkpoint's own chat template, if its
+            tokenizer has one.
     """
 
     model_type: str
-    architecture: str
+    architecture: str | Callable[[Any], nn.Module]
     decoder: str
     unembed: str
     parts: Mapping[str, str]
-    features: Callable[[Parts, Float[Tensor, "n channel height width"], Any], Float[Tensor, "n patch d_vision"]]
-    project: Callable[[Parts, Float[Tensor, "batch frame patch d_vision"], Any], Float[Tensor, "batch video d_model"]]
+    features: Callable[[Parts, Float[Tensor, "batch frame channel height width"], Any], Tensor]
+    project: Callable[[Parts, Float[Tensor, "batch frame patch d_vision"], Any, tuple[int, int, int]], Tensor]
     grid: Callable[[Any, int, int, int], tuple[int, int, int]]
     video_token: Callable[[Any], int]
+    architectures: tuple[str, ...] = ()
+    layout: Callable[[Any, tuple[int, int, int], Clock], VideoLayout] = plain_layout
+    positions: Callable[[Any, TokenMap, Clock], Int64[Tensor, "*axes pos"]] | None = None
+    pixels: Callable[[Mapping[str, Any]], Any] | None = None
+    rename: tuple[tuple[str, str], ...] = ()
     text_config: Callable[[Any], Any] = field(default=lambda config: config.get_text_config())
     layer: LayerPaths = LLAMA
+    template: str | None = None
 
 
-_FAMILIES: dict[str, Family] = {}
+_FAMILIES: dict[tuple[str, tuple[str, ...]], Family] = {}
 
 
 def register(family: Family) -> Family:
-    """Make an architecture known. Registering a model type again replaces it."""
-    _FAMILIES[family.model_type] = family
+    """Make an architecture known. Registering the same model type and architectures again replaces it."""
+    _FAMILIES[family.model_type, family.architectures] = family
     return family
 
 
@@ -89,18 +139,27 @@ def known_families() -> list[str]:
     """Model types that can be loaded: every file of this folder registers its own."""
     for module in pkgutil.iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
-    return sorted(_FAMILIES)
+    return sorted({family.model_type for family in _FAMILIES.values()})
 
 
-def family_of(model_type: str) -> Family:
-    """The family of a `config.model_type`.
+def family_of(model_type: str, architectures: Sequence[str] = ()) -> Family:
+    """The family of a `config.model_type`, and of `config.architectures` where several share the type.
 
     Raises:
         ModelError: no such family; lists the known ones and says how to add one.
     """
-    if model_type not in known_families():
+    known = known_families()
+    candidates = [family for family in _FAMILIES.values() if family.model_type == model_type]
+    named = [family for family in candidates if set(family.architectures) & set(architectures)]
+    if found := named or [family for family in candidates if not family.architectures]:
+        return found[0]
+    if candidates:
+        claimed = sorted(name for family in candidates for name in family.architectures)
         raise ModelError(
-            near(model_type, known_families(), kind="model_type")
-            + "; a text-only model has no video to trace, another VideoLLM needs a file in videolens/model/families"
+            f"model_type {model_type!r} is known with architectures {claimed}, not with {list(architectures)}; another "
+            "VideoLLM needs a file in videolens/model/families"
         )
-    return _FAMILIES[model_type]
+    raise ModelError(
+        near(model_type, known, kind="model_type")
+        + "; a text-only model has no video to trace, another VideoLLM needs a file in videolens/model/families"
+    )

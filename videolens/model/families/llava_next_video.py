@@ -22,17 +22,18 @@ __all__ = ["FAMILY"]
 
 
 def features(
-    parts: Parts, pixels: Float[Tensor, "n channel height width"], config: Any
-) -> Float[Tensor, "n patch d_vision"]:
+    parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any
+) -> Float[Tensor, "batch frame patch d_vision"]:
     """Hidden states of the tower at the chosen layer or layers, patches only."""
-    hidden = parts["tower"](pixels, output_hidden_states=True).hidden_states
+    hidden = parts["tower"](pixels.flatten(0, 1), output_hidden_states=True).hidden_states
     chosen = config.vision_feature_layer
     states = hidden[chosen] if isinstance(chosen, int) else torch.cat([hidden[layer] for layer in chosen], dim=-1)
-    return states[:, 1:] if config.vision_feature_select_strategy == "default" else states
+    states = states[:, 1:] if config.vision_feature_select_strategy == "default" else states
+    return states.unflatten(0, pixels.shape[:2])
 
 
 def project(
-    parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any
+    parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
 ) -> Float[Tensor, "batch video d_model"]:
     """Pool each frame's patches over space, then project them to the decoder's width."""
     batch = features.shape[0]
@@ -67,5 +68,6 @@ FAMILY = register(
         project=project,
         grid=grid,
         video_token=lambda config: config.video_token_id,
+        template="vicuna",
     )
 )
