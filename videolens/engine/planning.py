@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from videolens.engine.cost import Cost
+from videolens.engine.full import check_single
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError
@@ -128,6 +129,7 @@ def plan(
     Raises:
         VideolensError: as `sweep`.
     """
+    check_single(prompt)
     staged = stage_interventions(model, prompt, interventions)
     planner = Planner(model, prompt, max_memory)
     return planner.plan(staged, planner.rounds(staged))
@@ -146,6 +148,7 @@ class Planner:
             asked=int(prompt.tokens["last"][0]),
             n_layers=self.n_layers,
             n_heads=model.cfg.n_heads,
+            device=self.device,
         )
 
     def plan(self, staged: Sequence[Staged], rounds: Sequence[Round]) -> Plan:
