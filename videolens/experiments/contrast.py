@@ -13,12 +13,13 @@ from videolens.errors import VideolensError, near
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 
-__all__ = ["METRICS", "Contrast", "contrast_of", "kl_divergence", "metric_column", "normalised", "token_text"]
+__all__ = ["LEAST", "METRICS", "Contrast", "contrast_of", "kl_divergence", "metric_column", "normalised", "token_text"]
 
 METRICS = {"logit difference": "logit_diff", "probability": "probability", "kl": "kl"}
 """Metrics by name, and the columns they are in."""
 
-_UNDEFINED = 1e-6  # two runs nearer than this do not differ
+LEAST = {"logit_diff": 1e-3, "probability": 1e-5, "kl": 1e-6}
+"""Runs that are nearer than this, by column, differ by rounding only: no effect can be measured between them."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def kl_divergence(source: Float[Tensor, " d_vocab"], logits: Float[Tensor, "run 
     return (expected.exp() * (expected - logits.double().log_softmax(-1))).sum(-1).clamp(min=0.0)
 
 
-def normalised(values: Float64[Tensor, " run"], *, base: float, source: float) -> Float64[Tensor, " run"]:
-    """0: as the run that is patched, 1: as the run it is patched from; NaN where the two do not differ (by 1e-6)."""
-    if abs(source - base) < _UNDEFINED:
+def normalised(column: str, values: Float64[Tensor, " run"], *, base: float, source: float) -> Float64[Tensor, " run"]:
+    """0: as the run that is patched, 1: as the run it is patched from; NaN where those two do not differ (`LEAST`)."""
+    if abs(source - base) < LEAST[column]:
         return torch.full_like(values, torch.nan)
     return (values - base) / (source - base)
 

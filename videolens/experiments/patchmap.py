@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from videolens.errors import SelectionError, VideolensError, near
-from videolens.experiments.contrast import METRICS, metric_column
+from videolens.experiments.contrast import LEAST, METRICS, metric_column
 from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class PatchMap:
     def _check_effects(self) -> None:
         for column in METRICS.values():
             base, source = (self._bases(column, which).to_numpy() for which in DIRECTIONS[self.direction])
-            scale = np.where(np.abs(source - base) < 1e-6, np.nan, source - base)
+            scale = np.where(np.abs(source - base) < LEAST[column], np.nan, source - base)
             per_pair = self.table[column].to_numpy().reshape(len(self.runs), -1)
             expected = (per_pair - base[:, None]) / scale[:, None]
             if not np.allclose(self.table[f"{column}_effect"], expected.ravel(), rtol=1e-6, atol=1e-6, equal_nan=True):

@@ -77,7 +77,7 @@ class PairTracer:
             "kl": kl_divergence(wanted, logits),
         }
         measured = [values[column][2:] for column in METRICS.values()]
-        measured += [normalised(v[2:], base=float(v[0]), source=float(v[1])) for v in values.values()]
+        measured += [normalised(column, v[2:], base=float(v[0]), source=float(v[1])) for column, v in values.items()]
         numbers = torch.stack(measured, dim=1).tolist()
         places = [(layer, unit) for layer in self.layers for unit in units]
         rows = [
