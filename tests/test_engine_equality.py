@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -465,6 +466,19 @@ def test_a_small_budget_takes_more_rounds_and_gives_the_same(one_pair) -> None:
     plain, scale = plain_logits(model, prompt, many), spread(model, prompt)
     for budget in (fitting[0], fitting[-1], 2 * free.peak_bytes):
         assert distance(evaluate(model, prompt, many, max_memory=budget), plain, scale).max() <= TOLERANCE
+
+
+def test_the_budget_is_read_where_the_system_tells_nothing(one_pair, monkeypatch) -> None:
+    model, prompt = one_pair
+
+    def nothing(*_: Any) -> Any:
+        raise ValueError("unrecognized configuration name")
+
+    expected = vl.plan_flow(model, prompt).peak_bytes
+    monkeypatch.setattr("os.sysconf", nothing)
+    assert vl.plan_flow(model, prompt).peak_bytes == expected
+    monkeypatch.setattr("videolens.engine.planning.Path", lambda name: Path("/there/is/nothing"))
+    assert vl.plan_flow(model, prompt).peak_bytes == expected
 
 
 def _fits(model: vl.HookedVideoTransformer, prompt: vl.Prompt, budget: int) -> bool:
