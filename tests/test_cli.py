@@ -168,7 +168,7 @@ def test_demo_writes_tables_figures_and_a_page(
     assert vl.FlowMap.load(out / "maps" / "image").settings.samples == "all"
     claims = Claims.load(out)
     page = (out / "report.html").read_text()
-    assert "forwards instead of 34" in page and "5 of these questions in tuned" in page
+    assert "forwards instead of 34" in page and "2 of these questions in tuned" in page
     assert claims.sentence("3").split(":")[0] in page and 'src="http' not in page
     assert Accuracy.load(out / "accuracy").conditions == ["as is", "reversed", "shuffled", "blank"]
     request[4] = "3"

@@ -6,6 +6,9 @@ Distances are in standard deviations of the unblocked logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +28,7 @@ from helpers_engine import (
     plain_logits,
     random_pair,
 )
-from helpers_prompts import SPANS
+from helpers_prompts import SPANS, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,6 +256,87 @@ def test_special_cases(pair, case: str) -> None:
         assert distance(logits[1:], logits[:1], scale).max() <= TOLERANCE
 
 
+@dataclass(frozen=True)
+class Acting:
+    """Hook functions of any kind, from some row of some layer on."""
+
+    functions: list[tuple[str, Callable[..., Any]]]
+    begins: tuple[int, int]
+
+    def hooks(self, prompt: vl.Prompt) -> list[tuple[str, Callable[..., Any]]]:
+        return self.functions
+
+    def cone(self, prompt: vl.Prompt) -> tuple[int, int]:
+        return self.begins
+
+
+def _edits_the_mask_in_place(value: torch.Tensor, hook: Any) -> None:
+    value[..., hook.ctx["rows"] >= 18, 4:16] = False
+
+
+def _asks_for_its_layer(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    first, mask = 4 + hook.layer(), value.clone()
+    mask[..., hook.ctx["rows"] >= 18, first : first + 4] = False
+    return mask
+
+
+def _asks_for_its_name(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    first, mask = 4 + int(hook.name.split(".")[1]), value.clone()
+    mask[..., hook.ctx["rows"] >= 18, first : first + 4] = False
+    return mask
+
+
+def _takes_its_hook_by_name(value: torch.Tensor, *, hook: Any) -> torch.Tensor:
+    return _asks_for_its_layer(value, hook)
+
+
+@dataclass
+class _Unhashable:
+    factors: list[float]
+
+    def __call__(self, value: torch.Tensor, hook: Any) -> torch.Tensor:
+        return value * self.factors[0]
+
+
+@dataclass(frozen=True)
+class _HashRaises:
+    factors: list[float]
+
+    def __call__(self, value: torch.Tensor, hook: Any) -> torch.Tensor:
+        return value * self.factors[0]
+
+
+def _on_masks(function: Callable[..., Any]) -> list[Acting]:
+    return [Acting([(f"blocks.{layer}.attn.hook_mask", function) for layer in layers], (1, 18)) for layers in LAYERS]
+
+
+LAYERS = ((1, 2, 3), (2, 4))
+UNUSUAL: dict[str, list[Any]] = {
+    "heads cut between rows that no head of its own has": [
+        Both(Knockout.route("cross-frame", layers=range(4)), Knockout("stem", "option A", layers=range(4), heads=[0])),
+        Both(Knockout("video", "stem", layers=[1, 2]), Knockout("stem", "option A", layers=[1, 2], heads=[1, 3])),
+    ],
+    "a mask edited in place": _on_masks(_edits_the_mask_in_place),
+    "a mask by layer": _on_masks(_asks_for_its_layer),
+    "a mask by name": _on_masks(_asks_for_its_name),
+    "a function that takes its hook by name": _on_masks(_takes_its_hook_by_name),
+    "functions without a hash": [
+        Acting([("blocks.1.hook_mlp_out", kind([factor]))], (1, 0))
+        for kind in (_Unhashable, _HashRaises)
+        for factor in (2.0, 0.5)
+    ],
+}
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_unusual_hook_functions(pair, what: str) -> None:
+    model, prompt = pair
+    many = [*UNUSUAL[what], Knockout("video", "last", [1])]
+    plain = plain_logits(model, prompt, many)
+    assert distance(evaluate(model, prompt, many), plain, spread(model, prompt)).max() <= TOLERANCE
+    assert distance(plain, unblocked(model, prompt), spread(model, prompt)).min() >= FELT
+
+
 def test_nothing_to_evaluate(one_pair) -> None:
     model, prompt = one_pair
     assert evaluate(model, prompt, []).shape == (0, model.cfg.d_vocab)
@@ -384,6 +468,19 @@ def test_a_small_budget_takes_more_rounds_and_gives_the_same(one_pair) -> None:
         assert distance(evaluate(model, prompt, many, max_memory=budget), plain, scale).max() <= TOLERANCE
 
 
+def test_the_budget_is_read_where_the_system_tells_nothing(one_pair, monkeypatch) -> None:
+    model, prompt = one_pair
+
+    def nothing(*_: Any) -> Any:
+        raise ValueError("unrecognized configuration name")
+
+    expected = vl.plan_flow(model, prompt).peak_bytes
+    monkeypatch.setattr("os.sysconf", nothing)
+    assert vl.plan_flow(model, prompt).peak_bytes == expected
+    monkeypatch.setattr("videolens.engine.planning.Path", lambda name: Path("/there/is/nothing"))
+    assert vl.plan_flow(model, prompt).peak_bytes == expected
+
+
 def _fits(model: vl.HookedVideoTransformer, prompt: vl.Prompt, budget: int) -> bool:
     try:
         vl.plan_flow(model, prompt, window=3, max_memory=budget)
@@ -404,6 +501,14 @@ BAD: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "a head that does not exist": ([Knockout("video", "last", [1], heads=[9])], {}, r"head 9 .* 0 … 3"),
     "a hook point that does not exist": ([Named("blocks.1.attn.hook_masc")], {}, r"hook_masc.*hook_mask"),
     "a hook point of a layer that does not exist": ([Named("blocks.9.attn.hook_mask")], {}, r"blocks\.9.*0 … 4"),
+    "a hook point that is switched off": ([Named("blocks.1.attn.hook_result")], {}, r"set_use_attn_result\(True\)"),
+    "functions without their list": (
+        [("blocks.1.hook_mlp_out", abs)],
+        {},
+        r"intervention \d has 'blocks.1.hook_mlp_out'",
+    ),
+    "a name without a function": ([[("blocks.1.hook_mlp_out",)]], {}, r"intervention \d has .*pairs"),
+    "a cone without a row": ([Claiming(HONEST, 3)], {}, r"cone of .* is 3"),  # type: ignore[arg-type]
     "no room for one chunk": ([HONEST], {"max_memory": 1000}, r"max_memory of 1,000 bytes .* needs [\d,]+ bytes"),
     "no room at all": ([HONEST], {"max_memory": 0}, r"max_memory.*\b0\b"),
 }
@@ -418,6 +523,12 @@ def test_bad_input_is_one_clear_error_before_anything_runs(one_pair, what: str) 
     # nor if what comes before it is right
     with pytest.raises(VideolensError, match=f"(?s){says}"), NothingRuns():
         evaluate(model, prompt, [Knockout("stem", "last", 2), *wrong], **options)
+
+
+def test_one_prompt_is_planned_at_a_time(one_pair) -> None:
+    model, _ = one_pair
+    with pytest.raises(VideolensError, match="batch of 2"):
+        vl.plan_flow(model, tiny_prompt(model, rows=2))
 
 
 def test_the_watch_on_running_would_see_a_forward(one_pair) -> None:

@@ -41,6 +41,26 @@ def test_a_clean_run_keeps_what_enters_every_layer(model, prompt, clean) -> None
     assert clean.n_bytes == 4 * numbers
 
 
+def test_listeners_of_the_model_may_edit_in_place(model, prompt) -> None:
+    def double(value, hook):
+        value[:, hook.ctx["rows"] >= 5] *= 2
+
+    model.add_hook("blocks.1.hook_resid_pre", double)
+    try:
+        expected, clean = model(prompt)[:, -1:], model.run_clean(prompt)
+        for layer in (0, 1, 2):
+            assert (model.resume(clean, layer=layer, row=5) - expected).abs().max() <= TOLERANCE * expected.std()
+    finally:
+        model.reset_hooks()
+    assert (model(prompt)[:, -1:] - expected).abs().max() >= 100 * TOLERANCE * expected.std()
+
+
+def test_a_clean_run_is_of_one_model(clean) -> None:
+    other = HookedVideoTransformer.from_hugging_face(tiny_llava_next_video(text={"num_hidden_layers": 4}))
+    with pytest.raises(vl.VideolensError, match=r"of 3 layers.* has 4"):
+        other.resume(clean, layer=1, row=20)
+
+
 @pytest.mark.parametrize(("layer", "row"), [(0, 0), (1, 9), (2, 24), (0, 24), (2, 0)])
 def test_resuming_equals_the_whole_run(model, prompt, clean, layer, row) -> None:
     def shift(value, hook):
@@ -92,11 +112,12 @@ def test_resuming_where_nothing_is_says_so(model, clean, change, says) -> None:
         model.resume(clean, **({"layer": 1, "row": 20} | change))
 
 
+@pytest.mark.parametrize("path", ["auto", "eager"])
 @pytest.mark.parametrize("cut", [False, True])
-def test_patterns_of_chosen_rows_are_rows_of_the_whole_pattern(model, prompt, cut) -> None:
+def test_patterns_of_chosen_rows_are_rows_of_the_whole_pattern(model, prompt, cut, path) -> None:
     hooks = Knockout("frame 1", "last", layers=[1], heads=[0, 3]).hooks(prompt) if cut else []
     names = [f"blocks.{layer}.attn.{point}" for layer in (1, 2) for point in ("hook_pattern", "hook_attn_scores")]
-    with model.hooks(hooks):
+    with model.hooks(hooks), model.attention_path(path):
         logits, whole = model.run_with_cache(prompt, names_filter=names)
         some_logits, some = model.run_with_cache(
             prompt, names_filter=[*names, "blocks.2.hook_resid_post"], rows=[20, 24]

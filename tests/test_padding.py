@@ -79,7 +79,7 @@ def test_the_prompts_come_back_without_their_padding(batch, singles) -> None:
 
 def test_a_selection_is_one_prompts_affair(model, batch) -> None:
     for ask in (lambda: batch.tokens["video"], lambda: batch.tokens.role, lambda: vl.sweep(model, batch, [])):
-        with pytest.raises((SelectionError, PromptError), match="one by one|for single in prompt"):
+        with pytest.raises((SelectionError, PromptError), match=r"one by one|for single in prompt"):
             ask()
     with pytest.raises(PromptError, match="at least one"):
         Prompt.batch([])

@@ -15,6 +15,8 @@ CALLS = """
 import numpy as np
 import torch
 import videolens as vl
+from videolens.engine.stages import stage_interventions
+from videolens.model.clean import positions_of
 from videolens.experiments.windows import check_window
 
 video = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))
@@ -40,6 +42,8 @@ CALLS = [
     lambda: vl.TokenMap.from_spans(8, [("stem", [6])], grid=(1, 2, 2), video=range(1, 5)),
     lambda: check_window(1.5, 12),
     lambda: check_window("3", 12),
+    lambda: positions_of(torch.zeros(1, 8), ["stem", "last"]),
+    lambda: stage_interventions(None, None, vl.Knockout("video", "last", layers=1)),
     lambda: vl.Question("clip.mp4", "Which way?", ["left", "right"]),
     lambda: vl.Question(video, None, ["left", "right"]),
     lambda: vl.Question(video, "How many?", [1, 2]),

@@ -17,6 +17,7 @@ _PUBLIC = {
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
     "Patch": "videolens.interventions.patch",
+    "PatchMap": "videolens.experiments.patchmap",
     "Prompt": "videolens.prompt",
     "Question": "videolens.question",
     "ROUTES": "videolens.interventions.knockout",
@@ -26,6 +27,7 @@ _PUBLIC = {
     "VideolensError": "videolens.errors",
     "bundled_path": "videolens.bundled",
     "load_dataset": "videolens.datasets",
+    "patch_map": "videolens.experiments.patch",
     "plan_flow": "videolens.experiments.flowplan",
     "sweep": "videolens.engine",
     "trace_flow": "videolens.experiments.flow",
@@ -37,6 +39,7 @@ __all__ = [
     "HookedVideoTransformer",
     "Knockout",
     "Patch",
+    "PatchMap",
     "Prompt",
     "Question",
     "SourceRun",
@@ -46,6 +49,7 @@ __all__ = [
     "__version__",
     "bundled_path",
     "load_dataset",
+    "patch_map",
     "plan_flow",
     "sweep",
     "trace_flow",
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     from videolens.errors import VideolensError
     from videolens.experiments.flow import FlowMap, trace_flow
     from videolens.experiments.flowplan import plan_flow
+    from videolens.experiments.patch import patch_map
+    from videolens.experiments.patchmap import PatchMap
     from videolens.interventions.knockout import ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.source import SourceRun

@@ -17,7 +17,8 @@ from videolens.prompt import Prompt
 
 __all__ = ["HookFunction", "batched_hooks", "check_single", "full_logits", "last_logits"]
 
-HookFunction = Callable[[Tensor, Any], Tensor]
+HookFunction = Callable[..., Tensor | None]
+"""`function(value, hook=…)` gives a new value; None: the one it was given, maybe edited in place."""
 Hooks = Sequence[tuple[str, HookFunction]]
 
 
@@ -71,7 +72,7 @@ def _each_its_own(functions: Sequence[tuple[int, HookFunction]], n_copies: int) 
         for copy, function in functions:
             # its own copy to work on: many hook functions edit in place
             mine = changed[copy] if copy in changed else value[copy : copy + 1].clone()
-            result = function(mine, hook)
+            result = function(mine, hook=hook)
             changed[copy] = mine if result is None else result
         if any(part.shape[1:] != value.shape[1:] for part in changed.values()):
             # a function that cuts some heads only gives one mask per head where the others have one for all

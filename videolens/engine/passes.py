@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from types import SimpleNamespace
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from videolens.engine.stages import Functions, Staged
+from videolens.engine.full import HookFunction
+from videolens.engine.stages import Staged
 from videolens.engine.tree import Branch, Level, grow
 from videolens.errors import VideolensError
-from videolens.model.views import views_of
+from videolens.model.views import alike
 from videolens.model.visibility import Visible
 
 __all__ = ["Pass", "Sight", "Sights", "make_passes"]
+
+_ROWS_AT_A_TIME = 512
 
 Sight = tuple[tuple[Tensor | None, Visible], ...]
 """What a branch sees: (heads, visible); heads None: all of them."""
@@ -56,12 +59,14 @@ class Sights:
         n_pos: positions of the prompt.
         asked: the row whose logits are wanted: the only one with a query in the last layer.
         n_layers, n_heads: of the model.
+        device: where hook functions find the rows and keys that they are told, as in a forward.
     """
 
-    def __init__(self, *, n_pos: int, asked: int, n_layers: int, n_heads: int) -> None:
+    def __init__(self, *, n_pos: int, asked: int, n_layers: int, n_heads: int, device: torch.device) -> None:
         self.asked, self.n_layers, self.n_heads = asked, n_layers, n_heads
-        self.keys = torch.arange(n_pos)
+        self.keys = torch.arange(n_pos, device=device)
         self._known: dict[tuple[int, bool, tuple], Sight] = {}
+        self._by_layer: set[tuple] = set()  # functions that asked in which layer they are
 
     @cached_property
     def clean(self) -> Visible:
@@ -71,30 +76,98 @@ class Sights:
     def __call__(self, first_row: int, branch: Branch, layer: int) -> Sight:
         """What the rows from `first_row` on see on a branch, or in the last layer the row that is asked for."""
         last = layer == self.n_layers - 1
-        key = (first_row, last, tuple(function for _, function in branch.masks))
+        functions = tuple(function for _, function in branch.masks)
+        key = (first_row, last, branch.masks if functions in self._by_layer else functions)
         if key not in self._known:
             rows = self.keys[self.asked : self.asked + 1] if last else self.keys[first_row:]
-            self._known[key] = self._seen(rows, branch.masks)
+            points = [_MaskPoint(name, self.n_heads) for name, _ in branch.masks]
+            found = self._seen(rows, points, functions)
+            if any(point.asked_where for point in points):
+                self._by_layer.add(functions)
+                key = (first_row, last, branch.masks)
+            self._known[key] = found
         return self._known[key]
 
-    def _seen(self, rows: Int64[Tensor, " row"], masks: Functions) -> Sight:
-        if not masks:
+    def _seen(
+        self, rows: Int64[Tensor, " row"], points: Sequence[_MaskPoint], functions: Sequence[HookFunction]
+    ) -> Sight:
+        """What the functions leave of causality, a few rows at a time.
+
+        1. As long as masks come back with one head, they are read as what all heads see.
+        2. Where some rows' masks have more, heads that see the same in all rows are put together, and each group's
+           mask is read.
+        """
+        if not functions:
             return ((None, Visible.causal(rows, self.keys)),)
+        # 1.
+        n_heads = 1
 
-        def mask_of(some: Int64[Tensor, " some"]) -> Bool[Tensor, "1 head_or_1 some key"]:
-            mask = (some[:, None] >= self.keys)[None, None]
-            for name, function in masks:
-                # what a hook function on a mask is told by a hook point
-                hook = SimpleNamespace(name=name, ctx={"rows": some, "keys": self.keys, "n_heads": self.n_heads})
-                changed = function(mask.clone(), hook)
-                mask = mask if changed is None else changed
-            if mask.dtype != torch.bool or mask.shape[-2:] != (len(some), len(self.keys)) or len(mask) != 1:
-                raise VideolensError(
-                    f"a hook function on {masks[-1][0]} returned {mask.dtype} {tuple(mask.shape)}; it must give a "
-                    f"boolean mask [1 head|1 {len(some)} {len(self.keys)}], True = may attend"
-                )
-            return mask
+        def of_any_head(some: Int64[Tensor, " some"]) -> Bool[Tensor, "some key"]:
+            nonlocal n_heads
+            mask = self._mask(some, points, functions)
+            n_heads = max(n_heads, len(mask))
+            return mask[0]
 
-        if mask_of(rows[:1]).shape[1] == 1 and mask_of(rows[-1:]).shape[1] == 1:
-            return ((None, Visible.of(lambda some: mask_of(some)[0, 0], rows, self.keys)),)
-        return tuple((heads, visible) for _, heads, visible in views_of(mask_of(rows), rows, self.keys))
+        visible = Visible.of(of_any_head, rows, self.keys)
+        if n_heads == 1:
+            return ((None, visible),)
+        # 2.
+        kinds: list[tuple[int, ...]] = [()] * n_heads
+        for some in rows.split(_ROWS_AT_A_TIME):
+            for kind, same in enumerate(alike(self._mask(some, points, functions).expand(n_heads, -1, -1))):
+                for head in same:
+                    kinds[head] += (kind,)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for head, of_head in enumerate(kinds):
+            groups.setdefault(of_head, []).append(head)
+
+        def of_one(head: int, some: Int64[Tensor, " some"]) -> Bool[Tensor, "some key"]:
+            return self._mask(some, points, functions).expand(n_heads, -1, -1)[head]
+
+        return tuple(
+            (torch.tensor(heads, device=rows.device), Visible.of(partial(of_one, heads[0]), rows, self.keys))
+            for heads in groups.values()
+        )
+
+    def _mask(
+        self, some: Int64[Tensor, " some"], points: Sequence[_MaskPoint], functions: Sequence[HookFunction]
+    ) -> Bool[Tensor, "head_or_1 some key"]:
+        mask = (some[:, None] >= self.keys)[None, None]
+        for point, function in zip(points, functions, strict=True):
+            mask = mask.clone()  # many hook functions edit in place, and return nothing
+            changed = function(mask, hook=point.at(some, self.keys))
+            mask = mask if changed is None else changed
+        fits = mask.shape in [(1, n_heads, len(some), len(self.keys)) for n_heads in (1, self.n_heads)]
+        if mask.dtype != torch.bool or not fits:
+            raise VideolensError(
+                f"a hook function on {points[-1].name} returned {mask.dtype} {tuple(mask.shape)}; it must give a "
+                f"boolean mask [1 head|1 {len(some)} {len(self.keys)}], True = may attend"
+            )
+        return mask[0]
+
+
+class _MaskPoint:
+    """What a hook function on a mask is told by a hook point, without a forward.
+
+    Functions that never ask in which layer they are do the same in all, and are asked once.
+    """
+
+    def __init__(self, name: str, n_heads: int) -> None:
+        self._name, self._n_heads = name, n_heads
+        self.ctx: Mapping[str, Any] = {}
+        self.asked_where = False
+
+    def at(self, rows: Int64[Tensor, " some"], keys: Int64[Tensor, " key"]) -> _MaskPoint:
+        """The same point, holding a mask of these rows and keys."""
+        self.ctx = {"rows": rows, "keys": keys, "n_heads": self._n_heads}
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the hook point."""
+        self.asked_where = True
+        return self._name
+
+    def layer(self) -> int:
+        """The layer it belongs to."""
+        return int(self.name.split(".")[1])

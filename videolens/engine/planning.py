@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from videolens.engine.cost import Cost
+from videolens.engine.full import check_single
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError
@@ -20,6 +22,8 @@ __all__ = ["PassPlan", "Plan", "Planner", "Round", "plan"]
 
 # Rows in one call of a layer: enough to keep the cores busy, few enough to stay near the caches.
 _ROWS_PER_CALL = {"cpu": 2048, "cuda": 16384}
+
+_UNKNOWN_MEMORY = 8 * 2**30  # where the system does not say how much there is
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ def plan(
     Raises:
         VideolensError: as `sweep`.
     """
+    check_single(prompt)
     staged = stage_interventions(model, prompt, interventions)
     planner = Planner(model, prompt, max_memory)
     return planner.plan(staged, planner.rounds(staged))
@@ -146,6 +151,7 @@ class Planner:
             asked=int(prompt.tokens["last"][0]),
             n_layers=self.n_layers,
             n_heads=model.cfg.n_heads,
+            device=self.device,
         )
 
     def plan(self, staged: Sequence[Staged], rounds: Sequence[Round]) -> Plan:
@@ -250,6 +256,21 @@ def _budget(max_memory: int | None, device: torch.device) -> int:
         if isinstance(max_memory, bool) or not isinstance(max_memory, int) or max_memory < 1:
             raise VideolensError(f"max_memory is a number of bytes above 0, got {max_memory!r}")
         return max_memory
+    return _free(device) // 2
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that new tensors can have. What PyTorch keeps for reuse is free, and so is what the system fills with files
+    while nobody needs it."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY

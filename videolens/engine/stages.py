@@ -6,12 +6,14 @@ The stages of a forward: −1, the front end and the embedding; 0 … L − 1, t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import index
 from typing import Any, Protocol, runtime_checkable
 
 from videolens.engine.full import HookFunction
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 
@@ -25,8 +27,8 @@ class Intervention(Protocol):
     """Anything that says, for a prompt, which hook functions it is and what it can change at the earliest.
 
     In a resumed run a hook function sees some rows of the prompt only, which `hook.ctx["rows"]` names. A function on a
-    mask may depend on nothing but `hook.ctx["rows"]` and `hook.ctx["keys"]`. Functions that compare equal are taken to
-    do the same.
+    mask may depend on nothing but `hook.ctx["rows"]`, `hook.ctx["keys"]` and its layer. Functions that compare equal
+    are taken to do the same.
     """
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
@@ -73,15 +75,17 @@ def stage_interventions(model: HookedVideoTransformer, prompt: Prompt, intervent
 
     Raises:
         VideolensError: a layer, head or hook point that the model does not have; a cone outside the prompt, or behind
-            the first layer that the hook functions act on.
+            the first layer that the hook functions act on; something that is no intervention.
     """
+    if not isinstance(interventions, Iterable) or isinstance(interventions, str):
+        raise VideolensError(f"interventions are {interventions!r}: give a list of them, be it of one")
     return [_staged(model, prompt, number, each) for number, each in enumerate(interventions)]
 
 
 def _staged(model: HookedVideoTransformer, prompt: Prompt, number: int, intervention: Any) -> Staged:
     n_layers, n_pos = model.cfg.n_layers, prompt.shape[1]
     if isinstance(intervention, (list, tuple)):
-        return Staged(number, None, _by_stage(model, intervention, n_layers))
+        return Staged(number, None, _by_stage(model, number, intervention))
     if not callable(getattr(intervention, "hooks", None)):
         raise VideolensError(
             f"intervention {number} is {intervention!r}: give a Knockout, a Patch, any object with .hooks(prompt) and "
@@ -89,13 +93,18 @@ def _staged(model: HookedVideoTransformer, prompt: Prompt, number: int, interven
         )
     if callable(getattr(intervention, "check", None)):
         intervention.check(n_layers=n_layers, n_heads=model.cfg.n_heads)
-    functions = _by_stage(model, intervention.hooks(prompt), n_layers)
+    functions = _by_stage(model, number, intervention.hooks(prompt))
     if not is_declared(intervention):
         return Staged(number, None, functions)
     cone = intervention.cone(prompt)
     if cone is None:
         return Staged(number, n_pos, functions)
-    layer, row = cone
+    try:
+        layer, row = map(index, cone)
+    except TypeError as error:
+        raise VideolensError(
+            f"the cone of {intervention!r} is {cone!r}: it must be (first layer, first row), or None"
+        ) from error
     if not 0 <= row < n_pos:
         raise VideolensError(
             f"the cone of {intervention!r} begins at row {row}, outside the prompt of {n_pos} tokens (rows 0 … "
@@ -113,13 +122,27 @@ def _staged(model: HookedVideoTransformer, prompt: Prompt, number: int, interven
     return Staged(number, row, functions)
 
 
-def _by_stage(model: HookedVideoTransformer, hooks: Any, n_layers: int) -> dict[int, Functions]:
+def _by_stage(model: HookedVideoTransformer, number: int, hooks: Any) -> dict[int, Functions]:
     stages: dict[int, list[tuple[str, HookFunction]]] = {}
-    for name, function in hooks:
-        if name not in model.hook_dict:
-            where = f"model.hook_dict lists all {len(model.hook_dict)}, layers 0 … {n_layers - 1}"
-            raise VideolensError(near(name, model.hook_dict, kind="hook point", where=where))
+    pairs = list(hooks) if isinstance(hooks, Iterable) else [hooks]
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not callable(pair[1]):
+            raise VideolensError(
+                f"intervention {number} has {pair!r} among its hook functions: each intervention is, or has, a list of "
+                "pairs (hook point, function)"
+            )
+        name, function = pair
+        model.check_name(name)
         match = re.match(r"blocks\.(\d+)\.", name)
-        stage = int(match[1]) if match else (n_layers if name.startswith("ln_final") else -1)
-        stages.setdefault(stage, []).append((name, function))
+        stage = int(match[1]) if match else (model.cfg.n_layers if name.startswith("ln_final") else -1)
+        stages.setdefault(stage, []).append((name, _hashable(function)))
     return {stage: tuple(each) for stage, each in stages.items()}
+
+
+def _hashable(function: HookFunction) -> HookFunction:
+    """The function; one that cannot be hashed, in a wrapping that equals nothing but itself."""
+    try:
+        hash(function)
+    except TypeError:
+        return partial(function)
+    return function

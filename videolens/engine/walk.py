@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,12 +56,12 @@ def walk(
     residual, at = model.enter(prompt, past=past)
     running = [_Running(model, prompt, each, per_call, sights, at) for each, per_call in one.passes]
     for each in running:
-        each.enter(residual)
+        each.enter()
     n_layers, share = model.cfg.n_layers, sum(each.work for each in running) + model.cfg.n_layers * prompt.shape[1]
     asked = torch.tensor([sights.asked], device=residual.device)
     for layer, block in enumerate(model.blocks):
         last = layer == n_layers - 1
-        after = block(residual, _asking(at, asked) if last else at)
+        after = block(residual, replace(at, asked=asked) if last else at)
         k, v = past.layers.pop(layer)
         tick(prompt.shape[1] / share)
         for each in running:
@@ -70,10 +71,6 @@ def walk(
     for each in running:
         each.read_out(residual, at.only(asked), logits)
     return wide(model.read_out(residual, at.only(asked)))[0, 0]
-
-
-def _asking(at: Rows, asked: Tensor) -> Rows:
-    return Rows(rows=at.rows, keys=at.keys, cos=at.cos, sin=at.sin, past=at.past, asked=asked)
 
 
 class _Running:
@@ -96,7 +93,7 @@ class _Running:
         """Rows × branches of a layer."""
         return len(self.one.level(layer)) * (len(self.at.rows) - self.first_row)
 
-    def enter(self, residual: Float[Tensor, "1 pos d_model"]) -> None:
+    def enter(self) -> None:
         """Stage −1: run the front end under the hook functions that act there."""
         level = self.one.level(-1)
         self.streams = []

@@ -86,16 +86,23 @@ def trace_flow(
     skipped: list[Skip] = []
     asked = 0
     total = len(questions) if isinstance(questions, Sequence) else None
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]" if total else None
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]"
+    form = form if total else "{desc}: {n:.1f} questions [{elapsed}]"
     with tqdm(
         total=total, desc="tracing flow", bar_format=form, delay=_QUIET_S, disable=not progress, leave=False
     ) as bar:
+
+        def tick(share: float) -> None:
+            bar.n = min(bar.n + share, asked + 1)  # shares sum to one, but for rounding
+            bar.update(0)
+
         for name, task, prompt in _named_prompts(model, questions):
-            found, left_out = tracer.trace(prompt, name, task, bar.update)
+            found, left_out = tracer.trace(prompt, name, task, tick)
             rows += found
             skipped += left_out
             asked += 1
-            bar.update(asked - bar.n)
+            bar.n = asked
+            bar.update(0)
     _check_left(rows, skipped, routes, samples, asked)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean"})
     settings = FlowSettings(

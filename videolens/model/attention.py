@@ -23,6 +23,8 @@ from videolens.model.views import View, dense_mask, views_of
 
 __all__ = ["Attention"]
 
+_KNOWN_MASKS = 4  # that a forward remembers: each is rows × keys, in all heads where they differ
+
 
 def rotate(
     x: Float[Tensor, "batch row heads d_head"],
@@ -171,6 +173,7 @@ class Attention(nn.Module):
                 return views
         views = views_of(mask, at.rows, at.keys)
         at.known.append((mask.clone(), views))
+        del at.known[:-_KNOWN_MASKS]
         return views
 
     def _attend(
@@ -185,11 +188,11 @@ class Attention(nn.Module):
                 "names_filter"
             )
         if self.cfg.attention_path == "eager" or (listened and at.watched is None):
-            return self._eager(q, pieces, self._mask(views, at, len(q)), at)
-        z = self._fused(q, pieces, views)
-        if listened:
+            z = self._eager(q, pieces, self._mask(views, at, len(q)), at if at.watched is None else None)
+        else:
+            z = self._fused(q, pieces, views)
+        if listened and at.watched is not None:
             # Patterns exist for the watched rows only, and count there: a listener may edit them.
-            assert at.watched is not None
             watched = at.only(at.watched)
             mask = watched.causal if views is at.open else self._mask(views, at, len(q))[:, :, at.watched]
             z = z.index_copy(1, at.watched, self._eager(q[:, at.watched], pieces, mask, watched))
@@ -220,14 +223,17 @@ class Attention(nn.Module):
         q: Float[Tensor, "batch query head d_head"],
         pieces: Sequence[Piece],
         mask: Bool[Tensor, "batch_or_1 head_or_1 query key"],
-        at: Rows,
+        at: Rows | None,
     ) -> Float[Tensor, "batch query head d_head"]:
+        """Attention with scores and patterns; without `at`, no listener is shown them."""
         k, v = (torch.cat([piece[i].expand(len(q), -1, -1, -1) for piece in pieces], dim=1) for i in (0, 1))
         k, v = self._per_head(k.transpose(1, 2)), self._per_head(v.transpose(1, 2))
         scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3)) * self.scale
-        scores = fire(self.hook_attn_scores, scores.masked_fill(~mask, -torch.inf), at)
+        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = scores if at is None else fire(self.hook_attn_scores, scores, at)
         # The softmax of a row of −inf is NaN; a row with no key left attends to nothing.
         empty = (scores == -torch.inf).all(-1, keepdim=True)
         pattern = F.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
-        pattern = fire(self.hook_pattern, pattern.masked_fill(empty, 0.0), at)
+        pattern = pattern.masked_fill(empty, 0.0)
+        pattern = pattern if at is None else fire(self.hook_pattern, pattern, at)
         return torch.matmul(pattern, v).transpose(1, 2)

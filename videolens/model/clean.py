@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.rows import KeyValues, Rows
+from videolens.model.rows import KeyValues, Rows, heard
 from videolens.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     past = KeyValues()
     residual, at = model.enter(prompt, past=past)
     residuals = [residual]
-    for layer in range(model.cfg.n_layers):
-        residuals.append(model.run_layers(residuals[-1], at, start=layer, stop=layer + 1))
+    for layer, block in enumerate(model.blocks):
+        # a listener of the model's own may edit what enters the layer, in place
+        entering = residuals[-1].clone() if heard(block.hook_resid_pre) else residuals[-1]
+        residuals.append(model.run_layers(entering, at, start=layer, stop=layer + 1))
     return CleanRun(prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None))
 
 
@@ -86,6 +88,11 @@ def resume(
     3. In the last layer, and after it, compute the rows that are asked for only.
     """
     n_layers, n_pos = model.cfg.n_layers, clean.prompt.shape[1]
+    if len(clean.residuals) != n_layers + 1 or clean.residuals[0].shape[-1] != model.cfg.d_model:
+        raise ModelError(
+            f"the clean run is of a model of {len(clean.residuals) - 1} layers, {clean.residuals[0].shape[-1]} wide; "
+            f"this one has {n_layers} and is {model.cfg.d_model} wide: resume it with the model that made it"
+        )
     if not 0 <= layer < n_layers:
         raise ModelError(f"layer {layer} is outside the model: its layers are 0 … {n_layers - 1}")
     if not 0 <= row < n_pos:
@@ -124,7 +131,12 @@ def positions_of(prompt: Prompt | Tensor, rows: Where) -> Int64[Tensor, " row"]:
             raise ModelError(f"rows={rows!r} is a selection of a Prompt; of token ids, give positions")
         found = prompt.tokens[rows]
     else:
-        found = torch.unique(torch.as_tensor(rows).reshape(-1))
+        try:
+            found = torch.unique(torch.as_tensor(rows).reshape(-1))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"rows={rows!r} are no positions: give whole numbers, or selections in one name such as 'stem | last'"
+            ) from error
     n_pos = prompt.shape[1]
     if found.numel() == 0 or found.is_floating_point() or found.dtype == torch.bool:
         raise ModelError(f"rows={rows!r} names no rows: give a selection with tokens in it, or positions")

@@ -30,7 +30,8 @@ class Listening(LensSurface):
     """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match
     nothing."""
 
-    def _check_name(self, name: str) -> None:
+    def check_name(self, name: str) -> None:
+        """Raise a `ModelError` if no hook point has this name, or if it fires only after a switch that is off."""
         if name not in self.hook_dict:
             where = f"model.hook_dict lists all {len(self.hook_dict)}, layers 0 … {self.cfg.n_layers - 1}"
             raise ModelError(near(name, self.hook_dict, kind="hook point", where=where))
@@ -49,7 +50,7 @@ class Listening(LensSurface):
             )
 
     def _enable_hook(self, name: str | Callable, hook: Callable, dir: Any) -> None:
-        self._check_match(name) if callable(name) else self._check_name(name)
+        self._check_match(name) if callable(name) else self.check_name(name)
         super()._enable_hook(name, hook, dir)
 
     @contextmanager
@@ -78,7 +79,7 @@ class Listening(LensSurface):
         Raises:
             ModelError: no hook point has this name; the message lists near ones.
         """
-        self._check_match(name) if callable(name) else self._check_name(name)
+        self._check_match(name) if callable(name) else self.check_name(name)
         super().add_hook(name, hook, *args, **kwargs)
 
     def remove_all_hook_fns(
@@ -105,7 +106,7 @@ class Listening(LensSurface):
         else:
             names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
             for name in names:
-                self._check_name(name)
+                self.check_name(name)
         return super().get_caching_hooks(names, *args, **kwargs)
 
     def run_with_cache(

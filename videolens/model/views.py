@@ -10,7 +10,7 @@ from torch import Tensor
 
 from videolens.model.visibility import Run, Visible
 
-__all__ = ["View", "dense_mask", "padded_views", "views_of"]
+__all__ = ["View", "alike", "dense_mask", "padded_views", "views_of"]
 
 View = tuple[slice, Tensor | None, Visible]
 """A part of the batch, some heads (int64 numbers; None: all of them), and what those see."""
@@ -23,7 +23,7 @@ def views_of(
     views: list[View] = []
     for number, one in enumerate(mask):
         batch = slice(None) if len(mask) == 1 else slice(number, number + 1)
-        heads = _alike(one)
+        heads = alike(one)
         for same in heads:
             visible = _visible(one[same[0]], rows, keys)
             views.append((batch, None if len(heads) == 1 else torch.tensor(same, device=mask.device), visible))
@@ -60,7 +60,7 @@ def _visible(mask: Bool[Tensor, "row key"], rows: Int64[Tensor, " row"], keys: I
     return Visible.of(some, rows, keys)
 
 
-def _alike(mask: Bool[Tensor, "head row key"]) -> list[list[int]]:
+def alike(mask: Bool[Tensor, "head row key"]) -> list[list[int]]:
     """Heads in groups that see the same."""
     groups: list[list[int]] = []
     for head in range(len(mask)):

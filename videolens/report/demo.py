@@ -36,6 +36,8 @@ from videolens.report.sections import Asked
 __all__ = ["Demo", "DemoSettings", "run_demo"]
 
 PAGE, SETTINGS = "report.html", "demo.json"
+COMPARED = 2
+"""Questions mapped by the published procedure as well, each of another task and as long as ten by the exact way."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Demo:
         tuned, base: the flow maps.
         claims: what they say about the paper's claims.
         attention: between segments, of both models.
-        check: one question of each task, mapped by the published procedure as well.
+        check: `COMPARED` questions mapped by the published procedure as well.
         models: what each model is, in words, by name.
         seconds: how long it took.
         versions: of Python and the packages that matter.
@@ -113,7 +115,7 @@ def run_demo(
     1. Load both models; take the questions.
     2. Accuracy of both, as is, reversed, shuffled and blank.
     3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
-    4. Judge the claims, read the attention between segments; map one question of each task by the published procedure.
+    4. Judge the claims, read the attention between segments, map `COMPARED` questions by the published procedure too.
     5. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the two maps (for
        `FlowMap.load`) and `report.html`.
 
@@ -188,8 +190,8 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
         measure_attention(model, questions, name=short_name(name), progress=progress) for name, model in models.items()
     )
     ones = _one_of_each(questions)
-    say(f"{len(ones)} of the questions by the published procedure, to compare")
-    check = side_by_side(tuned, ones, name=short_name(settings.model), progress=progress)
+    say(f"{COMPARED} of the questions by the published procedure, to compare")
+    check = side_by_side(tuned, ones[:COMPARED], name=short_name(settings.model), progress=progress)
     return Demo(
         settings=settings,
         asked=tuple(_answered(models, question) for question in ones),

@@ -17,6 +17,7 @@ __all__ = [
     "PALETTE",
     "grid_of_axes",
     "layer_axis",
+    "layer_ticks",
     "legend",
     "note",
     "plain",
@@ -42,13 +43,18 @@ def plain(axes: Axes) -> None:
     axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
 
 
-def layer_axis(axes: Axes, n_layers: int) -> None:
-    """Ticks at whole layers, numbered from 1 as in the paper, the first and last always among them."""
+def layer_ticks(n_layers: int) -> list[int]:
+    """Whole layers, numbered from 1 as in the paper, few enough to be read, the first and last always among them."""
     step = next(step for step in (1, 2, 3, 4, 5, 8, 10, 16, 20, 40, n_layers) if n_layers / step <= 12)
     ticks = [layer for layer in range(1, n_layers + 1) if layer == 1 or layer % step == 0]
     if ticks[-1] != n_layers:
         ticks = [tick for tick in ticks if n_layers - tick > step / 2] + [n_layers]
-    axes.set_xticks(ticks)
+    return ticks
+
+
+def layer_axis(axes: Axes, n_layers: int) -> None:
+    """Ticks at whole layers."""
+    axes.set_xticks(layer_ticks(n_layers))
     axes.set_xlim(0.6, n_layers + 0.4)
 
 
