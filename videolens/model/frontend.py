@@ -43,8 +43,19 @@ class Rotary(nn.Module):
 
         Multimodal ones have three axes (time, height, width), which the checkpoint's module folds into one table.
         """
+        if self.switches_after is not None and positions.ndim == 2 and len(positions) > 1:
+            # frequencies follow the largest position: each prompt of a batch has its own
+            tables = [self.module(like, row[None]) for row in positions]
+            return torch.cat([cos for cos, _ in tables]), torch.cat([sin for _, sin in tables])
         cos, sin = self.module(like, positions)
         return cos, sin
+
+    @property
+    def switches_after(self) -> int | None:
+        """Positions up to which one set of frequencies holds, in models that have another one for longer prompts."""
+        if "longrope" not in str(getattr(self.module, "rope_type", "")):
+            return None
+        return int(self.module.config.rope_parameters["original_max_position_embeddings"])
 
 
 class FrontEnd(nn.Module):
@@ -93,7 +104,7 @@ class FrontEnd(nn.Module):
     @torch.no_grad()
     def encode(
         self, pixels: Float[Tensor, "batch frame channel height width"]
-    ) -> Float[Tensor, "batch frame patch d_vision"]:
+    ) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
         """The vision tower's features of clips, computed now: `memory.features` computes each clip's once.
 
         Raises:

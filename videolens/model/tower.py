@@ -78,7 +78,7 @@ class TowerMemory:
     @torch.no_grad()
     def features(
         self, front: FrontEnd, pixels: Float[Tensor, "clip frame channel height width"]
-    ) -> Float[Tensor, "clip frame patch d_vision"]:
+    ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
         """What `front.encode` gives for each of the clips.
 
         Raises:
