@@ -1,26 +1,25 @@
-"""From a name or directory to a converted model. Weights are read from safetensors only and are never copied."""
+"""From a name or directory to a loaded module, its tokenizer and its preprocessor settings."""
 
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from videolens.bundled import bundled_names, bundled_path
-from videolens.errors import ModelError, near
-from videolens.model.attention import Attention
-from videolens.model.block import Block
-from videolens.model.config import VideoTransformerConfig
+from videolens.bundled import bundled_names
+from videolens.errors import ModelError
+from videolens.model.checkpoint import Stored, find, read_config, stored_weights
 from videolens.model.families import Family, family_of
-from videolens.model.frontend import FrontEnd, Rotary
-from videolens.model.layers import GatedMLP, RMSNorm, Unembed
-from videolens.model.pixels import PixelSettings
+from videolens.model.pixels import Preparation, preparation_of
+from videolens.model.weights import build, load_into, misfit
 
-__all__ = ["Checkpoint", "Converted", "convert", "read_checkpoint"]
+__all__ = ["BUNDLED_TEMPLATE", "DEFAULT_TEMPLATE", "Checkpoint", "read_checkpoint"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 DEFAULT_TEMPLATE = "vicuna"
@@ -39,234 +38,151 @@ class Checkpoint:
     family: Family
     module: nn.Module
     tokenizer: Any
-    pixels: PixelSettings | None
+    pixels: Preparation | None
     template: str
-
-
-@dataclass(frozen=True)
-class Converted:
-    """The parts of a `HookedVideoTransformer`, sharing storage with what they were converted from."""
-
-    cfg: VideoTransformerConfig
-    frontend: FrontEnd
-    blocks: list[Block]
-    ln_final: RMSNorm
-    unembed: Unembed
 
 
 def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, trust_remote_code: bool) -> Checkpoint:
     """Read a bundled checkpoint, a directory, or a repository on the hub.
 
     1. Find it: a bundled name, else a directory, else a hub name of the form owner/name.
-    2. Its `config.model_type` says which family reads it.
-    3. Weights from safetensors; a key that is missing or has the wrong shape is an error, never a random tensor.
-    4. Tokenizer and preprocessor settings where the checkpoint has them.
+    2. `model_type` and `architectures` of its config.json say which family reads it.
+    3. Look at its weight files: all there, whole, safetensors.
+    4. Read the weights; a key that is missing or has the wrong shape is an error, never a random tensor.
+    5. Tokenizer and preprocessor settings where the checkpoint has them.
 
     Raises:
-        ModelError: not found, no safetensors, unknown or text-only architecture, weights that do not fit.
+        ModelError: not found, an unknown or text-only architecture, code of its own, weights that are not safetensors,
+            not whole, or do not fit.
     """
-    import transformers
-
     # 1.
-    where = _find(os.fspath(name))
-    source: str = str(where)
+    directory = find(name, trust_remote_code=trust_remote_code)
     # 2.
-    try:
-        settings, _ = transformers.PreTrainedConfig.get_config_dict(source)
-    except (OSError, ValueError) as error:
-        lost = "" if isinstance(where, Path) else ": no such directory here, and not found on the hub"
-        raise ModelError(f"{source!r} has no readable config.json{lost} ({error}); {_bundled_hint()}") from error
-    family = family_of(str(settings.get("model_type", "none given")), settings.get("architectures") or ())
+    settings = read_config(directory)
+    family = _family(directory, settings, trust_remote_code=trust_remote_code)
     # 3.
-    if isinstance(where, Path) and not list(where.glob("*.safetensors")):
-        others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in where.glob(pattern))
-        raise ModelError(
-            f"{where} holds no *.safetensors file{f', only {others}' if others else ''}; pickled weights are refused: "
-            "load them where you trust them and write them with model.save_pretrained(directory)"
-        )
-    module = _load_weights(source, family, dtype=dtype, trust_remote_code=trust_remote_code)
+    stored = stored_weights(directory)
     # 4.
-    directory = where if isinstance(where, Path) else _snapshot(source)
-    tokenizer = None
-    if any((directory / file).is_file() for file in _TOKENIZER_FILES):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
-    bundled = os.fspath(name) in bundled_names()
+    source = os.fspath(name)
+    if callable(family.architecture):
+        module = build(family, settings)
+        load_into(module, stored, family=family, dtype=dtype, source=source)
+    else:
+        module = _by_transformers(directory, stored, family, dtype=dtype, trust_remote_code=trust_remote_code)
+    # 5.
+    tokenizer = _tokenizer(directory, trust_remote_code=trust_remote_code)
+    if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
+        module.config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
+    bundled = source in bundled_names()
     return Checkpoint(
-        name=os.fspath(name),
+        name=source,
         family=family,
         module=module,
         tokenizer=tokenizer,
-        pixels=PixelSettings.from_directory(directory),
+        pixels=preparation_of(directory, family.pixels),
         template=str(settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else DEFAULT_TEMPLATE)),
     )
 
 
-def _find(name: str) -> Path | str:
-    """A directory, or a hub name."""
-    if name in bundled_names():
-        return bundled_path(name)
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} is a directory without config.json, so not a checkpoint; {_bundled_hint()}")
-        return path
-    if path.is_file():
-        raise ModelError(f"{path} is a file; give the directory of a checkpoint (config.json, *.safetensors)")
-    if not name or path.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise ModelError(
-            near(name, bundled_names(), kind="model") + "; nor is it a directory or a hub name (owner/name)"
-        )
-    return name
+def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
+    """The family of a config.
+
+    Raises:
+        ModelError: none, a text-only model, or one that needs code of its own.
+    """
+    model_type, architectures = str(settings.get("model_type", "none given")), settings.get("architectures") or ()
+    try:
+        family = family_of(model_type, architectures)
+    except ModelError as error:
+        if settings.get("auto_map") and not trust_remote_code:
+            raise ModelError(f"{_needs_code(directory, settings)}; and no family here reads it: {error}") from None
+        raise ModelError(f"{directory / 'config.json'}: {error}") from None
+    automatic = isinstance(family.architecture, str) and family.architecture.startswith("Auto")
+    if automatic and settings.get("auto_map") and not trust_remote_code:
+        raise ModelError(_needs_code(directory, settings))
+    return family
 
 
-def _bundled_hint() -> str:
-    return f"bundled models: {', '.join(map(repr, bundled_names())) or 'none'}"
+def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
+    code = sorted({str(where).partition(".")[0] + ".py" for where in dict(settings["auto_map"]).values()})
+    return (
+        f"{directory / 'config.json'} names code that comes with the checkpoint ({', '.join(code)}), which is refused: "
+        "read it, and where you trust it give trust_remote_code=True"
+    )
 
 
-def _snapshot(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, allow_patterns=["*.json", "tokenizer*", "*.model", "*.txt"]))
-
-
-def _load_weights(source: str, family: Family, *, dtype: torch.dtype | None, trust_remote_code: bool) -> nn.Module:
+def _by_transformers(
+    directory: Path, stored: Mapping[str, Stored], family: Family, *, dtype: torch.dtype | None, trust_remote_code: bool
+) -> nn.Module:
     import transformers
     from safetensors import SafetensorError
 
-    if callable(family.architecture):
-        raise NotImplementedError
+    assert isinstance(family.architecture, str)
     architecture = getattr(transformers, family.architecture)
     try:
         module, info = architecture.from_pretrained(
-            source,
+            str(directory),
             dtype=dtype if dtype is not None else "auto",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, with their names
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise ModelError(f"the weights of {source!r} cannot be read: {type(error).__name__}: {error}") from error
-    missing, wrong = sorted(info.get("missing_keys", ())), sorted(info.get("mismatched_keys", ()))
-    if missing or wrong:
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(
-            f"{source!r} does not fit {family.architecture}: {len(missing)} weights are missing ({missing[:3]} …), "
-            f"{len(wrong)} have another shape ({wrong[:3]} …); config.json and *.safetensors must belong together"
-        )
+            f"the weights of {str(directory)!r} cannot be read as {family.architecture}: {type(error).__name__}: "
+            f"{error}; config.json and *.safetensors must belong together"
+        ) from error
+    _check_fit(module, info, str(directory), family, stored)
     return module
 
 
-def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
-    """Take a loaded model's parts as they lie; everything else of it can be dropped."""
-    config = module.config
-    text = family.text_config(config)
-    decoder: Any = module.get_submodule(family.decoder)
-    head: Any = module.get_submodule(family.unembed)
-    embed = _shared_embedding(decoder.embed_tokens)
-    d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cfg = VideoTransformerConfig(
-        d_model=text.hidden_size,
-        d_head=d_head,
-        n_layers=text.num_hidden_layers,
-        n_ctx=text.max_position_embeddings,
-        n_heads=text.num_attention_heads,
-        n_key_value_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
-        d_mlp=text.intermediate_size,
-        d_vocab=head.weight.shape[0],
-        eps=text.rms_norm_eps,
-        act_fn=text.hidden_act,
-        device=str(embed.weight.device),
-        dtype=embed.weight.dtype,
-        model_name=name,
-        model_type=family.model_type,
-        video_token=family.video_token(config),
-        d_vision=getattr(getattr(config, "vision_config", None), "hidden_size", -1),
-    )
-    parts = {part: _part(module, path) for part, path in family.parts.items()}
-    frontend = FrontEnd(family, config, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
-    frontend.requires_grad_(False)
-    blocks = [_block(cfg, family, layer, index) for index, layer in enumerate(decoder.layers)]
-    ln_final = RMSNorm(_shared(decoder.norm.weight), cfg.eps)
-    tied = head.weight is decoder.embed_tokens.weight
-    unembed = Unembed(cast(nn.Parameter, embed.weight) if tied else _shared(head.weight))
-    return Converted(cfg=cfg, frontend=frontend, blocks=blocks, ln_final=ln_final, unembed=unembed)
+def _check_fit(
+    module: nn.Module, info: Mapping[str, Any], source: str, family: Family, stored: Mapping[str, Stored]
+) -> None:
+    """What transformers found missing, misshapen or superfluous.
+
+    A superfluous weight of the decoder is an error: without it the numbers are those of another model. Others are a
+    warning.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+    missing = {name: shapes.get(name, ()) for name in sorted(info.get("missing_keys", ()))}
+    wrong = []
+    for name, _, shape in sorted(info.get("mismatched_keys", ())):
+        key = _key_of(name, stored)
+        wrong.append((stored[key], key, tuple(shape)))
+    superfluous = sorted(info.get("unexpected_keys", ()))
+    tails = tuple(path.rpartition(".")[2] + "." for path in (f"{family.decoder}.layers", family.unembed))
+    unexpected = [key for key in superfluous if any(f".{tail}" in f".{key}" for tail in tails) and "visi" not in key]
+    if missing or wrong or unexpected:
+        raise ModelError(misfit(source, family, missing=missing, unexpected=unexpected, wrong=wrong, stored=stored))
+    if superfluous:
+        warnings.warn(f"{source}: {len(superfluous)} weights are not used: {superfluous[:3]} …", stacklevel=5)
 
 
-def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index: int) -> Block:
-    paths = family.layer
+def _key_of(name: str, stored: Mapping[str, Stored]) -> str:
+    """The checkpoint's key for a weight that transformers may have renamed: the one with the longest common end."""
 
-    def part(path: str) -> Any:
-        return layer.get_submodule(path)
+    def common(key: str) -> int:
+        same = 0
+        for one, other in zip(reversed(key.split(".")), reversed(name.split(".")), strict=False):
+            if one != other:
+                break
+            same += 1
+        return same
 
-    n_kv = cfg.n_key_value_heads or cfg.n_heads
-    if paths.qkv is None:
-        projections = {name: _shared_linear(part(getattr(paths, name))) for name in "qkv"}
-    else:
-        sizes = [heads * cfg.d_head for heads in (cfg.n_heads, n_kv, n_kv)]
-        projections = dict(zip("qkv", _split_linear(part(paths.qkv), sizes), strict=True))
-    if paths.gate_up is None:
-        gate, up = (_shared_linear(part(path)) for path in (paths.gate, paths.up))
-    else:
-        fused = part(paths.gate_up)
-        gate, up = _split_linear(fused, [fused.out_features // 2] * 2)
-    attn = Attention(cfg, index, **projections, o=_shared_linear(part(paths.o)))
-    attn.q_norm, attn.k_norm = (
-        RMSNorm(_shared(part(path).weight), cfg.eps) if _has(layer, path) else None
-        for path in (paths.q_norm, paths.k_norm)
-    )
-    return Block(
-        cfg,
-        ln1=RMSNorm(_shared(part(paths.ln1).weight), cfg.eps),
-        attn=attn,
-        ln2=RMSNorm(_shared(part(paths.ln2).weight), cfg.eps),
-        mlp=GatedMLP(part(paths.act), gate=gate, up=up, down=_shared_linear(part(paths.down))),
-    )
+    return max(stored, key=common)
 
 
-def _part(module: nn.Module, path: str) -> nn.Module | nn.Parameter:
-    """A module, or a single parameter."""
-    parent, _, name = path.rpartition(".")
-    found = getattr(module.get_submodule(parent), name)
-    return _shared(found) if isinstance(found, torch.Tensor) else found
+def _tokenizer(directory: Path, *, trust_remote_code: bool) -> Any:
+    import transformers
 
-
-def _has(layer: nn.Module, path: str) -> bool:
+    if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
+        return None
     try:
-        return isinstance(layer.get_submodule(path), nn.Module)
-    except AttributeError:
-        return False
-
-
-def _shared(weight: torch.Tensor) -> nn.Parameter:
-    """The same storage as a parameter of our own. Frozen: gradients start where a backward hook asks for them."""
-    return nn.Parameter(weight.detach(), requires_grad=False)
-
-
-def _shared_linear(linear: nn.Linear) -> nn.Linear:
-    own = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-    own.weight = _shared(linear.weight)
-    if linear.bias is not None:
-        own.bias = _shared(linear.bias)
-    return own
-
-
-def _split_linear(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
-    """The parts of a fused projection: rows of its weight, in its storage."""
-    parts = []
-    for weight, bias in zip(
-        linear.weight.split(sizes),
-        linear.bias.split(sizes) if linear.bias is not None else [None] * len(sizes),
-        strict=True,
-    ):
-        own = nn.Linear(linear.in_features, len(weight), bias=bias is not None, device="meta")
-        own.weight = _shared(weight)
-        if bias is not None:
-            own.bias = _shared(bias)
-        parts.append(own)
-    return parts
-
-
-def _shared_embedding(embedding: nn.Embedding) -> nn.Embedding:
-    own = nn.Embedding(embedding.num_embeddings, embedding.embedding_dim, device="meta")
-    own.weight = _shared(embedding.weight)
-    return own
+        return transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever its files make the tokenizer raise
+        held = [file for file in _TOKENIZER_FILES if (directory / file).is_file()]
+        raise ModelError(
+            f"the tokenizer in {directory} ({held}) cannot be read: {type(error).__name__}: {error}"
+        ) from error

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
+from videolens.model.conversion import Converted, convert
 from videolens.model.families import family_of
-from videolens.model.loading import DEFAULT_TEMPLATE, Converted, convert, read_checkpoint
-from videolens.model.pixels import PixelSettings
+from videolens.model.loading import DEFAULT_TEMPLATE, read_checkpoint
+from videolens.model.pixels import Preparation
 from videolens.model.prompting import prompt_from_ids, prompt_from_question
 from videolens.model.running import Running
 from videolens.prompt import Prompt
@@ -47,7 +48,7 @@ class HookedVideoTransformer(Running):
         parts: Converted,
         *,
         tokenizer: Any = None,
-        pixels: PixelSettings | None = None,
+        pixels: Preparation | None = None,
         template: str = DEFAULT_TEMPLATE,
     ) -> None:
         super().__init__()
@@ -95,7 +96,7 @@ class HookedVideoTransformer(Running):
 
     @classmethod
     def from_hugging_face(
-        cls, module: nn.Module, *, tokenizer: Any = None, pixels: PixelSettings | None = None
+        cls, module: nn.Module, *, tokenizer: Any = None, pixels: Preparation | None = None
     ) -> HookedVideoTransformer:
         """Convert a model that is already loaded. Weights are shared; its vision tower and projector are taken over.
 

@@ -84,8 +84,11 @@ class Family:
 
     Attributes:
         model_type: `config.model_type` of its checkpoints.
-        architecture: the transformers class that reads them, or a function that builds a module from the config, on
-            which `rename` lets the checkpoint's keys fit.
+        architecture: the transformers class that reads them; or, for layouts that transformers has no class for, a
+            function from the config to the module that holds the weights. It gets config.json as it is written, with
+            attributes for names, objects in it included (`PlainConfig`; `config.llm_config.to_dict()` is a dictionary
+            again, to make a `LlamaConfig` of), runs with parameters on the meta device, and the checkpoint's keys,
+            renamed, are the names of the module's parameters.
         architectures: names in `config.architectures` that pick it where several families share a model type; empty:
             any.
         decoder: path of the module that holds `embed_tokens`, `layers`, `norm` and `rotary_emb`.
@@ -96,11 +99,13 @@ class Family:
         project: (parts, features [batch frame_of_grid patch d_vision], config, grid) → what takes the placeholders'
             place [batch placeholder d_model].
         grid: (config, frames, height, width) of the pixels → (frames, rows, columns) of the video tokens.
-        video_token: id of the placeholder that stands for the video in `input_ids`.
+        video_token: config → id of the placeholder that stands for the video in `input_ids`. Where `architecture` is a
+            function, `config.added_tokens` says which ids the tokenizer's added tokens have.
         layout: (config, grid, clock) → what stands for the video in a prompt.
         positions: (config, tokens, clock) → rotary positions [pos] or [3 pos]; None: 0, 1, 2, …
         pixels: preprocessor settings (one dictionary) → how frames are prepared; None: `PixelSettings.from_dict`.
         rename: (pattern, replacement) for the checkpoint's keys, in order, as `re.sub`.
+        ignore: patterns (`re.search`) of keys that a checkpoint may hold and nothing here needs.
         text_config: the decoder's part of the config.
         layer: where a layer keeps its weights.
         template: name of the prompt template it was trained with; None: the checkpoint's own chat template, if its
@@ -121,6 +126,7 @@ class Family:
     positions: Callable[[Any, TokenMap, Clock], Int64[Tensor, "*axes pos"]] | None = None
     pixels: Callable[[Mapping[str, Any]], Any] | None = None
     rename: tuple[tuple[str, str], ...] = ()
+    ignore: tuple[str, ...] = ()
     text_config: Callable[[Any], Any] = field(default=lambda config: config.get_text_config())
     layer: LayerPaths = LLAMA
     template: str | None = None
