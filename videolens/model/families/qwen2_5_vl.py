@@ -1,0 +1,67 @@
+"""Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`): Qwen2-VL with windows in its tower and time in seconds.
+
+Most layers of the tower attend within windows of 112 × 112 pixels, and its output lies window by window. On the time
+axis of the decoder's rotary positions a second counts `tokens_per_second`.
+
+Relied on: transformers 5.23, `models/qwen2_5_vl` (model, processor).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families.qwen2_vl import by_rows, grid, layout, project, run_tower
+from videolens.model.mrope import multimodal_positions
+from videolens.model.smart_resize import SmartResize
+from videolens.tokens import TokenMap
+
+__all__ = ["FAMILY"]
+
+
+def features(
+    parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any
+) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
+    """The tower's output, brought from windows back to patches row by row.
+
+    The tower orders the blocks of a frame by window (windows row by row), and row by row in each window; windows at the
+    right and lower edge are smaller.
+    """
+    vision = config.vision_config
+    hidden = run_tower(parts, pixels, config)
+    _, rows, columns, _, _ = hidden.shape
+    side = vision.window_size // vision.spatial_merge_size // vision.patch_size  # of a window, in blocks
+    row, column = torch.arange(rows)[:, None], torch.arange(columns)
+    window = row // side * columns + column // side
+    order = torch.argsort(window.flatten(), stable=True).to(hidden.device)
+    at = torch.argsort(order)
+    return by_rows(hidden.flatten(1, 2)[:, at].unflatten(1, (rows, columns)), len(pixels), config)
+
+
+def positions(config: Any, tokens: TokenMap, clock: Clock) -> Int64[Tensor, "3 pos"]:
+    """Time counts `tokens_per_second`; where the frames' times are not known, merged frames take a second."""
+    known = len(clock.seconds) > 1 and bool(clock.seconds.isfinite().all())
+    seconds = tokens.merged * clock.step if known else 1.0
+    return multimodal_positions(tokens, interval=config.vision_config.tokens_per_second * seconds)
+
+
+FAMILY = register(
+    Family(
+        model_type="qwen2_5_vl",
+        architecture="Qwen2_5_VLForConditionalGeneration",
+        decoder="model.language_model",
+        unembed="lm_head",
+        parts={"tower": "model.visual", "merger": "model.visual.merger"},
+        features=features,
+        project=project,
+        grid=grid,
+        layout=layout,
+        positions=positions,
+        pixels=SmartResize.from_dict,
+        video_token=lambda config: config.video_token_id,
+    )
+)
