@@ -144,6 +144,8 @@ class HuggingFaceReference(_Watching):
     ) -> None:
         self.module = module.eval()
         module.set_attn_implementation("eager")
+        # with none of these, generation never stops, and forbids no token either
+        module.generation_config.eos_token_id = None
         text = module.get_decoder() if decoder is None else module.get_submodule(decoder)
         super().__init__(text.layers)
         self.inputs = inputs
@@ -160,9 +162,7 @@ class HuggingFaceReference(_Watching):
     @torch.no_grad()
     def generate(self, n: int) -> Tensor:
         """See `Reference`."""
-        ids = self.module.generate(
-            **self._last, max_new_tokens=n, min_new_tokens=n, do_sample=False, eos_token_id=-1, pad_token_id=0
-        )
+        ids = self.module.generate(**self._last, max_new_tokens=n, do_sample=False, pad_token_id=0)
         # some classes embed the prompt themselves and return only what is new
         return ids[:, -n:]
 
