@@ -1,0 +1,236 @@
+"""Token maps of every family: what a position is called is where its pixels are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from helpers_models import tiny_llava_next_video
+from helpers_parity import byte_tokenizer, randomise, write_module, write_state
+from helpers_tokenizer import tiny_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videolens import Prompt, Question, Video
+from videolens.model import HookedVideoTransformer
+from videolens.model.families import known_families
+from videolens.spans import OF_FRAMES, ROLES
+
+FAMILY_FILES = sorted((Path(import_module("videolens.model.families").__file__).parent).glob("*.py"))
+MAX_LINES = 150
+
+
+class Case(NamedTuple):
+    """A family's tiny checkpoint.
+
+    Attributes:
+        write: writes it into a directory, with tokenizer and preprocessor.
+        spread: video tokens around its own that a patch may change without attention: 1 where the family interpolates
+            between patches, else 0.
+    """
+
+    write: Callable[[Path], Any]
+    spread: int = 0
+
+
+def llava_next_video(directory: Path) -> None:
+    said = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    module = tiny_llava_next_video(vision={"image_size": 32}, text={"max_position_embeddings": 1024})
+    write_module(directory, module, files={"preprocessor_config.json": said})
+    tiny_tokenizer().save_pretrained(directory)
+
+
+def of_transformers(test: str, make: str = "tiny") -> Callable[[Path], None]:
+    def write(directory: Path) -> None:
+        there = import_module(test)
+        files = {"preprocessor_config.json": there.PREPROCESSOR}
+        write_module(directory, getattr(there, make)(), files=files)
+        special = there.SPECIAL if "helpers" not in test else (*there.SPECIAL, "<|image_pad|>")
+        byte_tokenizer(special, eos="<|im_end|>").save_pretrained(directory)
+
+    return write
+
+
+def video_llama_3(directory: Path) -> None:
+    from test_family_video_llama_3 import PREPROCESSOR, SPECIAL, VideoLlama3ForConditionalGeneration, tiny_config
+
+    module = randomise(VideoLlama3ForConditionalGeneration(tiny_config()))
+    write_module(directory, module, files={"preprocessor_config.json": PREPROCESSOR})
+    byte_tokenizer(SPECIAL, eos="<|im_end|>").save_pretrained(directory)
+
+
+def videollama3_qwen2(directory: Path) -> None:
+    from test_family_videollama3_qwen2 import CONFIG, PATCH, SPECIAL, Original
+
+    said = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "patch_size": PATCH, "min_tokens": 2, "max_tokens": 36}
+    files = {"preprocessor_config.json": said}
+    write_state(directory, randomise(Original()).state_dict(), CONFIG, files=files)
+    byte_tokenizer(SPECIAL, eos="<|im_end|>").save_pretrained(directory)
+
+
+def internvl_chat(directory: Path) -> None:
+    there = import_module("test_family_internvl_chat")
+    llm = there.CONFIG["llm_config"] | {"max_position_embeddings": 1024}
+    there.write(directory, there.original(), llm_config=llm)
+
+
+CASES = {
+    "llava_next_video": Case(llava_next_video),
+    "llava_onevision": Case(of_transformers("test_family_llava_onevision"), spread=1),
+    "internvl": Case(of_transformers("test_family_internvl")),
+    "internvl_chat": Case(internvl_chat),
+    "qwen2_vl": Case(of_transformers("helpers_qwen", "tiny_qwen2_vl")),
+    "qwen2_5_vl": Case(of_transformers("helpers_qwen", "tiny_qwen2_5_vl")),
+    "video_llama_3": Case(video_llama_3),
+    "videollama3_qwen2": Case(videollama3_qwen2),
+}
+each_family = pytest.mark.parametrize("name", known_families())
+
+
+@cache
+def model_of(name: str) -> HookedVideoTransformer:
+    assert name in CASES, f"the family {name!r} has no case in CASES: say how its tiny checkpoint is written"
+    with TemporaryDirectory() as directory:
+        CASES[name].write(Path(directory))
+        return HookedVideoTransformer.from_pretrained(directory)
+
+
+def ask(name: str, *, frames: int, height: int = 40, width: int = 56, options: int = 3, fps: float = 2.0) -> Prompt:
+    shown = torch.randint(0, 256, (frames, height, width, 3), dtype=torch.uint8)
+    words = ["left", "right", "up", "down"][:options]
+    question = Question(Video.from_array(shown.numpy(), fps=fps), "Which way does the ball go ?", words, "left")
+    model = model_of(name)
+    model.cfg.n_ctx = max(model.cfg.n_ctx, 4096)  # tokens of one byte: positions here are not attended to
+    return model.prompt(question, "vicuna")
+
+
+@each_family
+def test_every_position_has_one_role_and_spans_tile_the_prompt(name) -> None:
+    @settings(max_examples=5)
+    @given(st.integers(1, 6), st.integers(24, 90), st.integers(24, 90), st.sampled_from([2, 4]))
+    def check(frames: int, height: int, width: int, options: int) -> None:
+        prompt = ask(name, frames=frames, height=height, width=width, options=options, fps=1.5)
+        tokens = prompt.tokens
+        every = torch.arange(prompt.shape[1])
+        for parts in ([tokens[role] for role in ROLES], [at for _, at in tokens.segments()]):
+            assert torch.equal(torch.cat(parts).sort().values, every)
+
+        # the video fills its grid in order, every cell once
+        n, rows, columns = tokens.grid
+        assert n == math.ceil(frames / tokens.merged)
+        video = tokens["video"]
+        cells = torch.stack([tokens.frame[video], tokens.row[video], tokens.column[video]], dim=1)
+        grid = torch.cartesian_prod(torch.arange(n), torch.arange(rows), torch.arange(columns))
+        assert torch.equal(cells, grid)
+
+        # what belongs to a frame is one run, in the order of the frames, and knows when the frame is shown
+        owned = torch.isin(tokens.role, torch.tensor([ROLES.index(role) for role in OF_FRAMES]))
+        assert torch.equal(owned, tokens.frame >= 0)
+        where = owned.nonzero().flatten()
+        assert torch.equal(where, torch.arange(int(where[0]), int(where[-1]) + 1))
+        assert torch.equal(tokens.frame[where], tokens.frame[where].sort().values)
+        times = prompt.question.video.seconds[:: tokens.merged]
+        torch.testing.assert_close(tokens.seconds[where], times[tokens.frame[where]])
+        assert not bool(tokens.seconds[~owned].isfinite().any())
+
+        # placeholders are the video's, and newlines that are parameters
+        placed = (prompt.input_ids[0] == model_of(name).frontend.video_token).nonzero().flatten()
+        assert set(video.tolist()) <= set(placed.tolist()) <= set((tokens["video | newline"]).tolist())
+
+    check()
+
+
+def changed_by(name: str, prompt: Prompt, pixels: torch.Tensor) -> torch.Tensor:
+    """Positions whose layer-0 residual another video changes."""
+    model = model_of(name)
+    seconds = prompt.question.video.seconds
+    before, after = (
+        model.prompt_from_ids(prompt.input_ids, one, seconds=seconds).residual for one in (prompt.pixel_values, pixels)
+    )
+    torch.testing.assert_close(before, prompt.residual)
+    return ((after - before).abs().amax((0, -1)) > 1e-5).nonzero().flatten()
+
+
+def a_patch(prompt: Prompt, side: int, frame: int, row: int, column: int) -> torch.Tensor:
+    """The pixels with one patch of one sampled frame replaced; row and column count patches."""
+    pixels = prompt.pixel_values.clone()
+    patch = pixels[:, frame, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
+    patch.copy_(torch.randn(patch.shape))
+    return pixels
+
+
+def patches_of(name: str, prompt: Prompt) -> tuple[int, list[tuple[int, int, int]]]:
+    """Pixels that a patch is wide, and some patches: (sampled frame, row, column), corners and others."""
+    config = model_of(name).frontend.config
+    vision = next(part for key in ("vision_config", "vision_encoder_config") if (part := getattr(config, key, None)))
+    side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    frames, _, height, width = prompt.pixel_values.shape[1:]
+    rows, columns = height // side, width // side
+    return side, [(0, 0, 0), (frames - 1, rows - 1, columns - 1), (1, rows // 2, 0), (frames - 2, 1, columns - 2)]
+
+
+@each_family
+@torch.no_grad()
+def test_a_patch_changes_only_the_tokens_of_its_frame(name) -> None:
+    prompt = ask(name, frames=4)
+    side, places = patches_of(name, prompt)
+    for frame, row, column in places:
+        changed = changed_by(name, prompt, a_patch(prompt, side, frame, row, column))
+        own = prompt.tokens[f"frame {frame // prompt.tokens.merged}"]
+        assert len(changed) and set(changed.tolist()) <= set(own.tolist())
+
+
+@contextmanager
+def without_attention(model: HookedVideoTransformer) -> Iterator[None]:
+    """Towers whose attention adds nothing: what one patch becomes, no other patch knows."""
+
+    def nothing(module: Any, inputs: Any, output: Any) -> Any:
+        return torch.zeros_like(output) if isinstance(output, torch.Tensor) else (output[0] * 0, *output[1:])
+
+    inside = [
+        module
+        for path, module in model.frontend.parts["tower"].named_modules()
+        if path.rpartition(".")[2] in ("self_attn", "attn", "attention")
+    ]
+    assert inside, "no attention found in the tower"
+    handles = [module.register_forward_hook(nothing) for module in inside]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@each_family
+@torch.no_grad()
+def test_without_attention_a_patch_changes_only_its_own_token(name) -> None:
+    with without_attention(model_of(name)):
+        prompt = ask(name, frames=4)
+        tokens = prompt.tokens
+        side, places = patches_of(name, prompt)
+        _, rows, columns = tokens.grid
+        height, width = prompt.pixel_values.shape[-2:]
+        for frame, row, column in places:
+            changed = changed_by(name, prompt, a_patch(prompt, side, frame, row, column))
+            # the cell that holds the patch's centre
+            at = ((2 * row + 1) * side * rows // (2 * height), (2 * column + 1) * side * columns // (2 * width))
+            [own] = tokens[f"f{frame // tokens.merged} r{at[0]} c{at[1]}"].tolist()
+            assert own in changed
+            assert set(changed.tolist()) <= set(tokens[f"frame {frame // tokens.merged}"].tolist())
+            away = torch.maximum((tokens.row[changed] - at[0]).abs(), (tokens.column[changed] - at[1]).abs())
+            assert int(away.max()) <= CASES[name].spread
+
+
+@pytest.mark.parametrize("file", FAMILY_FILES, ids=lambda path: path.stem)
+def test_a_family_is_a_small_file(file) -> None:
+    if file.stem != "__init__":
+        n = len(file.read_text().splitlines())
+        assert n <= MAX_LINES, f"{file.name} has {n} lines: a family says only what differs"
