@@ -55,7 +55,8 @@ class Rotary(nn.Module):
         """Positions up to which one set of frequencies holds, in models that have another one for longer prompts."""
         if "longrope" not in str(getattr(self.module, "rope_type", "")):
             return None
-        return int(self.module.config.rope_parameters["original_max_position_embeddings"])
+        config: Any = self.module.config
+        return int(config.rope_parameters["original_max_position_embeddings"])
 
 
 class FrontEnd(nn.Module):

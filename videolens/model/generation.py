@@ -85,6 +85,7 @@ def generate(
             f"a prompt of {n_pos} tokens and {max_new_tokens} new ones do not fit the context of {model.cfg.n_ctx}: "
             f"ask for at most {model.cfg.n_ctx - n_pos} new tokens, or shorten the prompt"
         )
+    _check_frequencies(model, prompt, max_new_tokens)
     ends = torch.tensor(model.eos_tokens if stop_at_eos else [], dtype=torch.int64, device=model.frontend.device)
     with model.hooks(fwd_hooks=_functions(model, prompt, interventions)):
         tokens = _greedy(model, prompt, max_new_tokens, ends)
@@ -92,6 +93,23 @@ def generate(
     if model.tokenizer is not None:
         texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return Generation(tokens=tokens, texts=tuple(texts))
+
+
+def _check_frequencies(model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], max_new_tokens: int) -> None:
+    """Refuse to leave the positions up to which a prompt's rotary frequencies hold (Phi-3 with short and long factors).
+
+    Beyond, the original runs the whole prompt again with the others, and what was written before is not what they give.
+    """
+    switch = model.frontend.rotary.switches_after
+    firsts = prompt.next_positions if isinstance(prompt, Prompt) else (prompt.shape[1],)
+    # the last new token is not read again
+    across = [first for first in firsts if switch is not None and first <= switch < first + max_new_tokens - 1]
+    if switch is not None and across:
+        raise ModelError(
+            f"a prompt of {max(across)} tokens and {max_new_tokens} new ones cross position {switch}, where this model "
+            f"changes the rotary frequencies of all positions: ask for at most {switch - max(across) + 1} new tokens, "
+            f"or make the prompt longer than {switch} tokens"
+        )
 
 
 def _greedy(

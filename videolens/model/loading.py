@@ -72,7 +72,8 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     # 5.
     tokenizer = _tokenizer(directory, trust_remote_code=trust_remote_code)
     if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
-        module.config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
+        config: Any = module.config
+        config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
     bundled = source in bundled_names()
     return Checkpoint(
         name=source,
