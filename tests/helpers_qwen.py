@@ -71,9 +71,7 @@ VISION_2_5 = VISION | dict(
 
 def tiny_qwen2_vl(*, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> Any:
     """A random `Qwen2VLForConditionalGeneration` with grouped-query attention."""
-    config = Qwen2VLConfig(
-        text_config=TEXT | (text or {}), vision_config=VISION_2 | (vision or {}), **(SHARED | more)
-    )
+    config = Qwen2VLConfig(text_config=TEXT | (text or {}), vision_config=VISION_2 | (vision or {}), **(SHARED | more))
     return randomise(Qwen2VLForConditionalGeneration(config))
 
 

@@ -64,9 +64,7 @@ def test_parity_in_other_shapes(original, ours, frames, height, width) -> None:
 
 @pytest.mark.parametrize("keys", [1, 4], ids=["one key head", "a key head per head"])
 def test_parity_with_tied_embeddings(keys, tmp_path) -> None:
-    original = tiny_qwen2_vl(
-        text={"tie_word_embeddings": True, "num_key_value_heads": keys}, tie_word_embeddings=True
-    )
+    original = tiny_qwen2_vl(text={"tie_word_embeddings": True, "num_key_value_heads": keys}, tie_word_embeddings=True)
     write_module(tmp_path, original)
     ours = HookedVideoTransformer.from_pretrained(tmp_path)
     assert ours.unembed.weight is ours.frontend.embed.weight
@@ -106,10 +104,8 @@ def test_positions_are_those_of_transformers(original, grid, before, after) -> N
     kinds = torch.zeros_like(ids)
     kinds[0, tokens["video"]] = 2
     sizes = torch.tensor([[grid[0], 2 * grid[1], 2 * grid[2]]])
-    expected, deltas = original.model.get_rope_index(ids, kinds, video_grid_thw=sizes)
-    mine = multimodal_positions(tokens)
-    assert torch.equal(mine, expected[:, 0])
-    assert int(mine.max()) + 1 == tokens.n_pos + int(deltas)
+    expected, _ = original.model.get_rope_index(ids, kinds, video_grid_thw=sizes)
+    assert torch.equal(multimodal_positions(tokens), expected[:, 0])
 
 
 def test_positions_without_a_video_and_with_text_inside_it() -> None:

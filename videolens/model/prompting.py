@@ -126,7 +126,12 @@ def prompt_from_ids(
     tokens = TokenMap.from_spans(
         ids.shape[1], known, grid=grid, video=found[filled], seconds=layout.seconds, texts=texts
     )
-    tokens = _with_answer(replace(tokens, merged=layout.merged), answer, options)
+    # a newline that the model has a parameter for belongs to its frame too
+    frame_of, times_of = tokens.frame.clone(), tokens.seconds.clone()
+    frame_of[found] = torch.cat([torch.full((piece.n,), piece.frame) for piece in layout.pieces])
+    times_of[found] = layout.seconds[frame_of[found]]
+    tokens = replace(tokens, frame=frame_of, seconds=times_of, merged=layout.merged)
+    tokens = _with_answer(tokens, answer, options)
     return _finish(model, ids, pixels, tokens, clock, answer_token=answer, option_tokens=options)
 
 
@@ -225,6 +230,7 @@ def _finish(
         rotary=(cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)),
         pixel_values=pixels,
         video_features=features,
-        next_position=(int(along.max()) + 1,) * batch,
+        # where a longer prompt goes on, which need not be after the largest position (merged frames far apart in time)
+        next_position=(int(along[..., -1].max()) + 1,) * batch,
         **known,
     )
