@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from videolens.errors import ModelError
-from videolens.model.pixels import FILES, PixelSettings
+from videolens.model.pixels import FILES, PixelSettings, preparation_of
 
 CLIP = {
     "size": {"shortest_edge": 64},
@@ -92,7 +92,7 @@ def test_frames_of_the_right_size_are_only_scaled() -> None:
 def test_settings_are_found_in_each_file(tmp_path, name) -> None:
     settings = {"video_processor": CLIP} if name == "processor_config.json" else CLIP
     (tmp_path / name).write_text(json.dumps(settings))
-    found = PixelSettings.from_directory(tmp_path)
+    found = preparation_of(tmp_path)
     assert found == PixelSettings(
         size=64, crop=(64, 64), resample=3, rescale=1 / 255, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28)
     )
@@ -101,16 +101,16 @@ def test_settings_are_found_in_each_file(tmp_path, name) -> None:
 def test_the_video_settings_come_before_the_image_settings(tmp_path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(CLIP | {"size": {"shortest_edge": 99}}))
     (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "X"}))
-    assert PixelSettings.from_directory(tmp_path).size == 99
+    assert preparation_of(tmp_path).size == 99
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(CLIP))
-    assert PixelSettings.from_directory(tmp_path).size == 64
+    assert preparation_of(tmp_path).size == 64
 
 
 def test_no_file_no_settings_and_a_broken_file_is_named(tmp_path) -> None:
-    assert PixelSettings.from_directory(tmp_path) is None
+    assert preparation_of(tmp_path) is None
     (tmp_path / FILES[0]).write_text("{")
     with pytest.raises(ModelError, match=r"video_preprocessor_config\.json is not valid JSON"):
-        PixelSettings.from_directory(tmp_path)
+        preparation_of(tmp_path)
 
 
 @pytest.mark.parametrize(

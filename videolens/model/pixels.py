@@ -7,10 +7,10 @@ processors of transformers (bicubic with antialiasing, rounded to whole levels b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,22 @@ from torch import Tensor
 from videolens.errors import ModelError
 from videolens.model.resampling import FILTERS, resize
 
-__all__ = ["FILES", "PixelSettings"]
+__all__ = ["FILES", "PixelSettings", "Preparation", "preparation_of"]
 
 FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 """Where the settings are looked for, the most specific first."""
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@runtime_checkable
+class Preparation(Protocol):
+    """How a checkpoint wants its frames: `PixelSettings`, or what else a family's `pixels` gives."""
+
+    def prepare(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
+        """Pixels of a clip, all of its frames of one size."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,24 +80,6 @@ class PixelSettings:
             std=tuple(settings.get("image_std") or _CLIP_STD) if normalise else None,
         )
 
-    @classmethod
-    def from_directory(cls, directory: Path) -> PixelSettings | None:
-        """Settings of a checkpoint directory, or None where it has no preprocessor file."""
-        for name in FILES:
-            if not (directory / name).is_file():
-                continue
-            try:
-                settings = json.loads((directory / name).read_text())
-            except json.JSONDecodeError as error:
-                raise ModelError(
-                    f"{directory / name} is not valid JSON ({error}); expected preprocessor settings"
-                ) from error
-            # processor_config.json keeps one table per modality and may hold none for pixels
-            settings = settings.get("video_processor") or settings.get("image_processor") or settings
-            if name != "processor_config.json" or "size" in settings or "image_mean" in settings:
-                return cls.from_dict(settings)
-        return None
-
     def prepare(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
         """Pixels of a clip.
 
@@ -108,6 +99,35 @@ class PixelSettings:
             mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
             pixels = (pixels - mean) / std
         return pixels
+
+
+def preparation_of(
+    directory: Path, read: Callable[[Mapping[str, Any]], Preparation] | None = None
+) -> Preparation | None:
+    """How the checkpoint in a directory wants its frames; None where it has no preprocessor file.
+
+    Args:
+        read: from the settings to what prepares frames; None: `PixelSettings.from_dict`.
+
+    Raises:
+        ModelError: a file that is not JSON, or asks for what cannot be followed.
+    """
+    for path in (directory / name for name in FILES):
+        if not path.is_file():
+            continue
+        try:
+            settings = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{path} is not valid JSON ({error}); expected preprocessor settings") from error
+        # processor_config.json keeps one table per modality and may hold none for pixels
+        settings = settings.get("video_processor") or settings.get("image_processor") or settings
+        if path.name == "processor_config.json" and not {"size", "image_mean"} & set(settings):
+            continue
+        try:
+            return (read or PixelSettings.from_dict)(settings)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+    return None
 
 
 def _size(size: Any) -> int | tuple[int, int]:
