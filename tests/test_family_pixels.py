@@ -22,7 +22,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from videolens.model.families import family_of
+from videolens.model.families import family_of, known_families
 from videolens.model.pixels import preparation_of
 
 LEVEL = 1 / 255
@@ -38,11 +38,13 @@ class Case(NamedTuple):
         settings: as published, but for the number of pixels where frames keep their shape.
         image: (settings, frames) → processor of single images.
         video: module and name of the processor of videos; None: transformers has none.
+        architectures: as config.json has them, where that picks the family.
     """
 
     settings: dict[str, Any]
     image: Callable[[dict[str, Any], int], Any]
     video: tuple[str, str] | None
+    architectures: tuple[str, ...] = ()
 
 
 def of_images(kind: type, **more: Any) -> Callable[[dict[str, Any], int], Any]:
@@ -53,6 +55,13 @@ def shared(said: dict[str, Any], frames: int) -> VideoLlama3ImageProcessorPil:
     """Frames of one clip share its number of pixels; an image has it for itself."""
     size = said["size"] | {"longest_edge": said["size"]["longest_edge"] // frames}
     return VideoLlama3ImageProcessorPil(**{**said, "size": size})
+
+
+def in_tokens(said: dict[str, Any], frames: int) -> VideoLlama3ImageProcessorPil:
+    """The same budget counted in video tokens of 2 × 2 patches."""
+    block = (2 * said["patch_size"]) ** 2
+    size = {"shortest_edge": said["min_tokens"] * block, "longest_edge": said["max_tokens"] * block}
+    return shared({"size": size, "merge_size": 2, **{key: said[key] for key in said if "tokens" not in key}}, frames)
 
 
 QWEN = {
@@ -104,6 +113,32 @@ CASES = {
         shared,
         ("video_llama_3", "VideoLlama3VideoProcessor"),
     ),
+    "videollama3_qwen2": Case(
+        {
+            "min_tokens": 4,
+            "max_tokens": 200,
+            "patch_size": 14,
+            "resample": 3,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        },
+        in_tokens,
+        None,
+        ("Videollama3Qwen2ForCausalLM",),
+    ),
+    "internvl_chat": Case(
+        {
+            "size": 448,
+            "crop_size": 448,
+            "do_center_crop": True,
+            "resample": 3,
+            "image_mean": IMAGENET_MEAN,
+            "image_std": IMAGENET_STD,
+        },
+        of_images(CLIPImageProcessorPil),
+        None,
+        ("InternVLChatModel",),
+    ),
 }
 
 
@@ -152,7 +187,7 @@ def whole(patches: Tensor, grid: Tensor, said: dict[str, Any], *, group: int) ->
 
 def ours(name: str, frames: Tensor, directory: Any) -> Tensor:
     (directory / "preprocessor_config.json").write_text(json.dumps(CASES[name].settings))
-    prepare = preparation_of(directory, family_of(name).pixels)
+    prepare = preparation_of(directory, family_of(name, CASES[name].architectures).pixels)
     assert prepare is not None
     return prepare.prepare(frames)
 
@@ -163,8 +198,9 @@ def levels(pixels: Tensor, said: dict[str, Any]) -> Tensor:
     return pixels * std + mean
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", known_families())
 def test_frames_are_those_of_the_image_processor(name, tmp_path_factory) -> None:
+    assert name in CASES, f"the family {name!r} has no case: say what its preprocessor file holds and who else reads it"
     directory, said = tmp_path_factory.mktemp(name), CASES[name].settings
 
     @settings(max_examples=5)
@@ -177,8 +213,8 @@ def test_frames_are_those_of_the_image_processor(name, tmp_path_factory) -> None
         expected = theirs["pixel_values"]
         if "image_grid_thw" in theirs:
             # an image stands for all frames of its group
-            group = said["temporal_patch_size"]
-            expected = whole(expected, theirs["image_grid_thw"], said, group=group)[::group]
+            group = said.get("temporal_patch_size", 1)
+            expected = whole(expected, theirs["image_grid_thw"], {"merge_size": 2, **said}, group=group)[::group]
         found = ours(name, frames, directory)
         assert found.shape == expected.shape
         assert (levels(found, said) - levels(expected, said)).abs().max() <= LEVEL
@@ -205,6 +241,7 @@ def test_clips_are_those_of_the_video_processor(name, shape, tmp_path) -> None:
         expected = expected[0]
     found = ours(name, frames, tmp_path)
     assert found.shape == expected.shape
-    off = (levels(found, said) - levels(expected, said)).abs()
-    print(name, shape, float(off.max() / LEVEL), float(off.mean() / LEVEL))
-    assert off.max() <= LEVEL
+    off = (levels(found, said) - levels(expected, said)).abs() / LEVEL
+    # torchvision resizes with coarser weights than PIL, whose levels ours are. Seen with torchvision 0.28.0, torch
+    # 2.13.0 and transformers 5.23.0: 2 levels at single pixels of hard edges, at most 0.02 on average
+    assert off.max() <= 2.01 and off.mean() <= 0.05

@@ -1,42 +1,15 @@
-"""Our model against the original, on random checkpoints written to disk in the real format."""
+"""Our model against the original: batches of one layout, storage, dtypes. `test_family_*` prove each family."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from helpers_models import BOS, D_VOCAB, VIDEO, tiny_inputs, tiny_llava_next_video
+from helpers_parity import TOLERANCE
+from test_family_llava_next_video import VARIANTS
 from transformers import LlamaForCausalLM
 
 from videolens.model import HookedVideoTransformer
-
-TOLERANCE = 1e-4  # of the logits' standard deviation, float32
-
-VARIANTS = {
-    "grouped heads": {},
-    "a head per key, biases, tied embeddings": {
-        "text": {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-        "tie_word_embeddings": True,
-    },
-    "one key head, max pooling, two vision layers": {
-        "text": {"num_key_value_heads": 1},
-        "spatial_pool_mode": "max",
-        "vision_feature_layer": [-2, -1],
-    },
-    "scaled rotary, wide heads": {
-        "text": {
-            "head_dim": 16,
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 10000.0,
-                "factor": 4.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 16,
-            },
-        }
-    },
-    "learned pooling, 4 × 4 places a frame": {"spatial_pool_mode": "conv", "vision": {"image_size": 32}},
-}
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
@@ -66,44 +39,6 @@ def test_logits_and_the_residual_after_every_layer(pair) -> None:
     # the original's last hidden state is after the final norm
     final = ours.ln_final(cache["resid_post", ours.cfg.n_layers - 1])
     assert (final - expected.hidden_states[-1]).abs().max() <= TOLERANCE * expected.hidden_states[-1].std()
-
-
-@torch.no_grad()
-def test_patterns_of_every_head(pair) -> None:
-    original, ours, prompt, inputs = pair
-    original.set_attn_implementation("eager")
-    expected = original(**inputs, output_attentions=True)
-    logits, cache = ours.run_with_cache(prompt, names_filter=lambda name: name.endswith("hook_pattern"))
-    assert (logits - expected.logits).abs().max() <= TOLERANCE * expected.logits.std()
-    for layer, pattern in enumerate(expected.attentions):
-        assert (cache["pattern", layer] - pattern).abs().max() <= 1e-5
-        # a uniform pattern would make parity easy and knockouts invisible
-        assert pattern.amax(-1)[:, :, 8:].mean() > 0.3
-
-
-@torch.no_grad()
-def test_greedy_generation(pair) -> None:
-    original, ours, prompt, inputs = pair
-    original.set_attn_implementation("sdpa")
-    expected = original.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    texts, written = ours.generate(prompt, 8, stop_at_eos=False)
-    assert texts == ("",) * len(prompt)  # no tokenizer
-    assert written.tolist() == expected[:, inputs["input_ids"].shape[1] :].tolist()
-
-
-@torch.no_grad()
-def test_a_knockout_is_far_above_the_tolerance(pair) -> None:
-    _, ours, prompt, _ = pair
-    video = prompt.tokens["video"]
-
-    def cut(mask, hook):
-        mask[..., video[-1] + 1 :, video] = False
-        return mask
-
-    logits = ours(prompt)
-    hooks = [(f"blocks.{layer}.attn.hook_mask", cut) for layer in range(ours.cfg.n_layers)]
-    moved = (ours.run_with_hooks(prompt, fwd_hooks=hooks) - logits)[:, -1].abs().max()
-    assert moved >= 100 * TOLERANCE * logits.std()
 
 
 def test_weights_share_their_storage(pair) -> None:
