@@ -192,6 +192,17 @@ def test_frames_do_not_see_each_other_in_the_tower(with_files) -> None:
     assert moved[1] > 0 and moved[0] == moved[2] == 0
 
 
+@torch.no_grad()
+def test_rotary_frequencies_of_the_tower_stay_exact_in_bfloat16() -> None:
+    original = randomise(VideoLlama3ForConditionalGeneration(tiny_config()))
+    ours = HookedVideoTransformer.from_hugging_face(original)
+    exact = ours.frontend.parts["tower"].rotary_pos_emb.inv_freq.clone()
+    ours.to(torch.bfloat16)
+    kept = ours.frontend.parts["tower"].rotary_pos_emb.inv_freq
+    assert kept.dtype == torch.float32 and torch.equal(kept, exact)
+    assert ours.frontend.encode(torch.randn(1, 1, 3, 16, 24)).dtype == torch.bfloat16
+
+
 def test_frames_that_no_grid_fits(with_files) -> None:
     _, ours = with_files
     with pytest.raises(ModelError, match=r"20 × 24 .* 8 × 8"):

@@ -89,7 +89,17 @@ class FrontEnd(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> FrontEnd:
         self.memory.clear()  # what is kept is not kept where the model was, or in the dtype that it had
+        # a tower may have rotary frequencies of its own, which stay exact as the decoder's do
+        frequencies = [
+            (module, name, buffer)
+            for module in self.parts.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if name.endswith("inv_freq")
+        ]
         super()._apply(fn, recurse)
+        for module, name, exact in frequencies:
+            moved = getattr(module, name)
+            module._buffers[name] = exact.to(moved.device)
         return self
 
     @property
