@@ -26,7 +26,7 @@ from helpers_qwen import (
 from test_model_pixels import clip
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 
-from videolens import Knockout, Question, Video
+from videolens import Knockout, Question, Video, sweep
 from videolens.errors import ModelError
 from videolens.model import HookedVideoTransformer
 from videolens.model.mrope import multimodal_positions
@@ -127,6 +127,7 @@ def test_the_map_counts_pairs_of_frames(ours) -> None:
     prompt = two_prompts(ours, frames=5, height=2 * BLOCK, width=3 * BLOCK, step=0.5)[0]
     tokens = prompt.tokens
     assert tokens.grid == (3, 2, 3) and tokens.merged == PAIR
+    assert prompt.video_features.shape == (1, 3, 4 * 2 * 3, ours.cfg.d_vision)
     assert tokens.seconds[tokens["video"]].unique().tolist() == [3.0, 4.0, 5.0]
     assert tokens["frame 2"].tolist() == list(range(5 + 12, 5 + 18))
     # the repeated last frame: the same pixels twice
@@ -181,6 +182,16 @@ def test_routes_are_cut_between_pairs(ours) -> None:
     assert torch.equal(blocked, blocked_other)
     # the tokens of a pair still see each other
     assert (free - blocked).abs().max() > 0.01 * free.std()
+
+
+@pytest.mark.parametrize("route", ["cross-frame", "video -> last", "last -> last"])
+def test_the_engine_gives_what_plain_forwards_give(ours, route) -> None:
+    prompt = two_prompts(ours, frames=7, height=BLOCK, width=2 * BLOCK)[0]
+    cuts = [Knockout.route(route, layers=layers) for layers in ([0], [1], [0, 1, 2])]
+    cuts += [Knockout(f"frame {frame}", "last", layers=[0, 1, 2]) for frame in range(4)]
+    exact, full = (sweep(ours, prompt, cuts, engine=engine) for engine in ("exact", "full"))
+    assert (exact.logits - full.logits).abs().max() <= 1e-4 * full.base.std()
+    assert ((full.logits - full.base).abs().amax(-1) > 0.01 * full.base.std()).all()
 
 
 def processor() -> Qwen2VLProcessor:

@@ -37,6 +37,7 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
     head: Any = module.get_submodule(family.unembed)
     embed = _shared_embedding(decoder.embed_tokens)
     d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    vision = getattr(config, "vision_config", None)
     cfg = VideoTransformerConfig(
         d_model=text.hidden_size,
         d_head=d_head,
@@ -54,7 +55,8 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
         model_name=name,
         model_type=family.model_type,
         video_token=family.video_token(config),
-        d_vision=getattr(getattr(config, "vision_config", None), "hidden_size", -1),
+        # Qwen2-VL's hidden_size is the decoder's
+        d_vision=getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", -1),
     )
     parts = {part: _part(module, path) for part, path in family.parts.items()}
     frontend = FrontEnd(family, config, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
