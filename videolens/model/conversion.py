@@ -56,7 +56,7 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
         model_type=family.model_type,
         video_token=family.video_token(config),
         # Qwen2-VL's hidden_size is the decoder's
-        d_vision=getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", -1),
+        d_vision=next((getattr(vision, name) for name in ("embed_dim", "hidden_size") if hasattr(vision, name)), -1),
     )
     parts = {part: _part(module, path) for part, path in family.parts.items()}
     frontend = FrontEnd(family, config, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
