@@ -137,6 +137,10 @@ def test_every_position_has_one_role_and_spans_tile_the_prompt(name) -> None:
         where = owned.nonzero().flatten()
         assert torch.equal(where, torch.arange(int(where[0]), int(where[-1]) + 1))
         assert torch.equal(tokens.frame[where], tokens.frame[where].sort().values)
+        # a time is told before the frame that it is the time of
+        timed = tokens["timestamp"]
+        assert set(tokens.frame[timed].tolist()) in (set(), set(range(n)))
+        assert all(int(at) < int(tokens[f"frame {int(tokens.frame[at])}"][0]) for at in timed)
         times = prompt.question.video.seconds[:: tokens.merged]
         torch.testing.assert_close(tokens.seconds[where], times[tokens.frame[where]])
         assert not bool(tokens.seconds[~owned].isfinite().any())
