@@ -30,7 +30,7 @@ from videolens import Question, Video
 from videolens.errors import VideolensError
 from videolens.model import HookedVideoTransformer
 from videolens.model.families import family_of
-from videolens.template import template_named
+from videolens.templates import template_named
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 IDS = special_ids(SPECIAL)

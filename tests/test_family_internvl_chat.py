@@ -22,7 +22,7 @@ from helpers_parity import (
 from videolens import Prompt, Question, Video
 from videolens.errors import ModelError, VideolensError
 from videolens.model import HookedVideoTransformer
-from videolens.template import template_named
+from videolens.templates import template_named
 
 SPECIAL = ("<s>", "<|end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 IDS = special_ids(SPECIAL)

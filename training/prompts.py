@@ -8,7 +8,7 @@ import numpy as np
 
 from videolens.datasets.shapes_tasks import Ask
 from videolens.question import Question
-from videolens.template import TEMPLATES
+from videolens.templates import TEMPLATES
 from videolens.video import Video
 
 TEMPLATE = TEMPLATES["shapes"]

@@ -10,7 +10,7 @@ from videolens.errors import PromptError, near
 from videolens.question import Question
 from videolens.spans import ROLES
 
-__all__ = ["TEMPLATES", "Piece", "PromptTemplate", "template_named"]
+__all__ = ["Piece", "PromptTemplate"]
 
 
 class Piece(NamedTuple):
@@ -26,16 +26,17 @@ class PromptTemplate:
     """The words around a question, as (role, text) pairs in order.
 
     A text may hold `{system}`, `{video}` (alone, once), `{stem}`, `{options}` (alone) and `{completion}`.
-    `{completion}` stands for a space and the beginning of the answer, or for nothing.
+    `{completion}` stands for `space` and the beginning of the answer, or for nothing.
 
     Attributes:
         name: how it is asked for.
         system: the instruction in the place of `{system}`.
-        multiple_choice: the pieces of a question with options.
+        multiple_choice: the pieces of a question with options; none: the template is for open-ended ones only.
         open_ended: the pieces of a question without.
         option: one option; `{letter}` and `{option}` are filled in.
         between: what stands between two options (its role is "header").
         letter_prefix: what stands between the end of a multiple-choice prompt and the letter that answers it.
+        space: what stands between the end of an open-ended prompt and what answers it.
 
     Raises:
         PromptError: a piece has an unknown role, or the video or the options do not stand alone and once.
@@ -48,9 +49,10 @@ class PromptTemplate:
     option: str = "({letter}) {option}"
     between: str = " "
     letter_prefix: str = ""
+    space: str = " "
 
     def __post_init__(self) -> None:
-        for pieces in (self.multiple_choice, self.open_ended):
+        for pieces in filter(None, (self.multiple_choice, self.open_ended)):
             for role, _ in pieces:
                 if role not in ROLES:
                     raise PromptError(f"template {self.name!r}: " + near(role, ROLES, kind="role"))
@@ -76,13 +78,19 @@ class PromptTemplate:
                 f"question {question.id or question.stem!r} is multiple choice but has no options: give "
                 "Question(…, options=[…]), or leave options out (None) to ask it open-ended"
             )
+        if not self.multiple_choice:
+            raise PromptError(
+                f"template {self.name!r} is for open-ended questions, and this one has options: ask "
+                "question.open_ended(), or choose another template"
+            )
         return self._fill(self.multiple_choice, question, placeholder)
 
     def continuations(self, question: Question) -> tuple[str | None, tuple[str, ...]]:
         """What follows the prompt if the answer is right (None if that is not known), and for each choice."""
         if question.style == "open-ended":
-            answer = None if question.answer is None else " " + question.answer
-            return answer, tuple(" " + choice for choice in question.choices)
+            space = " " if question.completion else self.space
+            answer = None if question.answer is None else space + question.answer
+            return answer, tuple(space + choice for choice in question.choices)
         letters = tuple(self.letter_prefix + string.ascii_uppercase[i] for i in range(len(question.choices)))
         return None if question.answer_index is None else letters[question.answer_index], letters
 
@@ -91,7 +99,7 @@ class PromptTemplate:
             "system": self.system,
             "video": placeholder,
             "stem": question.stem,
-            "completion": f" {question.completion}" if question.completion else "",
+            "completion": f"{self.space}{question.completion}" if question.completion else "",
         }
         filled = []
         for role, text in pieces:
@@ -103,44 +111,3 @@ class PromptTemplate:
             else:
                 filled.append(Piece(text.format(**values), role))
         return [piece for piece in filled if piece.text]
-
-
-def _vicuna_like(name: str, system: str, *, before_options: str, between: str) -> PromptTemplate:
-    """Prompts as Map the Flow gives them to its Vicuna models, with different ways of listing the options."""
-    head = (("system", "{system}\n USER: "), ("video", "{video}"), ("glue", "\n USER: "))
-    asked = (("header", "Question: "), ("stem", "{stem}"))
-    suffix = " \nOnly give the best option. ASSISTANT:Best option:("
-    return PromptTemplate(
-        name=name,
-        system=system,
-        multiple_choice=(*head, *asked, ("header", before_options), ("option", "{options}"), ("suffix", suffix)),
-        open_ended=(*head, *asked, ("suffix", " ASSISTANT:{completion}")),
-        between=between,
-    )
-
-
-MVBENCH_INSTRUCTION = (
-    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
-    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
-    "addresses the question."
-)
-
-TEMPLATES = {
-    template.name: template
-    for template in (
-        _vicuna_like("vicuna", MVBENCH_INSTRUCTION, before_options="\nOptions:\n", between="\n"),
-        _vicuna_like("shapes", "Watch the video and answer the question.", before_options=" Options: ", between=" "),
-    )
-}
-"""By name. "vicuna": LLaVA-NeXT-Video, MVBench instruction, one option a line; "shapes": the bundled models."""
-
-
-def template_named(name: str) -> PromptTemplate:
-    """A template by its name.
-
-    Raises:
-        PromptError: there is none; the message lists those there are.
-    """
-    if name not in TEMPLATES:
-        raise PromptError(near(name, TEMPLATES, kind="template"))
-    return TEMPLATES[name]

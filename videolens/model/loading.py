@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -19,10 +20,9 @@ from videolens.model.families import Family, family_of
 from videolens.model.pixels import Preparation, preparation_of
 from videolens.model.weights import build, load_into, misfit
 
-__all__ = ["BUNDLED_TEMPLATE", "DEFAULT_TEMPLATE", "Checkpoint", "read_checkpoint"]
+__all__ = ["BUNDLED_TEMPLATE", "Checkpoint", "read_checkpoint"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-DEFAULT_TEMPLATE = "vicuna"
 BUNDLED_TEMPLATE = "shapes"
 
 
@@ -31,7 +31,8 @@ class Checkpoint:
     """A checkpoint as it was read.
 
     Attributes:
-        template: name of the prompt template it was trained with: `prompt_template` of its config.json.
+        template: name of the prompt template it was trained with: `prompt_template` of its config.json, else that of
+            its family; None: its own chat template.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Checkpoint:
     module: nn.Module
     tokenizer: Any
     pixels: Preparation | None
-    template: str
+    template: str | None
 
 
 def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, trust_remote_code: bool) -> Checkpoint:
@@ -81,7 +82,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
         module=module,
         tokenizer=tokenizer,
         pixels=preparation_of(directory, family.pixels),
-        template=str(settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else DEFAULT_TEMPLATE)),
+        template=settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template),
     )
 
 
@@ -181,9 +182,12 @@ def _tokenizer(directory: Path, *, trust_remote_code: bool) -> Any:
     if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
         return None
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
+        if (chat := directory / "chat_template.json").is_file():  # of the processor: it knows what a video is
+            tokenizer.chat_template = json.loads(chat.read_text())["chat_template"]
+        return tokenizer
     except Exception as error:  # whatever its files make the tokenizer raise
-        held = [file for file in _TOKENIZER_FILES if (directory / file).is_file()]
+        held = [file for file in (*_TOKENIZER_FILES, "chat_template.json") if (directory / file).is_file()]
         raise ModelError(
             f"the tokenizer in {directory} ({held}) cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from videolens.chat import chat_template
 from videolens.encoding import encode_question
 from videolens.errors import ModelError, PromptError
 from videolens.model.families import Clock
 from videolens.prompt import Prompt
 from videolens.question import Question
-from videolens.template import PromptTemplate, template_named
+from videolens.template import PromptTemplate
+from videolens.templates import template_named
 from videolens.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -34,8 +36,13 @@ def prompt_from_question(
             f"{model.cfg.model_name!r} has no tokenizer files, so a question cannot be written in its tokens: add "
             "them to the checkpoint, or use model.prompt_from_ids(input_ids, pixel_values, spans=…)"
         )
-    if template is None or isinstance(template, str):
-        template = template_named(template if template is not None else model.template)
+    front = model.frontend
+    placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
+    template = model.template if template is None else template
+    if template is None:
+        template = chat_template(model.tokenizer, placeholder, source=str(model.cfg.model_name))
+    elif isinstance(template, str):
+        template = template_named(template)
     if not isinstance(question, Question):
         raise PromptError(f"a prompt is made of one Question(video, stem, …), got {type(question).__name__}")
     if not isinstance(template, PromptTemplate):
@@ -43,7 +50,6 @@ def prompt_from_question(
     video = question.video
     pixels = model.pixels(video.frames)
     frames, _, height, width = pixels.shape
-    front = model.frontend
     clock = Clock(video.seconds)
     layout = front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
     coded = encode_question(
@@ -52,7 +58,7 @@ def prompt_from_question(
         model.tokenizer,
         layout,
         video_token_id=front.video_token,
-        placeholder=model.tokenizer.convert_ids_to_tokens(front.video_token),
+        placeholder=placeholder,
     )
     return _finish(
         model,

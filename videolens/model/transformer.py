@@ -14,7 +14,7 @@ from transformer_lens.hook_points import HookPoint
 from videolens.errors import ModelError
 from videolens.model.conversion import Converted, convert
 from videolens.model.families import family_of
-from videolens.model.loading import DEFAULT_TEMPLATE, read_checkpoint
+from videolens.model.loading import read_checkpoint
 from videolens.model.pixels import Preparation
 from videolens.model.prompting import prompt_from_ids, prompt_from_question
 from videolens.model.running import Running
@@ -35,7 +35,7 @@ class HookedVideoTransformer(Running):
         frontend: vision tower, projector, embedding, rotary tables.
         blocks, ln_final, unembed: the decoder.
         tokenizer: the checkpoint's, or None.
-        template: name of the prompt template used when none is given.
+        template: name of the prompt template used when none is given; None: the tokenizer's chat template.
 
     Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, one more per layer,
     `blocks.{l}.attn.hook_mask` (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and
@@ -49,7 +49,7 @@ class HookedVideoTransformer(Running):
         *,
         tokenizer: Any = None,
         pixels: Preparation | None = None,
-        template: str = DEFAULT_TEMPLATE,
+        template: str | None = None,
     ) -> None:
         super().__init__()
         self.cfg = parts.cfg
@@ -109,7 +109,7 @@ class HookedVideoTransformer(Running):
             family_of(config.model_type, getattr(config, "architectures", None) or ()),
             name=config._name_or_path or config.model_type,
         )
-        return cls(parts, tokenizer=tokenizer, pixels=pixels)
+        return cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
