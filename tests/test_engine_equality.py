@@ -167,7 +167,7 @@ def test_any_interventions_together_are_what_each_is_alone(pair) -> None:
 
     check()
     # the control: most of what was drawn moves the logits far beyond the tolerance
-    assert len(felt) > 60 and torch.tensor(felt).median() >= FELT
+    assert len(felt) > 40 and torch.tensor(felt).median() >= FELT
 
 
 @pytest.mark.parametrize("route", ROUTES)
