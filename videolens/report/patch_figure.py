@@ -82,7 +82,7 @@ def _heat_map(
 ) -> Figure:
     """Layers × units; beneath the columns of frames, the frames."""
     rows, columns = effects.shape
-    of_frames = [int(m[1]) if (m := re.fullmatch(r"frame (\d+)", unit)) else None for unit in patched.units]
+    of_frames = [int(m[1]) if (m := re.fullmatch(r"frame (\d+)", label)) else None for label in patched.labels]
     strips = {name: frames for name, frames in pictures.items() if any(frame is not None for frame in of_frames)}
     cell = _CELL if columns <= 20 else max(0.09, 12 / columns)
     width, height = cell * columns + 2.2, 0.26 * rows
