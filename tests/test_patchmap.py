@@ -138,11 +138,9 @@ def test_transformer_lens_own_functions_agree(model, clean, corrupted) -> None:
     for theirs_is, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern")):
         theirs = getattr(patching, f"get_act_patch_attn_head_{theirs_is}_all_pos")(model, corrupted, cache, metric)
         np.testing.assert_allclose(ours(site=site, over="head"), theirs.detach(), atol=1e-3)
-        if theirs_is in "qk":
+        if theirs_is not in ("out", "v"):
             continue
         by_position = getattr(patching, f"get_act_patch_attn_head_{theirs_is}_by_pos")(model, corrupted, cache, metric)
-        if theirs_is == "pattern":  # [layer head pos] there, where the others are [layer pos head]
-            by_position = by_position.transpose(1, 2)
         head = by_position.shape[2] - 1
         np.testing.assert_allclose(
             ours(site=site, over="token", heads=head), by_position[..., head].detach(), atol=1e-3
@@ -422,6 +420,17 @@ def test_layers_by_frames_with_the_frames_beneath(asked, tmp_path) -> None:
     for text in ("clean", "corrupted", "frame 2", "from 1", "n = 1 pair (q0)", "0 %: the corrupted run as it is"):
         assert text in said
     assert "resid_pre of the clean run, copied into the corrupted run" in said
+
+
+def test_frames_are_those_the_model_saw_cropped_as_it_saw_them(asked) -> None:
+    """So that patches drawn over them lie over what they were made of."""
+    model, _ = asked
+    wide = vl.Video.from_array(torch.randint(0, 256, (3, 16, 24, 3), dtype=torch.uint8), fps=2.0)
+    question = vl.Question(wide, "where ?", ["left", "right"], "left", reversed_answer="right")
+    found = vl.patch_map(model, question, question.reversed(), layers=0, progress=False)
+    shown = found.figure().axes[1].images
+    for picture, frame in zip(shown, wide.frames[:, :, 4:20], strict=True):
+        assert np.array_equal(picture.get_array(), frame)
 
 
 @pytest.mark.parametrize("metric", ["logit difference", "probability", "kl"])
