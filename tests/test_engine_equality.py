@@ -151,7 +151,7 @@ def test_any_interventions_together_are_what_each_is_alone(pair) -> None:
     scale, clean = spread(model, prompt), unblocked(model, prompt)
     felt: list[float] = []
 
-    @settings(max_examples=15)
+    @settings(max_examples=30)
     @given(batches())
     def check(drawn: list[Any]) -> None:
         plain = plain_logits(model, prompt, drawn)
