@@ -4,7 +4,9 @@ what it should be, and a map can be written, read and drawn."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -334,7 +336,9 @@ def test_misuse_is_one_clear_error_before_anything_runs(
 def test_what_is_no_pair(model, clean, corrupted) -> None:
     with pytest.raises(VideolensError, match="give the clean question's counterfactual"):
         vl.patch_map(model, clean)
-    with pytest.raises(VideolensError, match="either one clean and one corrupted question, or one list"):
+    with pytest.raises(
+        VideolensError, match="one clean and one corrupted Question or Prompt, or one list of such pairs"
+    ):
         vl.patch_map(model, [(clean, corrupted)], corrupted)
     with pytest.raises(VideolensError, match="there are no pairs"):
         vl.patch_map(model, [], progress=False)
@@ -481,6 +485,15 @@ def test_prompts_without_their_video_and_several_pairs_have_no_frames_beneath(fr
 
 
 # -- the bundled model
+
+
+def test_the_examples_in_the_documentation_run(tmp_path, monkeypatch) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "patching.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks), "docs/patching.md", "exec"), {"__name__": "docs"})
+    assert (tmp_path / "patched.png").stat().st_size > 10_000
 
 
 @pytest.fixture(scope="module")
