@@ -134,8 +134,8 @@ class Both(NotKnockout):
     second: Any
 
     def hooks(self, prompt: Prompt) -> HookList:
-        """Those of the first, then those of the second."""
-        return [*self.first.hooks(prompt), *self.second.hooks(prompt)]
+        """Those of the first, then those of the second; who changes nothing is left out, for it has no cone."""
+        return [hook for one in (self.first, self.second) if one.cone(prompt) is not None for hook in one.hooks(prompt)]
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """Around both."""

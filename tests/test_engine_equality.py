@@ -151,7 +151,7 @@ def test_any_interventions_together_are_what_each_is_alone(pair) -> None:
     scale, clean = spread(model, prompt), unblocked(model, prompt)
     felt: list[float] = []
 
-    @settings(max_examples=15)
+    @settings(max_examples=30)
     @given(batches())
     def check(drawn: list[Any]) -> None:
         plain = plain_logits(model, prompt, drawn)
@@ -167,7 +167,7 @@ def test_any_interventions_together_are_what_each_is_alone(pair) -> None:
 
     check()
     # the control: most of what was drawn moves the logits far beyond the tolerance
-    assert len(felt) > 60 and torch.tensor(felt).median() >= FELT
+    assert len(felt) > 40 and torch.tensor(felt).median() >= FELT
 
 
 @pytest.mark.parametrize("route", ROUTES)

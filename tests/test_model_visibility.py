@@ -69,10 +69,19 @@ def test_runs_are_the_mask(mask: Tensor, first: int) -> None:
     assert visible.runs[-1].stop == N - first
 
 
-@given(masks(), st.integers(0, N - 1), st.sampled_from([1, 3]), st.sampled_from([1, 2, 4]), st.booleans())
-@settings(max_examples=60, deadline=None)
+WAYS = {
+    "as it comes": {},
+    "two calls, joined": {"_SMALL": 0},
+    # the way that gradients and other devices take
+    "keys put together": {"_joinable": lambda q, pieces: False},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(masks(), st.integers(0, N - 1), st.sampled_from([1, 3]), st.sampled_from([1, 2, 4]))
+@settings(max_examples=30, deadline=None)
 def test_attention_over_runs_is_attention_under_the_mask(
-    mask: Tensor, first: int, batch: int, n_kv: int, joined: bool
+    way: str, mask: Tensor, first: int, batch: int, n_kv: int
 ) -> None:
     generator = torch.Generator().manual_seed(first)
 
@@ -85,9 +94,8 @@ def test_attention_over_runs_is_attention_under_the_mask(
     pieces = [past, own] if first else [own]
     whole = [torch.cat([past[i].expand(batch, -1, -1, -1), own[i]], dim=1) for i in (0, 1)]
     with pytest.MonkeyPatch.context() as patch:
-        if not joined:
-            # the way that gradients and other devices take
-            patch.setattr(kernels, "_joinable", lambda q, pieces: False)
+        for name, value in WAYS[way].items():
+            patch.setattr(kernels, name, value)
         z = attend(q, pieces, read(mask[first:]), scale=8**-0.5)
     assert z.shape == q.shape
     assert (z - reference(q, *whole, mask[first:])).abs().max() <= 2e-6

@@ -4,7 +4,9 @@ what it should be, and a map can be written, read and drawn."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,11 +140,9 @@ def test_transformer_lens_own_functions_agree(model, clean, corrupted) -> None:
     for theirs_is, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern")):
         theirs = getattr(patching, f"get_act_patch_attn_head_{theirs_is}_all_pos")(model, corrupted, cache, metric)
         np.testing.assert_allclose(ours(site=site, over="head"), theirs.detach(), atol=1e-3)
-        if theirs_is in "qk":
+        if theirs_is not in ("out", "v"):
             continue
         by_position = getattr(patching, f"get_act_patch_attn_head_{theirs_is}_by_pos")(model, corrupted, cache, metric)
-        if theirs_is == "pattern":  # [layer head pos] there, where the others are [layer pos head]
-            by_position = by_position.transpose(1, 2)
         head = by_position.shape[2] - 1
         np.testing.assert_allclose(
             ours(site=site, over="token", heads=head), by_position[..., head].detach(), atol=1e-3
@@ -336,7 +336,9 @@ def test_misuse_is_one_clear_error_before_anything_runs(
 def test_what_is_no_pair(model, clean, corrupted) -> None:
     with pytest.raises(VideolensError, match="give the clean question's counterfactual"):
         vl.patch_map(model, clean)
-    with pytest.raises(VideolensError, match="either one clean and one corrupted question, or one list"):
+    with pytest.raises(
+        VideolensError, match="one clean and one corrupted Question or Prompt, or one list of such pairs"
+    ):
         vl.patch_map(model, [(clean, corrupted)], corrupted)
     with pytest.raises(VideolensError, match="there are no pairs"):
         vl.patch_map(model, [], progress=False)
@@ -424,6 +426,17 @@ def test_layers_by_frames_with_the_frames_beneath(asked, tmp_path) -> None:
     assert "resid_pre of the clean run, copied into the corrupted run" in said
 
 
+def test_frames_are_those_the_model_saw_cropped_as_it_saw_them(asked) -> None:
+    """So that patches drawn over them lie over what they were made of."""
+    model, _ = asked
+    wide = vl.Video.from_array(torch.randint(0, 256, (3, 16, 24, 3), dtype=torch.uint8), fps=2.0)
+    question = vl.Question(wide, "where ?", ["left", "right"], "left", reversed_answer="right")
+    found = vl.patch_map(model, question, question.reversed(), layers=0, progress=False)
+    shown = found.figure().axes[1].images
+    for picture, frame in zip(shown, wide.frames[:, :, 4:20], strict=True):
+        assert np.array_equal(picture.get_array(), frame)
+
+
 @pytest.mark.parametrize("metric", ["logit difference", "probability", "kl"])
 @pytest.mark.parametrize(
     "options",
@@ -472,6 +485,15 @@ def test_prompts_without_their_video_and_several_pairs_have_no_frames_beneath(fr
 
 
 # -- the bundled model
+
+
+def test_the_examples_in_the_documentation_run(tmp_path, monkeypatch) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "patching.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks), "docs/patching.md", "exec"), {"__name__": "docs"})
+    assert (tmp_path / "patched.png").stat().st_size > 10_000
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import videolens as vl
 from videolens.engine.cost import Cost
@@ -51,6 +52,20 @@ def test_every_part_runs_and_its_figures_are_finite(script, capsys, tmp_path) ->
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
     printed = capsys.readouterr().out
     assert printed.count("share of floor") == 2 and "planned over measured" in printed
+
+
+def test_memory_is_what_a_call_needs_at_its_worst_moment(script) -> None:
+    from perf_memory import peak_bytes
+
+    held = torch.ones(10_000_000)
+
+    def run() -> None:
+        first = torch.ones(20_000_000)
+        del first
+        second = torch.ones(25_000_000)  # 100 MB
+        assert len(held) + len(second) == 35_000_000
+
+    assert peak_bytes(run) == pytest.approx(100_000_000, rel=0.05)
 
 
 @pytest.mark.parametrize(("width", "floors"), [("b", (15.2, 40.3)), ("7b", (15.4, 43.9))])

@@ -238,6 +238,13 @@ def test_a_change_of_one_number_or_of_the_order_shows(shape: tuple[int, ...], se
     assert torch.equal(mixed, values) == (_checksum([values]) == _checksum([mixed]))
 
 
+def test_weights_that_are_parts_of_others_are_read_where_they_lie() -> None:
+    fused = torch.randn(3, 4096 + 5).to(torch.bfloat16)
+    for part in (fused[1], fused[1, 1:], fused[1, 1:4097], fused[:, 3:], fused[:, :0], fused.t()[7:]):
+        assert _checksum([part]) == _checksum([part.clone(memory_format=torch.contiguous_format)])
+    assert len({_checksum([fused[0]]), _checksum([fused[1]]), _checksum([fused[1, 1:]])}) == 3
+
+
 # --- bounds and copies ------------------------------------------------------------------------------------------------
 
 

@@ -22,9 +22,14 @@ from videolens.experiments.windows import check_window
 video = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))
 tokens = vl.TokenMap.from_spans(8, {"stem": [6]}, grid=(1, 2, 2), video=range(1, 5))
 
+table = torch.zeros(1, 8, 2)
+prompt = vl.Prompt(torch.zeros(1, 8, dtype=torch.int64), tokens, torch.zeros(1, 8, 2), (table, table))
+run = vl.SourceRun(prompt, {"blocks.1.hook_resid_pre": torch.zeros(1, 8, 2)})
+
 def spans(where):
     return vl.TokenMap.from_spans(8, {"stem": where}, grid=(1, 2, 2), video=range(1, 5))
 
+assert vl.Patch("resid_pre", np.int64(1), np.array([2, 1]), source=run).positions == (1, 2)
 assert vl.Knockout("video", "last", layers=np.int64(1)).layers == (1,)
 assert vl.Knockout("video", "last", layers=torch.tensor([2, 1])).layers == (1, 2)
 assert spans(np.array([6]))["stem"].tolist() == [6]
@@ -44,6 +49,16 @@ CALLS = [
     lambda: check_window("3", 12),
     lambda: positions_of(torch.zeros(1, 8), ["stem", "last"]),
     lambda: stage_interventions(None, None, vl.Knockout("video", "last", layers=1)),
+    lambda: vl.SourceRun(prompt, None),
+    lambda: vl.SourceRun(prompt, {"blocks.1.hook_resid_pre": [0.0]}),
+    lambda: vl.Patch(["resid_pre"], 1, source=run),
+    lambda: vl.Patch("resid_pre", 1, source={}),
+    lambda: vl.Patch("resid_pre", 1.5, source=run),
+    lambda: vl.Patch("resid_pre", 1, [0.5], source=run),
+    lambda: vl.Patch("resid_pre", 1, [[1, 2]], source=run),
+    lambda: vl.patch_map(None, 3),
+    lambda: vl.patch_map(None, prompt, "the corrupted one"),
+    lambda: vl.patch_map(None, prompt, prompt, over=[3]),
     lambda: vl.Question("clip.mp4", "Which way?", ["left", "right"]),
     lambda: vl.Question(video, None, ["left", "right"]),
     lambda: vl.Question(video, "How many?", [1, 2]),

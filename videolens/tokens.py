@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -143,6 +144,16 @@ class TokenMap:
         """
         if not isinstance(name, str):
             raise SelectionError(near(name, self.names, kind="selection"))
+        if name not in self._selected:
+            self._selected[name] = self._union(name)
+        return self._selected[name].clone()
+
+    @cached_property
+    def _selected(self) -> dict[str, Int64[Tensor, " n"]]:
+        """Selections that have been asked for: a sweep asks for the same ones again and again."""
+        return {}
+
+    def _union(self, name: str) -> Int64[Tensor, " n"]:
         chosen = torch.zeros(self.n_pos, dtype=torch.bool)
         for part in name.split("|"):
             chosen[self._select(part.strip())] = True

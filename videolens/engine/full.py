@@ -67,21 +67,22 @@ def batched_hooks(hooks: Sequence[Hooks]) -> list[tuple[str, HookFunction]]:
 
 def _each_its_own(functions: Sequence[tuple[int, HookFunction]], n_copies: int) -> HookFunction:
     def apply(value: Tensor, hook: Any) -> Tensor:
-        value = value.expand(n_copies, *value.shape[1:])
-        changed: dict[int, Tensor] = {}
+        # one copy for all of them to work on: many hook functions edit in place
+        value = value.expand(n_copies, *value.shape[1:]).clone()
+        wider: dict[int, Tensor] = {}
         for copy, function in functions:
-            # its own copy to work on: many hook functions edit in place
-            mine = changed[copy] if copy in changed else value[copy : copy + 1].clone()
+            mine = wider.get(copy, value[copy : copy + 1])
             result = function(mine, hook=hook)
-            changed[copy] = mine if result is None else result
-        if any(part.shape[1:] != value.shape[1:] for part in changed.values()):
-            # a function that cuts some heads only gives one mask per head where the others have one for all
-            return torch.cat(
-                torch.broadcast_tensors(*(changed.get(copy, value[copy : copy + 1]) for copy in range(n_copies)))
-            )
-        value = value.clone()
-        for copy, part in changed.items():
-            value[copy] = part[0]
-        return value
+            if result is None or result is mine:
+                continue
+            if result.shape[1:] == value.shape[1:]:
+                value[copy] = result[0]
+            else:
+                wider[copy] = result
+        if not wider:
+            return value
+        # a function that cuts some heads only gives one mask per head where the others have one for all
+        parts = [wider.get(copy, value[copy : copy + 1]) for copy in range(n_copies)]
+        return torch.cat(torch.broadcast_tensors(*parts))
 
     return apply

@@ -85,7 +85,7 @@ def sweep(
             function), which run in full.
         engine: "exact", or "full": one plain forward for each, the reference.
         max_memory: bytes that may be used besides the model and the prompt; None: half of what is free.
-        verify: run a sample in full as well and compare.
+        verify: run a sample in full as well and compare. With engine="full" there is nothing to compare with.
         tick: is told after every layer which share of the work that was; the shares sum to one.
 
     Raises:

@@ -12,9 +12,8 @@ Nothing is kept but the residual streams of the branches and one layer's clean k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -154,9 +153,18 @@ class _Running:
             for branch, row in zip(chunk, found, strict=True):
                 logits[list(branch.members)] = row
 
-    def _hooked(self, functions: Sequence[Functions]) -> AbstractContextManager[Any]:
-        """Each branch of a call under its own hook functions."""
-        return self.model.hooks(batched_hooks(functions)) if any(functions) else nullcontext()
+    @contextmanager
+    def _hooked(self, functions: Sequence[Functions]) -> Iterator[None]:
+        """Each branch of a call under its own hook functions. Nobody else listens during a walk, so that what is added
+        here is all that there is to remove."""
+        points = [(self.model.hook_dict[name], function) for name, function in batched_hooks(functions)]
+        try:
+            for point, function in points:
+                point.add_hook(function)
+            yield
+        finally:
+            for point, _ in points:
+                point.remove_hooks()
 
     def _chunks(self, level: Sequence[Branch], rows: int | None = None) -> Iterator[Sequence[Branch]]:
         size = self.per_call if rows is None else max(self.per_call, 64)

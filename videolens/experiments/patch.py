@@ -23,7 +23,7 @@ from videolens.question import Question
 
 __all__ = ["patch_map"]
 
-Pair = tuple[Asked, Asked]
+Pair = Sequence[Asked]  # clean, corrupted
 
 _QUIET_S = 2.0  # shorter work than this needs no progress bar
 
@@ -91,7 +91,7 @@ def patch_map(
     if direction not in DIRECTIONS:
         raise VideolensError(near(direction, DIRECTIONS, kind="direction"))
     metric_column(metric)
-    where = named_site(site)
+    where, pairs = named_site(site), _pairs(clean, corrupted)
     tracer = PairTracer(
         model=model,
         site=where,
@@ -104,7 +104,6 @@ def patch_map(
         options={"engine": engine, "max_memory": max_memory, "verify": verify},
     )
     found: list[PairFound] = []
-    pairs = _pairs(clean, corrupted)
     total = len(pairs) if isinstance(pairs, Sequence) else None
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} pairs [{elapsed}<{remaining}]" if total else None
     with tqdm(total=total, desc="patching", bar_format=form, delay=_QUIET_S, disable=not progress, leave=False) as bar:
@@ -140,21 +139,22 @@ def patch_map(
     return PatchMap(table, pd.DataFrame([each.run for each in found], columns=list(RUNS)), clips, settings)
 
 
-def _pairs(clean: Asked | Iterable[Pair], corrupted: Asked | None) -> Iterable[Pair]:
+def _pairs(clean: Asked | Iterable[Pair], corrupted: Asked | None) -> Iterable[tuple[Asked, Asked]]:
     """(clean, corrupted), one pair or several."""
     if isinstance(clean, (Question, Prompt)):
         if not isinstance(corrupted, (Question, Prompt)):
             raise VideolensError(f"corrupted is {corrupted!r}: give the clean question's counterfactual")
         return [(clean, corrupted)]
-    if corrupted is not None:
-        raise VideolensError("either one clean and one corrupted question, or one list of (clean, corrupted) pairs")
+    if corrupted is not None or not isinstance(clean, Iterable):
+        raise VideolensError("give one clean and one corrupted Question or Prompt, or one list of such pairs")
     return [_checked(pair) for pair in clean] if isinstance(clean, Sequence) else map(_checked, clean)
 
 
-def _checked(pair: Pair) -> Pair:
-    if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(each, (Question, Prompt)) for each in pair):
-        raise VideolensError(f"a pair is a tuple (clean, corrupted) of Questions or Prompts, got {pair!r}")
-    return pair
+def _checked(pair: Pair) -> tuple[Asked, Asked]:
+    several = isinstance(pair, (tuple, list)) and len(pair) == 2
+    if not several or not all(isinstance(each, (Question, Prompt)) for each in pair):
+        raise VideolensError(f"a pair is (clean, corrupted), two Questions or Prompts; got {pair!r}")
+    return pair[0], pair[1]
 
 
 def _name(asked: Asked, number: int) -> str:

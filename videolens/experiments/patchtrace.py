@@ -98,7 +98,11 @@ class PairTracer:
             *says,
             *base.tokens.grid,
         )
-        clips = [(name, which, *frame) for which, prompt in prompts.items() for frame in thumbnails(prompt)]
+        clips = [
+            (name, which, *frame)
+            for which, prompt in prompts.items()
+            for frame in thumbnails(prompt, self.model.pixel_settings)
+        ]
         full = len(patches) + 1
         cost = full if found.plan is None else found.plan.forwards
         return PairFound([unit.name for unit in units], rows, run, clips, float(cost), full, found.verified)

@@ -1,13 +1,16 @@
-"""Frames as small pictures that a result can carry along."""
+"""Frames as small pictures that a result can carry along: what the model was shown, cropped as it was for it."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
+from torch import Tensor
 
+from videolens.model.pixels import PixelSettings
 from videolens.prompt import Prompt
 
 __all__ = ["pixels_of", "thumbnails"]
@@ -15,16 +18,25 @@ __all__ = ["pixels_of", "thumbnails"]
 _LONGEST = 96  # pixels
 
 
-def thumbnails(prompt: Prompt) -> list[tuple[int, bytes]]:
-    """(frame of the token grid, PNG) of every frame that the model was shown; none without the prompt's question.
+def thumbnails(prompt: Prompt, settings: PixelSettings | None) -> list[tuple[int, bytes]]:
+    """(frame of the token grid, PNG) for every frame; none where a prompt came without its video.
 
-    Where several frames share one row of the grid, the middle one stands for them.
+    1. Where it is known how pixels were prepared, undo the normalisation: patches of the token grid then lie over what
+       they were made of. Else the video's own frames.
+    2. Where several frames share one row of the grid, the middle one stands for them.
+
+    Args:
+        prompt: a single prompt.
+        settings: how the model's pixels are prepared.
     """
-    if prompt.question is None or prompt.tokens.grid[0] == 0:
+    n = prompt.tokens.grid[0]
+    if prompt.pixel_values is not None and settings is not None:
+        frames = _levels(prompt.pixel_values[0].float().cpu(), settings)
+    elif prompt.question is not None:
+        frames = prompt.question.video.frames
+    else:
         return []
-    frames, n = prompt.question.video.frames, prompt.tokens.grid[0]
-    shown = [int((i + 0.5) * len(frames) / n) for i in range(n)]
-    return [(i, _png(frames[at].numpy())) for i, at in enumerate(shown)]
+    return [(i, _png(frames[int((i + 0.5) * len(frames) / n)].numpy())) for i in range(n)]
 
 
 def pixels_of(png: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -32,8 +44,19 @@ def pixels_of(png: bytes) -> UInt8[np.ndarray, "height width 3"]:
     return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
+def _levels(
+    pixels: Float[Tensor, "frame channel height width"], settings: PixelSettings
+) -> UInt8[Tensor, "frame height width channel"]:
+    if settings.mean is not None and settings.std is not None:
+        mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
+        pixels = pixels * std + mean
+    if settings.rescale is not None:
+        pixels = pixels / settings.rescale
+    return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
 def _png(frame: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    image, written = Image.fromarray(frame), io.BytesIO()
+    image, written = Image.fromarray(np.ascontiguousarray(frame)), io.BytesIO()
     image.thumbnail((_LONGEST, _LONGEST))
     image.save(written, format="PNG")
     return written.getvalue()

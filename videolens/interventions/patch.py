@@ -148,7 +148,7 @@ class _Copy:
                 f"{hook.name} has {value.shape[self.site.rows]} rows, but hook.ctx names {len(rows)}: the model must "
                 "set its rows before it calls its hooks"
             )
-        here = torch.isin(rows, torch.tensor(self.positions, device=rows.device)).nonzero().flatten()
+        here = self._here(rows)
         if len(here) == 0:
             return value
         given = self._given(hook, rows[here], value)
@@ -164,6 +164,14 @@ class _Copy:
         patched = value.clone()
         patched[tuple(index)] = given
         return patched
+
+    def _here(self, rows: Int64[Tensor, " row"]) -> Int64[Tensor, " n"]:
+        """Which of the rows are patched, as indices."""
+        positions = torch.tensor(self.positions, device=rows.device)
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first == len(rows) - 1:  # neighbours, as nearly always
+            return positions[(positions >= first) & (positions <= last)] - first
+        return torch.isin(rows, positions).nonzero().flatten()
 
     def _given(self, hook: Any, positions: Tensor, like: Tensor) -> Tensor:
         """The source run's value at these positions, for the keys at hand, where and as `like` is."""

@@ -34,6 +34,7 @@ class SourceRun:
 
     Raises:
         PromptError: a batch of several prompts.
+        VideolensError: the activations are no tensors by name.
     """
 
     prompt: Prompt
@@ -42,7 +43,12 @@ class SourceRun:
     def __post_init__(self) -> None:
         if len(self.prompt) != 1:
             raise PromptError(f"a source run is of one prompt, got a batch of {len(self.prompt)}: take one, prompt[0]")
-        object.__setattr__(self, "activations", dict(self.activations.items()))
+        kept = dict(self.activations.items()) if hasattr(self.activations, "items") else self.activations
+        if not isinstance(kept, dict) or not all(isinstance(value, Tensor) for value in kept.values()):
+            raise VideolensError(
+                f"activations are tensors by hook point, as in the cache of run_with_cache, got {type(kept).__name__}"
+            )
+        object.__setattr__(self, "activations", kept)
 
     @classmethod
     @torch.no_grad()

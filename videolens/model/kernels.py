@@ -6,6 +6,7 @@ row: rows computed now; key: positions attended to; head: query heads; n_kv: key
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch.nn.attention.bias import causal_lower_right
 from videolens.model.visibility import Run, Visible
 
 __all__ = ["attend"]
+
+_SMALL = 2**16  # rows × keys of a run below which one call under a mask is quicker than two without (on 2 cores)
 
 Piece = tuple[Tensor, Tensor]
 Part = tuple[Tensor, Tensor]
@@ -29,7 +32,8 @@ def attend(
 
     1. Every run is computed on its own. Its earlier keys need no mask, its own are causal.
     2. On the CPU these are two kernel calls, joined by their softmax denominators: keys that many copies of a prompt
-       share are then never copied, and all copies' rows meet them in one call. Elsewhere, and where gradients are
+       share are then never copied, and all copies' rows meet them in one call. (A few hundred keys are quicker copied
+       together and masked.) Elsewhere, and where gradients are
        wanted, the keys are put together and one call sees the triangle at their lower right.
     3. A row that sees nothing gives zeros.
 
@@ -49,8 +53,11 @@ def _run(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
     if run.mask is not None:
         return _masked(q, pieces, run, scale)
     alone = len(pieces) == 1 and not run.spans and run.repeat == 1
+    length = q.shape[1] // run.repeat
     if not alone and not _joinable(q, pieces):
         return torch.cat([_together(each, pieces, part, scale) for each, part in _single(q, run)], dim=1)
+    if not alone and run.own is not None and length > 1 and length * (_n_keys(run) + length) <= _SMALL:
+        return _small(q, pieces, run, scale)
     parts = []
     for first, stop in run.spans:
         for k, v in _slices(pieces, first, stop):
@@ -60,7 +67,6 @@ def _run(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
         if alone:
             return _fused(q, k, v, scale, is_causal=q.shape[1] > 1)
         batch, _, *shape = q.shape
-        length = q.shape[1] // run.repeat
         q, k, v = (x.unflatten(1, (run.repeat, length)).flatten(0, 1) if run.repeat > 1 else x for x in (q, k, v))
         z, weight = _part(q, k, v, causal=length > 1, scale=scale)
         parts.append((z.reshape(batch, -1, *shape), weight.reshape(batch, -1, shape[0], 1)))
@@ -92,6 +98,38 @@ def _joined(parts: Sequence[Part]) -> Tensor:
         if i + 2 < len(parts):
             weight = torch.logaddexp(weight, other_weight)
     return z.to(dtype)
+
+
+def _small(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
+    """One call under a mask of a few rows × keys: below some size quicker than two calls and their joining."""
+    assert run.own is not None
+    batch, n, *shape = q.shape
+    length = n // run.repeat
+    [own] = _slices(pieces, run.own, run.own + n)
+    found = []
+    for i in (0, 1):
+        mine = own[i].unflatten(1, (run.repeat, length)).flatten(0, 1)
+        before = [piece[i] for first, stop in run.spans for piece in _slices(pieces, first, stop)]
+        seen = [x.expand(batch, -1, -1, -1) for x in before]
+        if run.repeat > 1:
+            seen = [x.repeat_interleave(run.repeat, dim=0) for x in seen]
+        found.append(torch.cat([*seen, mine], dim=1))
+    q = q.unflatten(1, (run.repeat, length)).flatten(0, 1)
+    mask = _triangle(length, _n_keys(run) + length, q.dtype)
+    k, v = found
+    return _fused(q, k, v, scale, attn_mask=mask).reshape(batch, n, *shape)
+
+
+@lru_cache(maxsize=16)
+def _triangle(rows: int, keys: int, dtype: torch.dtype) -> Tensor:
+    """What is added to scores where the last keys are the rows: 0 up to each row's own key, −∞ behind it."""
+    seen = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
+    return torch.zeros(rows, keys, dtype=dtype).masked_fill(~seen, -torch.inf)
+
+
+def _n_keys(run: Run) -> int:
+    """Keys that all rows of a run see, its own aside."""
+    return sum(stop - first for first, stop in run.spans)
 
 
 def _together(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:

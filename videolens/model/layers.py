@@ -91,8 +91,12 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_model"]:
         """What the MLP adds to the residual stream."""
-        # one expression: the gate before its activation is not kept any longer than it is needed
-        post = self.act(fire(self.hook_pre, self.gate(x), at)) * fire(self.hook_pre_linear, self.up(x), at)
+        pre = fire(self.hook_pre, self.gate(x), at)
+        post = self.act(pre)
+        fresh = post is not pre and not post.requires_grad
+        del pre  # not kept any longer than it is needed
+        up = fire(self.hook_pre_linear, self.up(x), at)
+        post = post.mul_(up) if fresh and not up.requires_grad else post * up
         return self.down(fire(self.hook_post, post, at))
 
 

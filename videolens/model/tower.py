@@ -156,7 +156,9 @@ def _checksum(tensors: Iterable[Tensor]) -> bytes:
     for tensor in tensors:
         data = tensor.detach().contiguous().flatten().view(torch.uint8)
         missing = -len(data) % (8 * _WORDS)
-        words = (F.pad(data, (0, missing)) if missing else data).view(torch.int64).view(-1, _WORDS)
+        # bytes are read eight at a time: not past the end, and not from the middle of a word
+        whole = F.pad(data, (0, missing)) if missing or data.storage_offset() % 8 else data
+        words = whole.view(torch.int64).view(len(whole) // (8 * _WORDS), _WORDS)
         sums[tensor.device] += [words.sum(0), words.sum(1)]
     return b"".join(blake2b(torch.cat(each).cpu().numpy().data).digest() for each in sums.values())
 

@@ -150,18 +150,21 @@ def _runs(mask: Bool[Tensor, "row key"], place: Sequence[int], offset: int) -> l
 
     def flush(stop: int) -> None:
         if len(short) == 1:
-            runs.append(_regular(mask, place, short[0], stop, offset))
+            add(short[0], stop)
         elif short:
             runs.extend(_masked(mask, short[0], stop, offset))
         short.clear()
+
+    def add(first: int, stop: int) -> None:
+        run = _regular(mask, place, first, stop, offset)
+        runs.extend([run] if len(run.spans) <= _MANY_SPANS else _masked(mask, first, stop, offset))
 
     for first, stop in pairwise(starts):
         if stop - first < _SHORT:
             short.append(first)
             continue
         flush(first)
-        run = _regular(mask, place, first, stop, offset)
-        runs += [run] if len(run.spans) <= _MANY_SPANS else _masked(mask, first, stop, offset)
+        add(first, stop)
     flush(n)
     return runs
 

@@ -82,7 +82,7 @@ def _heat_map(
 ) -> Figure:
     """Layers × units; beneath the columns of frames, the frames."""
     rows, columns = effects.shape
-    of_frames = [int(m[1]) if (m := re.fullmatch(r"frame (\d+)", unit)) else None for unit in patched.units]
+    of_frames = [int(m[1]) if (m := re.fullmatch(r"frame (\d+)", label)) else None for label in patched.labels]
     strips = {name: frames for name, frames in pictures.items() if any(frame is not None for frame in of_frames)}
     cell = _CELL if columns <= 20 else max(0.09, 12 / columns)
     width, height = cell * columns + 2.2, 0.26 * rows
@@ -130,8 +130,8 @@ def _over_frames(
         grid[:, frame, row, place] = effects[:, column]
     which = "clean" if patched.direction == "denoise" else "corrupted"
     frames = pictures.get(which)
-    side = 0.85
-    size = (side * n_frames + 2.0, side * n_rows / n_columns * len(shown) + 1.5)
+    side, shape = 0.85, n_rows / n_columns if frames is None else frames[0].shape[0] / frames[0].shape[1]
+    size = (side * n_frames + 2.0, side * shape * len(shown) + 1.1)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     panels = figure.subplots(len(shown), n_frames, squeeze=False)
     extent = (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
@@ -143,6 +143,7 @@ def _over_frames(
                 axes.imshow(faint.astype(np.uint8), extent=extent, aspect="auto")
             alpha = np.nan_to_num(np.clip(np.abs(values) / limit, 0, 1)) * 0.85 if frames is not None else 1.0
             axes.imshow(values, cmap=_CMAP, vmin=-limit, vmax=limit, alpha=alpha, extent=extent, aspect="auto")
+            axes.set_box_aspect(shape)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
