@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from videolens.model.pixels import PixelSettings
+from videolens.model.pixels import PixelSettings, Preparation
 from videolens.prompt import Prompt
 
 __all__ = ["pixels_of", "thumbnails"]
@@ -18,7 +18,7 @@ __all__ = ["pixels_of", "thumbnails"]
 _LONGEST = 96  # pixels
 
 
-def thumbnails(prompt: Prompt, settings: PixelSettings | None) -> list[tuple[int, bytes]]:
+def thumbnails(prompt: Prompt, settings: Preparation | None) -> list[tuple[int, bytes]]:
     """(frame of the token grid, PNG) for every frame; none where a prompt came without its video.
 
     1. Where it is known how pixels were prepared, undo the normalisation: patches of the token grid then lie over what
@@ -30,8 +30,9 @@ def thumbnails(prompt: Prompt, settings: PixelSettings | None) -> list[tuple[int
         settings: how the model's pixels are prepared.
     """
     n = prompt.tokens.grid[0]
-    if prompt.pixel_values is not None and settings is not None:
-        frames = _levels(prompt.pixel_values[0].float().cpu(), settings)
+    levels = getattr(settings, "levels", settings)  # of frames resized to any shape
+    if prompt.pixel_values is not None and isinstance(levels, PixelSettings):
+        frames = _levels(prompt.pixel_values[0].float().cpu(), levels)
     elif prompt.question is not None:
         frames = prompt.question.video.frames
     else:
