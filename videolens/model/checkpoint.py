@@ -154,7 +154,7 @@ def stored_weights(directory: Path) -> dict[str, Stored]:
     claimed: dict[str, str] = {}
     if index.is_file():
         claimed = _read_json(index).get("weight_map") or {}
-        if not claimed or not all(isinstance(file, str) for file in claimed.values()):
+        if not isinstance(claimed, dict) or not claimed or not all(isinstance(at, str) for at in claimed.values()):
             raise ModelError(f'{index} has no "weight_map"; expected one from the key of each weight to its file')
         files = [directory / file for file in sorted(set(claimed.values()))]
     else:

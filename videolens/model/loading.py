@@ -117,7 +117,6 @@ def _by_transformers(
     directory: Path, stored: Mapping[str, Stored], family: Family, *, dtype: torch.dtype | None, trust_remote_code: bool
 ) -> nn.Module:
     import transformers
-    from safetensors import SafetensorError
 
     assert isinstance(family.architecture, str)
     architecture = getattr(transformers, family.architecture)
@@ -130,7 +129,9 @@ def _by_transformers(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, with their names
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a setting that makes no sense makes transformers raise
         raise ModelError(
             f"the weights of {str(directory)!r} cannot be read as {family.architecture}: {type(error).__name__}: "
             f"{error}; config.json and *.safetensors must belong together"

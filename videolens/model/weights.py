@@ -61,9 +61,9 @@ def build(family: Family, settings: Mapping[str, Any]) -> nn.Module:
     try:
         with without_storage():
             module = family.architecture(config)
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
-    except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # whatever a setting that makes no sense makes the architecture raise
         raise ModelError(
             f"config.json does not describe a {family.model_type!r} model: {type(error).__name__}: {error}; expected "
             f"the settings of {list(family.architectures) or family.model_type}"
