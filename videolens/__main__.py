@@ -1,5 +1,5 @@
-"""The command line: `videolens demo`, `flow`, `accuracy`, `data`. Heavy packages are imported by the command that
-runs."""
+"""The command line: `videolens demo`, `flow`, `accuracy`, `check`, `data`. Heavy packages are imported by the command
+that runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ BUNDLED = "a bundled model (shapes, shapes-image), a checkpoint directory, or a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it went well, 2 with one clear line on standard error if it was asked for something
-    impossible."""
+    """Run a command; 0 if it went well, 1 if a check failed, 2 with one clear line on standard error if asked for
+    something impossible."""
     options = parser().parse_args(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except VideolensError as error:
         return _failed(str(error))
     except OSError as error:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         return _failed("interrupted", code=130)
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_flow(commands)
     _add_accuracy(commands)
+    _add_check(commands)
     _add_data(commands)
     return top
 
@@ -194,6 +194,40 @@ def _accuracy(options: argparse.Namespace) -> None:
     if options.out:
         result.save(options.out)
     _tell(f"{result.markdown()}\n\nSplit {options.split}, seed {options.seed}.")
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check",
+        help="compare a checkpoint as it runs here with the original in transformers",
+        description="Load a checkpoint both ways, one after the other, ask one question about one clip, and print how "
+        "far pixels, residuals and logits are apart. Ends with 1 if they are further apart than rounding explains.",
+    )
+    check.add_argument("model", metavar="MODEL", help=BUNDLED)
+    check.add_argument("--video", metavar="FILE", help="a clip (default: a square that moves)")
+    check.add_argument("--n-frames", type=int, default=8, help="frames to sample of it (default: %(default)s)")
+    check.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="of both; half precision takes half the memory and proves less (default: %(default)s)",
+    )
+    check.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    _quiet()
+    import torch
+
+    from videolens.model.checking import check_model, default_clip
+    from videolens.video import Video
+
+    video = (
+        Video.from_file(options.video, n_frames=options.n_frames) if options.video else default_clip(options.n_frames)
+    )
+    found = check_model(options.model, video=video, dtype=getattr(torch, options.dtype))
+    _tell(f"{found.markdown()}\n\n{'passed' if found.passed else 'FAILED: see the lines marked “too far”'}")
+    return 0 if found.passed else 1
 
 
 def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
