@@ -139,6 +139,19 @@ CASES = {
         None,
         ("InternVLChatModel",),
     ),
+    "llava": Case(
+        {
+            "size": {"shortest_edge": 336},
+            "crop_size": {"height": 336, "width": 336},
+            "do_center_crop": True,
+            "resample": 3,
+            "image_mean": CLIP_MEAN,
+            "image_std": CLIP_STD,
+        },
+        of_images(CLIPImageProcessorPil),
+        None,
+        ("PllavaForConditionalGeneration",),
+    ),
 }
 
 

@@ -35,10 +35,12 @@ class Case(NamedTuple):
         write: writes it into a directory, with tokenizer and preprocessor.
         spread: video tokens around its own that a patch may change without attention: 1 where the family interpolates
             between patches, else 0.
+        step: it takes multiples of so many frames.
     """
 
     write: Callable[[Path], Any]
     spread: int = 0
+    step: int = 1
 
 
 def llava_next_video(directory: Path) -> None:
@@ -82,11 +84,17 @@ def internvl_chat(directory: Path) -> None:
     there.write(directory, there.original(), llm_config=llm)
 
 
+def pllava(directory: Path) -> None:
+    there = import_module("test_family_pllava")
+    there.write(directory, there.original(), pooling_shape=[2, 2, 2])
+
+
 CASES = {
     "llava_next_video": Case(llava_next_video),
     "llava_onevision": Case(of_transformers("test_family_llava_onevision"), spread=1),
     "internvl": Case(of_transformers("test_family_internvl")),
     "internvl_chat": Case(internvl_chat),
+    "llava": Case(pllava, step=2),
     "qwen2_vl": Case(of_transformers("helpers_qwen", "tiny_qwen2_vl")),
     "qwen2_5_vl": Case(of_transformers("helpers_qwen", "tiny_qwen2_5_vl")),
     "video_llama_3": Case(video_llama_3),
@@ -117,6 +125,7 @@ def test_every_position_has_one_role_and_spans_tile_the_prompt(name) -> None:
     @settings(max_examples=5)
     @given(st.integers(1, 6), st.integers(24, 90), st.integers(24, 90), st.sampled_from([2, 4]))
     def check(frames: int, height: int, width: int, options: int) -> None:
+        frames *= CASES[name].step
         prompt = ask(name, frames=frames, height=height, width=width, options=options, fps=1.5)
         tokens = prompt.tokens
         every = torch.arange(prompt.shape[1])
