@@ -1,0 +1,57 @@
+"""docs/models.md, "Add your own in one file", as somebody new would try it: `toy_family.py` is that file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from helpers_parity import byte_tokenizer, randomise, special_ids, write_state
+from toy_family import Toy
+
+from videolens import Question, trace_flow
+from videolens.model import HookedVideoTransformer
+from videolens.model.checking import check_model, default_clip
+
+VIDEO = special_ids(["<video>", "<s>"])["<video>"]
+TEXT = {
+    "vocab_size": 258,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+CONFIG = {"model_type": "toy_video", "video_token_id": VIDEO, "text_config": TEXT}
+PIXELS = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_center_crop": False}
+
+
+def written(directory) -> Toy:
+    """The original, and its checkpoint in a directory."""
+    config = SimpleNamespace(text_config=SimpleNamespace(hidden_size=32, to_dict=lambda: TEXT))
+    module = randomise(Toy(config))
+    write_state(directory, module.state_dict(), CONFIG, files={"preprocessor_config.json": PIXELS})
+    byte_tokenizer(["<video>", "<s>"], bos="<s>").save_pretrained(directory)
+    return module
+
+
+@torch.no_grad()
+def test_a_toy_family_is_loaded_from_a_directory_and_mapped(tmp_path) -> None:
+    original = written(tmp_path)
+    ours = HookedVideoTransformer.from_pretrained(tmp_path)
+    question = Question(default_clip(3), "Where?", ["left", "right"], "right")
+    prompt = ours.prompt(question)
+    assert prompt.tokens.grid == (3, 2, 2) and prompt.tokens.n_options == 2
+    # the same by hand: mean colours through the projector, in the place of the placeholders
+    embedded = original.language_model.get_input_embeddings()(prompt.input_ids)
+    colours = prompt.pixel_values.unflatten(-1, (2, 8)).unflatten(-3, (2, 8)).mean((-1, -3))
+    embedded[0, prompt.tokens["video"]] = original.projector(colours[0].permute(0, 2, 3, 1).reshape(-1, 3))
+    expected = original.language_model(inputs_embeds=embedded).logits
+    assert (ours(prompt) - expected).abs().max() <= 1e-4 * expected.std()
+    found = trace_flow(ours, [question], window=1, samples="all", progress=False)
+    assert "cross-frame" in found.routes and len(found.to_dataframe())
+
+
+def test_it_can_be_checked(tmp_path) -> None:
+    written(tmp_path)
+    assert check_model(tmp_path, video=default_clip(2)).passed
