@@ -17,7 +17,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
 
 # room -> the rooms it may import from, besides itself. A room is a module or a folder directly below the package.
-BASE = {"errors", "video", "question", "template", "spans", "templates", "chat", "tokens", "tokenmaps", "layout", "encoding", "prompt"}
+BASE = {
+    "errors",
+    "video",
+    "question",
+    "template",
+    "spans",
+    "templates",
+    "chat",
+    "tokens",
+    "tokenmaps",
+    "layout",
+    "encoding",
+    "prompt",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": {"errors"},
