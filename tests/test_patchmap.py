@@ -257,6 +257,16 @@ def test_answers_may_be_text(asked) -> None:
     assert (found.runs["clean_answer"][0], found.runs["other_answer"][0]) == ("B", "D")
 
 
+@pytest.mark.parametrize("edit", [("shuffled", 1), ("frozen", 2), ("swapped", 0, 2), ("blank",)], ids=lambda e: e[0])
+def test_any_counterfactual_is_a_pair(asked, edit) -> None:
+    model, ((clean, _), *_) = asked
+    found = vl.patch_map(model, clean, clean.counterfactual(*edit), over="frame", layers=0, progress=False)
+    # nobody says what is right then, so the clean answer stands against all other options
+    assert (found.runs["clean_answer"][0], found.runs["other_answer"][0]) == ("A", "B or C or D")
+    whole = vl.patch_map(model, clean, clean.counterfactual(*edit), site="video_tokens", over="role", progress=False)
+    np.testing.assert_allclose(whole.table["kl"], 0, atol=1e-6)
+
+
 def test_runs_that_do_not_differ_have_no_effects(model, clean) -> None:
     other = replace(clean, answer_token=6)
     found = vl.patch_map(model, clean, other, progress=False)

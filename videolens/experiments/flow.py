@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from videolens.engine import last_logits, sweep
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.experiments.contrast import token_text
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings, Skip
 from videolens.experiments.flowplan import check_routes, route_knockouts
 from videolens.experiments.provenance import versions
@@ -201,8 +202,8 @@ class _Tracer:
                 p_base,
                 float(p_knockout[i]),
                 float(change[i]),
-                _word(self.model, answer),
-                _word(self.model, int(blocked[i].argmax())),
+                token_text(self.model, answer),
+                token_text(self.model, int(blocked[i].argmax())),
                 correct,
                 base_difference,
                 float(difference[i]),
@@ -242,13 +243,6 @@ def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt) -> F
     if prompt.answer_token is None or not others:
         return torch.full((len(logits),), torch.nan)
     return logits[:, prompt.answer_token] - logits[:, others].max(dim=-1).values
-
-
-def _word(model: HookedVideoTransformer, token: int) -> str:
-    """A token as text; its id where the model has no tokenizer."""
-    if model.tokenizer is None:
-        return str(token)
-    return str(model.tokenizer.decode([token])).strip() or str(token)
 
 
 def _check_left(
