@@ -45,7 +45,7 @@ OPEN_ENDED = {
     "shapes": f"Watch the video and answer the question.\n USER: <v>\n USER: {BARE} ASSISTANT: It moves to the",
     "internvl": f"{MVBENCH}\n <|user|>\n<v>\n <|user|>\n{BARE} <|assistant|>\nIt moves to the",
     "vcgbench": "You are Video-ChatGPT, a large vision-language assistant. You are able to understand the video "
-    "that the user provides, and assist the user with a variety of tasks using natural language.Follow the "
+    "content that the user provides, and assist the user with a variety of tasks using natural language.Follow the "
     "instructions carefully and explain your answers in detail based on the provided video. USER: <v>\n USER: Which "
     "way does it move? ASSISTANT: It moves to the",
     "videollama3": f"<|im_start|>system\n{LLAMA3}and videos.<|im_end|>\n<|im_start|>user\n<v>\n{BARE}<|im_end|>\n"
