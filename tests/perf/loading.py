@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 HERE = Path(__file__).resolve().parent
 LIMIT = 1.3
 WAYS = {"transformers": "llava_next_video", "own reader": "llava_next_video_mapped"}
