@@ -8,16 +8,17 @@ Relied on: transformers 5.23, `models/qwen2_5_vl` (model, processor).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.model.families import Clock, Family, Parts, register
-from videolens.model.families.qwen2_vl import by_rows, grid, layout, project, run_tower
+from videolens.model.families import Clock, Parts, register
+from videolens.model.families.qwen2_vl import FAMILY as QWEN2_VL
+from videolens.model.families.qwen2_vl import by_rows, run_tower
 from videolens.model.mrope import multimodal_positions
-from videolens.model.smart_resize import SmartResize
 from videolens.tokens import TokenMap
 
 __all__ = ["FAMILY"]
@@ -50,18 +51,11 @@ def positions(config: Any, tokens: TokenMap, clock: Clock) -> Int64[Tensor, "3 p
 
 
 FAMILY = register(
-    Family(
+    replace(
+        QWEN2_VL,
         model_type="qwen2_5_vl",
         architecture="Qwen2_5_VLForConditionalGeneration",
-        decoder="model.language_model",
-        unembed="lm_head",
-        parts={"tower": "model.visual", "merger": "model.visual.merger"},
         features=features,
-        project=project,
-        grid=grid,
-        layout=layout,
         positions=positions,
-        pixels=SmartResize.from_dict,
-        video_token=lambda config: config.video_token_id,
     )
 )

@@ -33,6 +33,7 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Parameter(torch.zeros(1, self.side**2 + 1, d))
 
     def forward(self, pixels: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame token d"]:
+        """What enters the first layer: the class token, then the patches row by row, each with its position."""
         patches = self.patch_embedding(pixels)
         rows, columns = patches.shape[-2:]
         place: Tensor = self.position_embedding
@@ -57,6 +58,7 @@ class _Attention(nn.Module):
             self.q_norm, self.k_norm = (nn.RMSNorm(d, eps=settings["layer_norm_eps"]) for _ in "qk")
 
     def forward(self, x: Float[Tensor, "frame token d"]) -> Float[Tensor, "frame token d"]:
+        """What attention adds, for every frame on its own."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
@@ -76,6 +78,7 @@ class _MLP(nn.Module):
         self.fc2 = nn.Linear(settings["intermediate_size"], settings["hidden_size"])
 
     def forward(self, x: Float[Tensor, "frame token d"]) -> Float[Tensor, "frame token d"]:
+        """What the MLP adds."""
         return self.fc2(self.act(self.fc1(x)))
 
 
@@ -94,6 +97,7 @@ class _Layer(nn.Module):
         self.ls1, self.ls2 = nn.Parameter(torch.ones(d)), nn.Parameter(torch.ones(d))
 
     def forward(self, x: Float[Tensor, "frame token d"]) -> Float[Tensor, "frame token d"]:
+        """The states after the layer."""
         x = x + self.ls1 * self.attn(self.norm1(x))
         return x + self.ls2 * self.mlp(self.norm2(x))
 
