@@ -5,21 +5,19 @@ Map the Flow, sections "Attention knockout" and "Relative change".
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from videolens.engine import last_logits, sweep
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.experiments.asking import Asked, Skip, ask_all
 from videolens.experiments.contrast import token_text
-from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings, Skip
+from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings
 from videolens.experiments.flowplan import check_routes, route_knockouts
 from videolens.experiments.provenance import versions
 from videolens.interventions.knockout import ROUTES
@@ -27,11 +25,9 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["trace_flow"]
+__all__ = ["FlowExperiment", "trace_flow"]
 
 Samples = Literal["correct", "wrong", "all"]
-
-_QUIET_S = 2.0  # shorter work than this needs no progress bar
 
 
 def trace_flow(
@@ -77,84 +73,57 @@ def trace_flow(
         VideolensError: no questions, a window that does not fit the model, none left after choosing `samples`, too
             little memory for one window, or (with `verify`) results that differ from plain forwards.
     """
-    if samples not in ("correct", "wrong", "all"):
-        raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
-    tracer = _Tracer(
-        model, tuple(routes), check_routes(model, routes, window), samples, engine, max_memory=max_memory, verify=verify
-    )
-    began = time.monotonic()
-    rows: list[tuple[Any, ...]] = []
-    skipped: list[Skip] = []
-    asked = 0
-    total = len(questions) if isinstance(questions, Sequence) else None
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]"
-    form = form if total else "{desc}: {n:.1f} questions [{elapsed}]"
-    with tqdm(
-        total=total, desc="tracing flow", bar_format=form, delay=_QUIET_S, disable=not progress, leave=False
-    ) as bar:
-
-        def tick(share: float) -> None:
-            bar.n = min(bar.n + share, asked + 1)  # shares sum to one, but for rounding
-            bar.update(0)
-
-        for name, task, prompt in _named_prompts(model, questions):
-            found, left_out = tracer.trace(prompt, name, task, tick)
-            rows += found
-            skipped += left_out
-            asked += 1
-            bar.n = asked
-            bar.update(0)
-    _check_left(rows, skipped, routes, samples, asked)
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean"})
-    settings = FlowSettings(
-        model=str(getattr(model.cfg, "model_name", "") or ""),
-        n_layers=model.cfg.n_layers,
-        window=tracer.window,
+    experiment = FlowExperiment(
+        model,
+        routes=routes,
+        window=window,
         samples=samples,
-        n_asked=asked,
         seed=seed,
-        revision=getattr(model.cfg, "revision", None),
-        dtype=str(model.cfg.dtype).removeprefix("torch."),
-        device=str(model.cfg.device),
-        versions=versions(),
-        skipped=tuple(skipped),
         engine=engine,
-        forwards=tracer.mean_forwards,
-        full_forwards=tracer.mean_full_forwards,
-        seconds=time.monotonic() - began,
-        verified=tracer.worst,
+        max_memory=max_memory,
+        verify=verify,
     )
-    return FlowMap(table, settings)
+    return ask_all(experiment, questions, progress=progress)
 
 
-@dataclass
-class _Tracer:
-    """Steps 1 to 4 of `trace_flow`, the same for every question, and what they have cost."""
+class FlowExperiment:
+    """Steps 1 to 4 of `trace_flow`, the same for every question, and what they have cost.
 
-    model: HookedVideoTransformer
-    routes: tuple[str, ...]
-    window: int
-    samples: Samples
-    engine: str
-    max_memory: int | None
-    verify: bool
-    forwards: list[float] = field(default_factory=list)
-    full_forwards: list[int] = field(default_factory=list)
-    worst: float | None = None
+    The arguments are those of `trace_flow`.
 
-    @property
-    def mean_forwards(self) -> float | None:
-        """Cost of a traced question in plain forwards."""
-        return sum(self.forwards) / len(self.forwards) if self.forwards else None
+    Raises:
+        SelectionError: a route is unknown.
+        VideolensError: a choice of samples that does not exist, a window that does not fit the model.
+    """
 
-    @property
-    def mean_full_forwards(self) -> float | None:
-        """What the published procedure costs for a traced question."""
-        return sum(self.full_forwards) / len(self.full_forwards) if self.full_forwards else None
+    name = "flow"
+    columns = COLUMNS
+    dtypes: ClassVar[dict[str, str]] = {"correct": "boolean"}
 
-    def trace(
-        self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]
-    ) -> tuple[list[tuple[Any, ...]], list[Skip]]:
+    def __init__(
+        self,
+        model: HookedVideoTransformer,
+        *,
+        routes: Sequence[str] = ROUTES,
+        window: int | None = None,
+        samples: Samples = "correct",
+        seed: int = 0,
+        engine: str = "exact",
+        max_memory: int | None = None,
+        verify: bool = False,
+    ) -> None:
+        if samples not in ("correct", "wrong", "all"):
+            raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
+        self.model = model
+        self.window = check_routes(model, routes, window)
+        self.routes = tuple(routes)
+        self.samples, self.seed = samples, seed
+        self.engine, self.max_memory, self.verify = engine, max_memory, verify
+        self.forwards: list[float] = []
+        self.full_forwards: list[int] = []
+        self.worst: float | None = None
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
         # 1. unblocked
         base = last_logits(self.model, prompt)
@@ -165,13 +134,13 @@ class _Tracer:
             reason = {None: "the right answer is not known", True: "answered rightly", False: "answered wrongly"}[
                 correct
             ]
-            return [], [Skip(name, task, None, reason)]
+            return Asked([], [Skip(name, task, None, reason)])
         # 3. every route, every window
         n_layers = self.model.cfg.n_layers
         knockouts, kept, missing = route_knockouts(prompt, self.routes, self.window, n_layers)
         skipped = [Skip(name, task, route, reason) for route, reason in missing.items()]
         if not kept:
-            return [], skipped
+            return Asked([], skipped)
         found = sweep(
             self.model,
             prompt,
@@ -210,31 +179,31 @@ class _Tracer:
             )
             for i, (route, layer) in enumerate(places)
         ]
-        return rows, skipped
+        return Asked(rows, skipped)
 
-
-def _named_prompts(
-    model: HookedVideoTransformer, questions: Question | Prompt | Iterable[Question | Prompt]
-) -> Iterator[tuple[str, str, Prompt]]:
-    """(id, task, single prompt) one after the other: a prompt is made only when its turn comes."""
-    seen: set[tuple[str, str]] = set()
-    count = 0
-    if not isinstance(questions, Iterable) or isinstance(questions, str):
-        raise VideolensError(f"what is traced are Questions or Prompts, got {questions!r}")
-    for item in [questions] if isinstance(questions, (Question, Prompt)) else questions:
-        if not isinstance(item, (Question, Prompt)):
-            raise VideolensError(f"what is traced are Questions or Prompts, got {item!r}")
-        for prompt in model.prompt(item) if isinstance(item, Question) else item:
-            question = prompt.question
-            name = question.id if question is not None and question.id else f"prompt {count}"
-            task = question.task if question is not None else ""
-            if (task, name) in seen:
-                raise VideolensError(
-                    f"question {name!r} of task {task!r} is there twice: give every question its own id"
-                )
-            seen.add((task, name))
-            count += 1
-            yield name, task, prompt
+    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> FlowMap:
+        """The flow map of all questions."""
+        _check_left(table, skipped, self.routes, self.samples, n_asked)
+        cfg = self.model.cfg
+        settings = FlowSettings(
+            model=str(getattr(cfg, "model_name", "") or ""),
+            n_layers=cfg.n_layers,
+            window=self.window,
+            samples=self.samples,
+            n_asked=n_asked,
+            seed=self.seed,
+            revision=getattr(cfg, "revision", None),
+            dtype=str(cfg.dtype).removeprefix("torch."),
+            device=str(cfg.device),
+            versions=versions(),
+            skipped=tuple(skipped),
+            engine=self.engine,
+            forwards=_mean(self.forwards),
+            full_forwards=_mean(self.full_forwards),
+            seconds=seconds,
+            verified=self.worst,
+        )
+        return FlowMap(table, settings)
 
 
 def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt) -> Float[Tensor, " row"]:
@@ -245,17 +214,19 @@ def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt) -> F
     return logits[:, prompt.answer_token] - logits[:, others].max(dim=-1).values
 
 
+def _mean(numbers: Sequence[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None
+
+
 def _check_left(
-    rows: Sequence[Any], skipped: Sequence[Skip], routes: Sequence[str], samples: str, n_asked: int
+    table: pd.DataFrame, skipped: Sequence[Skip], routes: Sequence[str], samples: str, n_asked: int
 ) -> None:
-    if n_asked == 0:
-        raise VideolensError("there are no questions to trace: give at least one Question or Prompt")
-    if not rows:
+    if not len(table):
         reasons = sorted({skip.reason for skip in skipped})
         raise VideolensError(
             f"none of the {n_asked} questions is left with samples={samples!r}: {'; '.join(reasons)}. "
             "samples='all' keeps every question"
         )
-    if missing := [route for route in routes if not any(row[2] == route for row in rows)]:
+    if missing := sorted(set(routes) - set(table["route"])):
         reasons = sorted({skip.reason for skip in skipped if skip.route in missing})
         raise SelectionError(f"no question has the routes {missing}: {'; '.join(reasons)}. Leave them out of routes=")

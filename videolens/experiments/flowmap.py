@@ -12,13 +12,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.experiments.asking import Skip
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve, centre
 from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "Curve", "FlowMap", "FlowSettings", "Skip"]
+__all__ = ["COLUMNS", "Curve", "FlowMap", "FlowSettings"]
 
 COLUMNS = (
     "question",
@@ -40,16 +41,6 @@ first. `change_percent`: (p_knockout − p_base) / p_base × 100. `answer_knocko
 the best of the others; NaN without options or a known answer."""
 
 TABLE, SETTINGS = "flow.parquet", "flow.json"
-
-
-@dataclass(frozen=True)
-class Skip:
-    """A question left out, of one route or (route None) of all, and why."""
-
-    question: str
-    task: str
-    route: str | None
-    reason: str
 
 
 @dataclass(frozen=True)
