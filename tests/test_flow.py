@@ -213,7 +213,7 @@ def test_misuse_is_one_clear_error_before_anything_runs(model, prompts, monkeypa
 
 
 def test_nothing_left_is_an_error_that_says_why(model: vl.HookedVideoTransformer, prompts: list[vl.Prompt]) -> None:
-    with pytest.raises(VideolensError, match="no questions to trace"):
+    with pytest.raises(VideolensError, match="no questions: give"):
         vl.trace_flow(model, [], progress=False)
     with pytest.raises(VideolensError, match=r"none of the 1 questions.*answered wrongly.*samples='all'"):
         vl.trace_flow(model, [prompts[2]], progress=False)

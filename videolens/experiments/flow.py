@@ -214,7 +214,7 @@ def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt) -> F
     return logits[:, prompt.answer_token] - logits[:, others].max(dim=-1).values
 
 
-def _mean(numbers: Sequence[float]) -> float | None:
+def _mean(numbers: Sequence[float | int]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
