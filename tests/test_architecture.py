@@ -23,6 +23,7 @@ BASE = {
     "question",
     "template",
     "spans",
+    "parts",
     "templates",
     "chat",
     "tokens",
@@ -43,10 +44,11 @@ ALLOWED: dict[str, set[str]] = {
     "question": {"errors", "edits", "video"},
     "datasets": {"errors", "video", "question", "bundled"},
     "spans": {"errors"},
+    "parts": {"spans"},
     "template": {"errors", "question", "spans"},
     "templates": {"errors", "template"},
     "chat": {"errors", "template", "templates"},
-    "tokens": {"errors", "spans"},
+    "tokens": {"errors", "parts", "spans"},
     "layout": {"errors", "spans"},
     "tokenmaps": {"errors", "tokens"},
     "encoding": {"errors", "layout", "question", "spans", "template", "tokens"},
@@ -57,8 +59,9 @@ ALLOWED["interventions"] = ALLOWED["model"] | {"model"}
 ALLOWED["engine"] = ALLOWED["interventions"] | {"interventions"}
 ALLOWED["experiments"] = ALLOWED["engine"] | {"engine"}
 ALLOWED["report"] = ALLOWED["experiments"] | {"experiments", "datasets"}
-ALLOWED["__main__"] = ALLOWED["report"] | {"report"}
-ALLOWED["__init__"] = ALLOWED["__main__"]
+ALLOWED["commands"] = ALLOWED["report"] | {"report"}
+ALLOWED["__main__"] = {"errors", "commands"}
+ALLOWED["__init__"] = ALLOWED["commands"]
 
 
 def room(path: Path) -> str:

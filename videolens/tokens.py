@@ -21,6 +21,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, near
+from videolens.parts import PARTS, parts
 from videolens.spans import DERIVED, OF_FRAMES, ROLES, Positions, arrays_from_spans, as_positions, letter
 
 __all__ = ["ROLES", "TokenMap"]
@@ -131,7 +132,7 @@ class TokenMap:
         """Every name this map answers to, except unions."""
         frames = [f"frame {i}" for i in range(self.grid[0])]
         options = [f"option {letter(i)}" for i in range(self.n_options)]
-        return [*ROLES, *frames, *options, *DERIVED]
+        return [*ROLES, *frames, *options, *DERIVED, *PARTS]
 
     def __getitem__(self, name: str) -> Int64[Tensor, " n"]:
         """Positions of a selection, sorted and unique; `"a | b"` is the union of both.
@@ -164,6 +165,8 @@ class TokenMap:
             return self._of(name)
         if name == "all":
             return torch.arange(self.n_pos)
+        if name in PARTS:
+            return (parts(self.role, self.frame) == PARTS.index(name)).nonzero().flatten()
         if name == "last":
             return self._prompt()[-1:]
         if name == "question":

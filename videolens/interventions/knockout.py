@@ -19,11 +19,12 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.parts import is_selection, part_frames
 from videolens.prompt import Prompt
 from videolens.tokenmaps import TokenMaps
 from videolens.tokens import TokenMap
 
-__all__ = ["ROUTES", "Knockout"]
+__all__ = ["PART_ROUTES", "ROUTES", "Knockout"]
 
 ROUTES: tuple[str, ...] = (
     "cross-frame",
@@ -40,7 +41,13 @@ ROUTES: tuple[str, ...] = (
 )
 """The eleven routes of Map the Flow, `source -> target`: information flows from the keys to the queries."""
 
+PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> part A", "part V -> part A")
+"""Routes between the parts of a prompt, which leave no position out (`videolens.parts`): what a closed pathway is chosen
+by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of later ones."""
+
+_BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024
+_GENERATED = {"response", "all", "part A"}  # selections that generated tokens belong to
 
 HookFunction = Callable[[Tensor, Any], Tensor]
 
@@ -87,18 +94,20 @@ class Knockout:
 
     @classmethod
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
-        """The knockout of one of `ROUTES`.
+        """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, or any "source -> target" of selections.
 
         Raises:
-            SelectionError: the route is unknown; the message lists the known ones.
+            SelectionError: neither; the message lists the known ones. (Whether a prompt has the selections is asked
+                when there is a prompt.)
         """
-        if name == "cross-frame":
-            return cls("video", "video", layers, heads, earlier_frames=True)
-        if name not in ROUTES:
+        if name in _BETWEEN_FRAMES:
+            return cls(_BETWEEN_FRAMES[name], _BETWEEN_FRAMES[name], layers, heads, earlier_frames=True)
+        source, arrow, target = (part.strip() for part in str(name).partition(" -> "))
+        if not arrow or not is_selection(source) or not is_selection(target):
             raise SelectionError(
-                near(name, ROUTES, kind="route") + "; between any other selections: Knockout(source, target, layers=…)"
+                near(name, (*ROUTES, *PART_ROUTES), kind="route")
+                + '; between other selections of a prompt: "source -> target"'
             )
-        source, target = name.split(" -> ")
         return cls(source, target, layers, heads)
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
@@ -183,7 +192,7 @@ class _Blocked:
         self.n_pos = tokens.n_pos
         self.source, self.source_names = _members(knockout.source, tokens)
         self.target, self.target_names = _members(knockout.target, tokens)
-        self.frame = tokens.frame if knockout.earlier_frames else None
+        self.frame = part_frames(tokens.role, tokens.frame) if knockout.earlier_frames else None
         self.last = int(tokens["last"][0])
 
     @cached_property
@@ -206,14 +215,14 @@ class _Blocked:
         if "last" in self.target_names:
             # every generated token was the newest when it was computed
             hit = hit | (rows == self.last) | (rows >= self.n_pos)
-        if self.target_names & {"response", "all"}:
+        if self.target_names & _GENERATED:
             hit = hit | (rows >= self.n_pos)
         return hit.nonzero().flatten()
 
     def edges(self, rows: Int[Tensor, " query"], keys: Int[Tensor, " key"]) -> Bool[Tensor, "query key"]:
         """Blocked pairs, for rows that are targets."""
         hit = self._in(self.source, keys)
-        if self.source_names & {"response", "all"}:
+        if self.source_names & _GENERATED:
             hit = hit | (keys >= self.n_pos)
         pairs = hit.expand(len(rows), -1)
         if "last" in self.source_names:
