@@ -1,0 +1,92 @@
+"""`videolens flow`: one question about a clip of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
+
+__all__ = ["add", "run"]
+
+
+def add(commands: Commands) -> None:
+    """Its options."""
+    flow = commands.add_parser(
+        "flow",
+        help="map one question about a clip of your own",
+        description="Ask one question about one clip, cut every route in every window of layers, and write table, "
+        "figures and a page. Without --answer, “true option” is the model's own choice. Without --option, the "
+        "question is open-ended.",
+    )
+    flow.add_argument("--model", required=True, help=BUNDLED)
+    flow.add_argument("--video", required=True, metavar="FILE", help="mp4, mkv, webm, …")
+    flow.add_argument("--question", required=True, metavar="TEXT", help="the bare question")
+    flow.add_argument("--option", action="append", metavar="TEXT", help="an option without its letter; once per option")
+    flow.add_argument("--answer", metavar="TEXT", help="the right option, word for word")
+    flow.add_argument("--completion", metavar="TEXT", help="beginning of the answer to an open-ended question")
+    flow.add_argument("--start", type=float, metavar="SECONDS", help="where the part of the video begins")
+    flow.add_argument("--end", type=float, metavar="SECONDS", help="where it ends")
+    flow.add_argument("--n-frames", type=int, default=8, help="frames to sample (default: %(default)s)")
+    flow.add_argument("--window", type=int, help="layers cut together (default: 9 of 32, to scale)")
+    flow.add_argument(
+        "--engine",
+        default="exact",
+        choices=("exact", "full"),
+        help="compute what a cut can change, or run the whole prompt for every route and window; the results are the "
+        "same to rounding (default: %(default)s)",
+    )
+    flow.add_argument("--verify", action="store_true", help="also run a sample in full and compare")
+    flow.add_argument(
+        "--max-memory",
+        type=_size,
+        metavar="BYTES",
+        help="what may be used besides the model, such as 500M or 4G (default: half of what is free)",
+    )
+    flow.add_argument("--plan", action="store_true", help="print what the map would cost, and stop")
+    flow.add_argument("--out", default="out/flow", metavar="DIR", help="where to write (default: %(default)s)")
+    flow.add_argument("--overwrite", action="store_true", help="replace a flow map that is there already")
+    flow.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Map the question, or tell what that would cost."""
+    quiet()
+    from videolens.question import Question
+    from videolens.report.own_clip import map_own_clip, plan_own_clip
+    from videolens.video import Video
+
+    video = Video.from_file(options.video, n_frames=options.n_frames, start=options.start, end=options.end)
+    question = Question(
+        video=video,
+        stem=options.question,
+        options=options.option,
+        answer=options.answer,
+        completion=options.completion,
+        id=os.path.basename(options.video),
+    )
+    if options.plan:
+        tell(str(plan_own_clip(options.model, question, window=options.window, max_memory=options.max_memory)))
+        return
+    found = map_own_clip(
+        options.model,
+        question,
+        options.out,
+        window=options.window,
+        engine=options.engine,
+        max_memory=options.max_memory,
+        verify=options.verify,
+        overwrite=options.overwrite,
+        say=say,
+    )
+    judged = {True: ", which is right", False: ", which is wrong", None: ""}[found.correct]
+    tell(f"answer: {found.answer}{judged} (probability {found.probability:.2f})\n{found.page}")
+
+
+def _size(text: str) -> int:
+    """Bytes, as a number or with a unit (K, M, G: of 1024): 500M, 1.5G."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    try:
+        return int(float(text[:-1]) * units[text[-1].upper()] if text[-1:].upper() in units else float(text))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give bytes, or a number with K, M or G") from None

@@ -1,0 +1,38 @@
+"""What commands share: words for their options, and how they speak."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TypeAlias
+
+__all__ = ["BUNDLED", "Commands", "failed", "quiet", "say", "tell"]
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+BUNDLED = "a bundled model (shapes, shapes-image), a checkpoint directory, or a name on the Hugging Face hub"
+
+
+def quiet() -> None:
+    """Keep other packages' notes off the terminal: what this program has to say should be readable."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def say(text: str) -> None:
+    """What is being done, on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def tell(text: str) -> None:
+    """A result, on standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def failed(text: str, code: int = 2) -> int:
+    """One clear line about what went wrong, and the exit status."""
+    sys.stderr.write(f"videolens: error: {text}\n")
+    return code
