@@ -9,21 +9,45 @@ from __future__ import annotations
 import math
 from numbers import Integral
 
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, near
 
-__all__ = ["check_window", "default_bin", "default_window", "layer_bins", "window_layers"]
+__all__ = [
+    "HALVES",
+    "STYLES",
+    "WINDOWED",
+    "check_window",
+    "cut_layers",
+    "cut_words",
+    "default_bin",
+    "default_window",
+    "layer_bins",
+    "window_layers",
+    "window_of",
+]
+
+STYLES = {
+    "centre": "a window of layers around each layer",
+    "inverse": "all layers but a window around each layer",
+    "top-down": "each layer and all after it",
+    "bottom-up": "each layer and all before it",
+    "first half": "the first half of the layers",
+    "second half": "the second half of the layers",
+    "halves": "the first half of the layers, then the second",
+}
+"""Which layers are cut together. Map the Flow, sections "Attention knockout" (centre), "Cumulative blocks" (top-down,
+bottom-up) and table 2 (the halves)."""
+
+WINDOWED = ("centre", "inverse")
+"""Styles for which the width of the window means something."""
+
+HALVES = ("first half", "second half", "halves")
+"""Styles that cut half of the layers at a time: one or two knockouts of a route, not one per layer."""
 
 
 def default_window(n_layers: int) -> int:
     """The odd number nearest 9/32 of the layers, at least 1: the paper's 9 at 32 layers. A tie takes the smaller."""
     _check_depth(n_layers)
     return max(1, 2 * math.ceil((9 * n_layers / 32 - 1) / 2 - 0.5) + 1)
-
-
-def default_bin(n_layers: int) -> int:
-    """Layers in a bin: 5/32 of them, rounded, at least 1: the paper's 5 at 32 layers."""
-    _check_depth(n_layers)
-    return max(1, math.floor(5 * n_layers / 32 + 0.5))
 
 
 def window_layers(centre: int, window: int, n_layers: int) -> range:
@@ -40,12 +64,66 @@ def window_layers(centre: int, window: int, n_layers: int) -> range:
     return range(max(0, centre - window // 2), min(n_layers, centre - (-window // 2)))
 
 
-def layer_bins(n_layers: int, width: int | None = None) -> list[range]:
-    """Neighbouring layers in bins that do not overlap; the last one takes what is left. `width` None: `default_bin`."""
-    width = default_bin(n_layers) if width is None else width
-    if not 1 <= width <= n_layers:
-        raise VideolensError(f"a bin of {width} layers does not fit a model of {n_layers}: choose 1 … {n_layers}")
-    return [range(first, min(n_layers, first + width)) for first in range(0, n_layers, width)]
+def cut_layers(style: str, window: int | None, n_layers: int) -> dict[int, tuple[int, ...]]:
+    """The layers that each knockout of a route cuts, by the 0-based layer that names it.
+
+    "centre": the window around layer l, l = 0 … L − 1. "inverse": all but that window, which may be none. "top-down":
+    l … L − 1. "bottom-up": 0 … l. "first half": 0 … ⌊L/2⌋ − 1, named by its first layer, 0. "second half":
+    ⌊L/2⌋ … L − 1, named ⌊L/2⌋. "halves": both.
+
+    Raises:
+        VideolensError: an unknown style, a window where there is none or none where there must be, one that does not
+            fit, or half of a single layer.
+    """
+    window = window_of(style, window, n_layers)
+    every = range(n_layers)
+    if style in HALVES:
+        middle = n_layers // 2
+        halves = {"first half": (0, every[:middle]), "second half": (middle, every[middle:])}
+        return {at: tuple(layers) for name, (at, layers) in halves.items() if style in (name, "halves")}
+    if style == "top-down":
+        return {layer: tuple(every[layer:]) for layer in every}
+    if style == "bottom-up":
+        return {layer: tuple(every[: layer + 1]) for layer in every}
+    assert window is not None
+    around = {layer: window_layers(layer, window, n_layers) for layer in every}
+    if style == "centre":
+        return {layer: tuple(inside) for layer, inside in around.items()}
+    return {layer: tuple(other for other in every if other not in inside) for layer, inside in around.items()}
+
+
+def cut_words(style: str, window: int | None, n_layers: int) -> str:
+    """What one point of a curve stands for, in words."""
+    if style == "centre":
+        return f"each is the centre of a window of {window} of {n_layers}"
+    if style == "inverse":
+        return f"all {n_layers} are cut but for a window of {window} around each"
+    if style == "top-down":
+        return f"each is the first that is cut, with all after it, of {n_layers}"
+    if style == "bottom-up":
+        return f"each is the last that is cut, with all before it, of {n_layers}"
+    return f"half of the {n_layers} are cut at a time"
+
+
+def window_of(style: str, window: int | None, n_layers: int) -> int | None:
+    """The width of a style's window, `default_window` where it is left open; None for styles that have no window.
+
+    Raises:
+        VideolensError: an unknown style, a window that does not fit or that the style has no use for, half of a single
+            layer.
+    """
+    _check_depth(n_layers)
+    if style not in STYLES:
+        raise VideolensError(near(str(style), STYLES, kind="style of window"))
+    if style in HALVES and n_layers < 2:
+        raise VideolensError(f"a model of {n_layers} layer has no halves: choose another style")
+    if style not in WINDOWED:
+        if window is not None:
+            raise VideolensError(f"style {style!r} cuts {STYLES[style]}, whatever the window: leave out window={window}")
+        return None
+    window = default_window(n_layers) if window is None else window
+    check_window(window, n_layers)
+    return int(window)
 
 
 def check_window(window: int, n_layers: int) -> None:
