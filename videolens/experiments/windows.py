@@ -10,6 +10,7 @@ import math
 from numbers import Integral
 
 from videolens.errors import VideolensError, near
+from videolens.interventions.bins import default_bin, layer_bins
 
 __all__ = [
     "HALVES",

@@ -42,8 +42,8 @@ ROUTES: tuple[str, ...] = (
 """The eleven routes of Map the Flow, `source -> target`: information flows from the keys to the queries."""
 
 PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> part A", "part V -> part A")
-"""Routes between the parts of a prompt, which leave no position out (`videolens.parts`): what a closed pathway is chosen
-by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of later ones."""
+"""Routes between the parts of a prompt, which leave no position out (`videolens.parts`): what a closed pathway is
+chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of later ones."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024
