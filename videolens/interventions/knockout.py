@@ -43,7 +43,7 @@ ROUTES: tuple[str, ...] = (
 
 PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> part A", "part V -> part A")
 """Routes between the parts of a prompt, which leave no position out (`videolens.parts`): what a closed pathway is
-chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of later ones."""
+chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to later frames."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024
@@ -128,6 +128,11 @@ class Knockout:
     def edges(self, prompt: Prompt) -> int:
         """Causal (query, key) pairs it removes, summed over its layers; counted once, however many heads it acts in."""
         return len(self.layers) * sum(int(part.sum()) for _, part in _blocked(self, prompt.tokens).causal())
+
+    def close(self, mask: Bool[Tensor, "query key"], tokens: TokenMap) -> None:
+        """Close in a causal mask of the whole prompt, in place, the pairs it removes."""
+        for rows, part in _blocked(self, tokens).causal():
+            mask[rows] &= ~part
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """(first layer, first query row) that it can change; None if it removes no edge.

@@ -1,0 +1,72 @@
+"""Attention edges under anything that says, per layer, who may attend to whom: how many there are, and how many live.
+
+Map the Flow counts the allowed (query, key) pairs. But a pair whose query nobody reads any more carries nothing: an
+edge is *live* if it lies on some path to the last token. Only live edges say how much of a model a pathway keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from videolens.prompt import Prompt
+from videolens.tokens import TokenMap
+
+__all__ = ["Allowed", "Edges", "causal_mask", "count_edges", "count_live", "live_rows"]
+
+Allowed = Callable[[int], Bool[Tensor, "query key"]]
+"""0-based layer → causal pairs that are open there."""
+
+
+@runtime_checkable
+class Edges(Protocol):
+    """What is open, layer by layer."""
+
+    @property
+    def n_layers(self) -> int: ...
+
+    def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
+        """Causal pairs that are open in a layer."""
+        ...
+
+
+def causal_mask(n_pos: int) -> Bool[Tensor, "query key"]:
+    """Everything open that is causal."""
+    return torch.ones(n_pos, n_pos, dtype=torch.bool).tril()
+
+
+def count_edges(allowed: Allowed, n_layers: int) -> int:
+    """Open pairs, summed over layers; n (n + 1) / 2 in a layer that blocks nothing."""
+    return sum(int(allowed(layer).sum()) for layer in range(n_layers))
+
+
+def count_live(allowed: Allowed, n_layers: int, last: int) -> int:
+    """Open pairs that lie on some path to the last token, summed over layers.
+
+    1. After the last layer one row lives: the last token's.
+    2. From the last layer down: the open pairs of living rows live, and so do, one layer below, the rows they read.
+    """
+    count = 0
+    for mask, rows in live_rows(allowed, n_layers, last):
+        count += int(mask[rows].sum())
+    return count
+
+
+def live_rows(
+    allowed: Allowed, n_layers: int, last: int
+) -> list[tuple[Bool[Tensor, "query key"], Bool[Tensor, " pos"]]]:
+    """Per layer, from the last one down: the open pairs, and the rows of that layer whose result is still read."""
+    found: list[tuple[Tensor, Tensor]] = []
+    rows: Tensor | None = None
+    for layer in reversed(range(n_layers)):
+        mask = allowed(layer)
+        if rows is None:
+            rows = torch.zeros(len(mask), dtype=torch.bool)
+            rows[last] = True
+        found.append((mask, rows))
+        rows = rows | mask[rows].any(0)
+    return found

@@ -1,0 +1,286 @@
+"""Pathways: the attention that stays open, layer by layer, when everything else is cut.
+
+Map the Flow, section "Effective pathways": cross-frame attention, video → question and question → last are open in some
+ranges of layers and closed in the others. Two readings of that:
+
+- *published*: the paper's masks. They name video, question and last token, and leave open what has no name: the glue
+  and the suffix read the video in every layer and are read in turn, so information leaks around the pathway.
+- *closed*: the same idea over the four parts of a prompt (`videolens.parts`), which leave no position out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, cast
+
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from videolens.errors import VideolensError, near
+from videolens.interventions.bins import layer_bins
+from videolens.interventions.edges import causal_mask, count_edges, count_live
+from videolens.interventions.knockout import HookFunction, Knockout
+from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.presets import PRESETS
+from videolens.prompt import Prompt
+from videolens.tokens import TokenMap
+
+__all__ = ["CLOSED_ROUTES", "PUBLISHED_ROUTES", "Pathway"]
+
+Masks = Literal["closed", "published"]
+Layers = Iterable[int]
+
+PUBLISHED_ROUTES = ("cross-frame", "video -> question", "question -> last")
+CLOSED_ROUTES = ("cross-part", "part V -> part Q", "part Q -> part A")
+"""The routes whose flow maps say which layers are open: cross-frame, video → question, question → last."""
+
+
+class Flow(Protocol):
+    """What a pathway is chosen from: a `FlowMap`."""
+
+    settings: Any
+
+    @property
+    def routes(self) -> list[str]: ...
+
+    def changes(self, route: str, *, task: str | None = None) -> Float[ndarray, "question layer"]: ...
+
+
+@dataclass(frozen=True)
+class Pathway:
+    """Which routes are open in which 0-based layers. An intervention: it cuts all the rest.
+
+    Attributes:
+        n_layers: depth of the model it is for.
+        cross_frame: layers in which a frame may look at earlier frames.
+        video_to_question: layers in which the question may look at the video.
+        question_to_last: layers in which the last token may look at the question.
+        masks: "closed" or "published": see the module's text.
+        name: what to call it in tables.
+
+    Raises:
+        VideolensError: a layer that a model of this depth does not have, or masks of an unknown kind.
+    """
+
+    n_layers: int
+    cross_frame: tuple[int, ...]
+    video_to_question: tuple[int, ...]
+    question_to_last: tuple[int, ...]
+    masks: Masks = "closed"
+    name: str = "pathway"
+
+    def __init__(
+        self,
+        n_layers: int,
+        cross_frame: Layers = (),
+        video_to_question: Layers = (),
+        question_to_last: Layers = (),
+        *,
+        masks: Masks = "closed",
+        name: str | None = None,
+    ) -> None:
+        if masks not in ("closed", "published"):
+            raise VideolensError(near(masks, ("closed", "published"), kind="masks of a pathway"))
+        put = object.__setattr__
+        put(self, "n_layers", n_layers)
+        for field, layers in (
+            ("cross_frame", cross_frame),
+            ("video_to_question", video_to_question),
+            ("question_to_last", question_to_last),
+        ):
+            chosen = whole_numbers("layer", layers)
+            check_within("layer", chosen, n_layers)
+            put(self, field, chosen)
+        put(self, "masks", masks)
+        put(self, "name", masks if name is None else name)
+
+    # -- ways to choose one --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def published(
+        cls,
+        preset: str | None = None,
+        *,
+        n_layers: int | None = None,
+        cross_frame: Layers = (),
+        video_to_question: Layers = (),
+        question_to_last: Layers = (),
+    ) -> Pathway:
+        """The paper's masks, with the ranges of one of its models (table E(a)), or with ranges of one's own.
+
+        Raises:
+            VideolensError: neither preset nor depth, or an unknown preset; the message lists the known ones.
+        """
+        if preset is None:
+            if n_layers is None:
+                raise VideolensError(
+                    f"give a preset ({', '.join(map(repr, PRESETS))}), or n_layers= and the layers that are open"
+                )
+            return cls(n_layers, cross_frame, video_to_question, question_to_last, masks="published")
+        known = preset.rsplit("/", 1)[-1]
+        if known not in PRESETS:
+            raise VideolensError(near(preset, PRESETS, kind="preset"))
+        if n_layers not in (None, PRESETS[known].n_layers):
+            raise VideolensError(f"{known} has {PRESETS[known].n_layers} layers, not {n_layers}: leave n_layers out")
+        return cls(masks="published", name=known, **PRESETS[known].ranges())
+
+    @classmethod
+    def closed(
+        cls, *, n_layers: int, cross_frame: Layers = (), video_to_question: Layers = (), question_to_last: Layers = ()
+    ) -> Pathway:
+        """The leak-free masks. Every position is in one of the parts P, V, Q, A; besides causality, in layer l:
+
+        1. keys in P are open to all;
+        2. a frame's own tokens are open to it up to the last video → question layer (after which nobody reads V);
+        3. earlier frames are open to a frame iff `cross_frame` has l, up to the same layer;
+        4. V is open to Q iff `video_to_question` has l; Q to itself up to the last question → last layer;
+        5. V is never open to A; Q is iff `question_to_last` has l; A is open to itself.
+        """
+        return cls(n_layers, cross_frame, video_to_question, question_to_last)
+
+    @classmethod
+    def from_flow(
+        cls,
+        flow: Flow,
+        *,
+        threshold: float = -5.0,
+        bin: int | None = None,
+        task: str | None = None,
+        masks: Masks | None = None,
+    ) -> Pathway:
+        """The paper's rule: a bin of layers is open if the mean relative change of the windows in it is below −5 %.
+
+        1. Bins of `bin` neighbouring layers; the last one takes what is left.
+        2. Per route and bin: mean of the relative change over questions and the windows centred in the bin.
+        3. Below the threshold: the route is open in all layers of the bin.
+
+        Args:
+            flow: a flow map with the three routes `CLOSED_ROUTES` or `PUBLISHED_ROUTES`.
+            threshold: in percent.
+            bin: layers in a bin; None: 5/32 of them, the paper's 5 at 32 layers.
+            task: choose by one task's questions (the paper: action antonym); None: all.
+            masks: None: "closed" if the flow map has the routes for it.
+
+        Raises:
+            VideolensError: the map lacks a route, or its windows are not those around each layer.
+        """
+        if (style := getattr(flow.settings, "style", "centre")) != "centre":
+            raise VideolensError(f"a pathway is chosen by windows around each layer, this map was traced {style!r}")
+        masks = ("closed" if set(CLOSED_ROUTES) <= set(flow.routes) else "published") if masks is None else masks
+        routes = CLOSED_ROUTES if masks == "closed" else PUBLISHED_ROUTES
+        if missing := [route for route in routes if route not in flow.routes]:
+            raise VideolensError(
+                f"a {masks} pathway is chosen by the routes {list(routes)}, but the map lacks {missing}: "
+                f"trace_flow(…, routes={list(routes)})"
+            )
+        # 1. to 3.
+        n_layers = flow.settings.n_layers
+        bins = layer_bins(n_layers, bin)
+        open_layers = []
+        for route in routes:
+            change = flow.changes(route, task=task).mean(axis=0)
+            open_layers.append([layer for each in bins if change[list(each)].mean() < threshold for layer in each])
+        return cls(n_layers, *open_layers, masks=masks, name=f"{masks}, by flow")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Pathway:
+        """A pathway from plain data, as `to_dict` gives it or a configuration file says it; `{"preset": name}` too.
+
+        Raises:
+            VideolensError: an unknown field, or no depth.
+        """
+        known = ("n_layers", "cross_frame", "video_to_question", "question_to_last", "masks", "name", "preset")
+        if not isinstance(fields, Mapping):
+            raise VideolensError(f"a pathway is a mapping with the fields {', '.join(known)}, got {fields!r}")
+        for field in fields:
+            if field not in known:
+                raise VideolensError(near(field, known, kind="field of a pathway"))
+        if "preset" in fields:
+            return cls.published(**cast(Any, fields))
+        if "n_layers" not in fields:
+            raise VideolensError(f"the pathway {dict(fields)!r} does not say n_layers: how deep the model is")
+        return cls(**cast(Any, fields))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for `from_dict`."""
+        return asdict(self)
+
+    # -- an intervention -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def knockouts(self) -> tuple[Knockout, ...]:
+        """What it cuts, as knockouts."""
+        every = range(self.n_layers)
+        after_video = range(max(self.video_to_question, default=-1) + 1, self.n_layers)
+        after_question = range(max(self.question_to_last, default=-1) + 1, self.n_layers)
+        not_cross, not_video, not_question = (
+            [layer for layer in every if layer not in chosen]
+            for chosen in (self.cross_frame, self.video_to_question, self.question_to_last)
+        )
+        cut = Knockout.route
+        if self.masks == "published":
+            found = [
+                cut("cross-frame", layers=not_cross),
+                cut("video -> question", layers=not_video),
+                cut("question -> last", layers=not_question),
+                cut("video -> last", layers=every),
+                cut("last -> last", layers=every),
+                cut("video -> video", layers=after_video),
+                cut("question -> question", layers=after_question),
+            ]
+        else:
+            found = [
+                cut("cross-part", layers=not_cross),
+                cut("part V -> part V", layers=after_video),
+                cut("part V -> part Q", layers=not_video),
+                cut("part Q -> part Q", layers=after_question),
+                cut("part V -> part A", layers=every),
+                cut("part Q -> part A", layers=not_question),
+            ]
+        return tuple(knockout for knockout in found if knockout.layers)
+
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+        """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
+
+        Raises:
+            SelectionError: the prompt has no question, or no video.
+        """
+        return [pair for knockout in self.knockouts for pair in knockout.hooks(prompt)]
+
+    def cone(self, prompt: Prompt) -> tuple[int, int] | None:
+        """(first layer, first query row) that it can change; None if it cuts nothing."""
+        cones = [cone for knockout in self.knockouts if (cone := knockout.cone(prompt)) is not None]
+        return (min(layer for layer, _ in cones), min(row for _, row in cones)) if cones else None
+
+    def check(self, *, n_layers: int, n_heads: int) -> None:
+        """Raises:
+        VideolensError: it is for a model of another depth.
+        """
+        if n_layers != self.n_layers:
+            raise VideolensError(
+                f"the pathway {self.name!r} is for {self.n_layers} layers, the model has {n_layers}: choose one for "
+                "this model, by Pathway.from_flow or with ranges to its scale"
+            )
+
+    # -- edges ---------------------------------------------------------------------------------------------------------
+
+    def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
+        """Causal pairs that are open in a 0-based layer."""
+        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
+        mask = causal_mask(tokens.n_pos)
+        for knockout in self.knockouts:
+            if layer in knockout.layers:
+                knockout.close(mask, tokens)
+        return mask
+
+    def edges(self, prompt: Prompt | TokenMap) -> int:
+        """Open causal pairs, summed over layers. With nothing cut: layers × n (n + 1) / 2."""
+        return count_edges(lambda layer: self.allowed(prompt, layer), self.n_layers)
+
+    def live_edges(self, prompt: Prompt | TokenMap) -> int:
+        """Open pairs on some path to the last token. With nothing cut: (layers − 1) × n (n + 1) / 2 + n."""
+        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
+        return count_live(lambda layer: self.allowed(tokens, layer), self.n_layers, int(tokens["last"][0]))
