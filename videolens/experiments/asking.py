@@ -139,9 +139,10 @@ def named_prompts(
     """
     seen: set[tuple[str, str]] = set()
     count = 0
-    if not isinstance(questions, Iterable) or isinstance(questions, str):
+    several = [questions] if isinstance(questions, (Question, Prompt)) else questions
+    if not isinstance(several, Iterable) or isinstance(several, str):
         raise VideolensError(f"what is asked are Questions or Prompts, got {questions!r}")
-    for item in [questions] if isinstance(questions, (Question, Prompt)) else questions:
+    for item in several:
         if not isinstance(item, (Question, Prompt)):
             raise VideolensError(f"what is asked are Questions or Prompts, got {item!r}")
         for prompt in model.prompt(item) if isinstance(item, Question) else item:
