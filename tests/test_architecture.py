@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "recent": set(),
     "video": {"errors", "decoding", "edits", "recent", "sampling"},
     "question": {"errors", "edits", "video"},
-    "datasets": {"errors", "video", "question", "bundled"},
+    "datasets": {"errors", "sampling", "video", "question", "bundled"},
     "spans": {"errors"},
     "parts": {"spans"},
     "template": {"errors", "question", "spans"},

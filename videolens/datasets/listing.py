@@ -1,0 +1,174 @@
+"""A benchmark's listing, a JSON file of questions: its fields are checked, and a mistake is named where it stands."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videolens.errors import DatasetError
+
+__all__ = ["Record", "read_listing"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry of a listing.
+
+    Attributes:
+        listing: the file.
+        key: the entry's place in a list, counted from 0, or its name in an object.
+        fields: what it says.
+    """
+
+    listing: Path
+    key: int | str
+    fields: Mapping[str, Any]
+
+    def error(self, field: str, what: str) -> DatasetError:
+        """The error for a field: which file, which entry, which field, and what is the matter."""
+        return DatasetError(f"{self.listing}, entry {self.key!r}, field {field!r}: {what}")
+
+    def text(self, field: str) -> str:
+        """A field that is text and not blank.
+
+        Raises:
+            DatasetError: it is something else.
+        """
+        value = self.fields[field]
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(field, f"{value!r} is {'blank' if isinstance(value, str) else 'no text'}: write words")
+        return value
+
+    def text_or_none(self, field: str) -> str | None:
+        """A field that is text, or not there, or null."""
+        return None if self.fields.get(field) is None else self.text(field)
+
+    def options(self, field: str) -> list[str]:
+        """A field that lists what to choose from: at least one text, at most one for each letter.
+
+        Raises:
+            DatasetError: it is no list, it is empty, or something in it is no text.
+        """
+        value = self.fields[field]
+        if not isinstance(value, list):
+            raise self.error(field, f"{value!r} is no list: list the options, each as text without its letter")
+        if not value:
+            raise self.error(field, "the list is empty, but the question is multiple choice: list its options")
+        if len(value) > 26:
+            raise self.error(field, f"{len(value)} options: letters reach from A to Z, so list at most 26")
+        for option in value:
+            if not isinstance(option, str) or not option.strip():
+                raise self.error(field, f"the option {option!r} is no words: write each as text, in quotes")
+        return list(value)
+
+    def one_of(self, field: str, options: Sequence[str]) -> str:
+        """A field that is one of the options, word for word.
+
+        Raises:
+            DatasetError: it is not among them, or several options read like it.
+        """
+        value = self.text(field)
+        times = list(options).count(value)
+        if times != 1:
+            raise self.error(
+                field,
+                f"{value!r} is {'several times' if times else 'not'} among the options {list(options)}: give exactly "
+                "one of them, word for word and without its letter",
+            )
+        return value
+
+    def place(self, field: str, options: Sequence[str]) -> str:
+        """The option whose place among them, counted from 0, a field gives.
+
+        Raises:
+            DatasetError: it is no whole number, there is no option at that place, or another option reads alike.
+        """
+        value = self.fields[field]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(field, f"{value!r} is no whole number: give the right option's place, counted from 0")
+        if not 0 <= value < len(options):
+            raise self.error(
+                field,
+                f"{value} is the place of none of the {len(options)} options: give one from 0 to {len(options) - 1}",
+            )
+        if list(options).count(options[value]) > 1:
+            raise self.error(field, f"two options read {options[value]!r}, so the right one cannot be told: change one")
+        return options[value]
+
+    def part(self) -> tuple[float | int | None, float | int | None]:
+        """The fields start and end, in seconds; None where the entry does not say.
+
+        Raises:
+            DatasetError: no finite number of seconds from 0 on, or the start is not before the end.
+        """
+        for field in ("start", "end"):
+            value = self.fields.get(field)
+            if value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < 0:
+                raise self.error(field, f"{value!r} is no time: give seconds from 0 on, as a number")
+        start, end = self.fields.get("start"), self.fields.get("end")
+        if end is not None and (start or 0) >= end:
+            raise self.error("start", f"{start or 0} s is not before its end, {end} s: exchange them?")
+        return start, end
+
+    def but(self, *used: str) -> dict[str, Any]:
+        """What the entry says besides."""
+        return {field: value for field, value in self.fields.items() if field not in used}
+
+
+def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark: str) -> list[Record]:
+    """The entries of a listing, each with the fields it must have.
+
+    Args:
+        path: the JSON file.
+        keyed: the entries are the values of one object (as TOMATO has it); else they are a list (TVBench, MVBench).
+        required: fields that each must have.
+        benchmark: whose layout it is, for messages.
+
+    Raises:
+        DatasetError: the file cannot be read, is not JSON (line and column are said), is no list or no object, has no
+            entries, or an entry lacks a field.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error}): check its permissions") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON ({error}): download it again, or mend it there") from error
+    wanted, name = (dict, "an object of questions by their keys") if keyed else (list, "a list of questions")
+    if not isinstance(content, wanted):
+        raise DatasetError(f"{path} holds {_kind(content)}, not {name} as {benchmark}'s files do")
+    if not content:
+        raise DatasetError(f"{path} holds no questions: take the file away, or write some")
+    records = []
+    for key, fields in content.items() if isinstance(content, dict) else enumerate(content):
+        if not isinstance(fields, dict):
+            raise DatasetError(f"{path}, entry {key!r} is {_kind(fields)}, not an object with {', '.join(required)}")
+        lacking = [field for field in required if field not in fields]
+        if lacking:
+            raise DatasetError(
+                f"{path}, entry {key!r}: no {', '.join(lacking)}; {benchmark}'s fields are {', '.join(required)}"
+            )
+        records.append(Record(path, key, fields))
+    return records
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file; Python would keep the last of two values with one key and drop the other unsaid."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
