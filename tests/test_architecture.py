@@ -59,7 +59,8 @@ ALLOWED["interventions"] = ALLOWED["model"] | {"model"}
 ALLOWED["engine"] = ALLOWED["interventions"] | {"interventions"}
 ALLOWED["experiments"] = ALLOWED["engine"] | {"engine"}
 ALLOWED["report"] = ALLOWED["experiments"] | {"experiments", "datasets"}
-ALLOWED["commands"] = ALLOWED["report"] | {"report"}
+ALLOWED["runs"] = ALLOWED["experiments"] | {"experiments", "datasets"}
+ALLOWED["commands"] = ALLOWED["report"] | {"report", "runs"}
 ALLOWED["__main__"] = {"errors", "commands"}
 ALLOWED["__init__"] = ALLOWED["commands"]
 

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # public name -> the module it lives in
 _PUBLIC = {
+    "AttentionMap": "videolens.experiments.attention_maps",
     "FlowMap": "videolens.experiments.flow",
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
@@ -21,20 +22,27 @@ _PUBLIC = {
     "Prompt": "videolens.prompt",
     "Question": "videolens.question",
     "ROUTES": "videolens.interventions.knockout",
+    "Run": "videolens.runs",
     "SourceRun": "videolens.interventions.source",
     "TokenMap": "videolens.tokens",
     "Video": "videolens.video",
     "VideolensError": "videolens.errors",
+    "attention_map": "videolens.experiments.attention_map",
     "bundled_path": "videolens.bundled",
+    "check_claims": "videolens.experiments.claims",
     "load_dataset": "videolens.datasets",
+    "measure_accuracy": "videolens.experiments.accuracy",
+    "measure_attention": "videolens.experiments.attention",
     "patch_map": "videolens.experiments.patch",
     "plan_flow": "videolens.experiments.flowplan",
+    "run": "videolens.runs",
     "sweep": "videolens.engine",
     "trace_flow": "videolens.experiments.flow",
 }
 
 __all__ = [
     "ROUTES",
+    "AttentionMap",
     "FlowMap",
     "HookedVideoTransformer",
     "Knockout",
@@ -42,15 +50,21 @@ __all__ = [
     "PatchMap",
     "Prompt",
     "Question",
+    "Run",
     "SourceRun",
     "TokenMap",
     "Video",
     "VideolensError",
     "__version__",
+    "attention_map",
     "bundled_path",
+    "check_claims",
     "load_dataset",
+    "measure_accuracy",
+    "measure_attention",
     "patch_map",
     "plan_flow",
+    "run",
     "sweep",
     "trace_flow",
 ]
@@ -60,6 +74,7 @@ if TYPE_CHECKING:
     from videolens.datasets import load_dataset
     from videolens.engine import sweep
     from videolens.errors import VideolensError
+    from videolens.experiments.attention_maps import AttentionMap
     from videolens.experiments.flow import FlowMap, trace_flow
     from videolens.experiments.flowplan import plan_flow
     from videolens.experiments.patch import patch_map
@@ -70,6 +85,7 @@ if TYPE_CHECKING:
     from videolens.model.transformer import HookedVideoTransformer
     from videolens.prompt import Prompt
     from videolens.question import Question
+    from videolens.runs import Run, run
     from videolens.tokens import TokenMap
     from videolens.video import Video
 

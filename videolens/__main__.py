@@ -1,5 +1,5 @@
-"""The command line: `videolens demo`, `flow`, `accuracy`, `check`, `data`, each a file of `videolens/commands/`. Heavy
-packages are imported by the command that runs."""
+"""The command line: `videolens demo`, `flow`, `accuracy`, `run`, `check`, `data`, each a file of `videolens/commands/`.
+Heavy packages are imported by the command that runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from videolens import __version__
-from videolens.commands import accuracy, check, data, demo, flow
+from videolens.commands import accuracy, check, data, demo, flow, run
 from videolens.commands.shared import failed
 from videolens.errors import VideolensError
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"videolens {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, flow, accuracy, check, data):
+    for command in (demo, flow, accuracy, run, check, data):
         command.add(commands)
     return top
 

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
+from videolens.experiments.windows import STYLES
 
 __all__ = ["add", "run"]
 
@@ -30,6 +31,19 @@ def add(commands: Commands) -> None:
     flow.add_argument("--n-frames", type=int, default=8, help="frames to sample (default: %(default)s)")
     flow.add_argument("--window", type=int, help="layers cut together (default: 9 of 32, to scale)")
     flow.add_argument(
+        "--style",
+        default="centre",
+        choices=tuple(STYLES),
+        help="which layers are cut together: a window around each layer, all but that window, each layer and all after "
+        "or before it, or half of the layers; only the first two have a window (default: %(default)s)",
+    )
+    flow.add_argument(
+        "--route",
+        action="append",
+        metavar="ROUTE",
+        help='such as "video -> last" or "video -> false options"; once per route (default: the paper\'s eleven)',
+    )
+    flow.add_argument(
         "--engine",
         default="exact",
         choices=("exact", "full"),
@@ -52,6 +66,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Map the question, or tell what that would cost."""
     quiet()
+    from videolens.interventions.knockout import ROUTES
     from videolens.question import Question
     from videolens.report.own_clip import map_own_clip, plan_own_clip
     from videolens.video import Video
@@ -65,14 +80,15 @@ def run(options: argparse.Namespace) -> None:
         completion=options.completion,
         id=os.path.basename(options.video),
     )
+    cuts = {"routes": options.route or ROUTES, "window": options.window, "style": options.style}
     if options.plan:
-        tell(str(plan_own_clip(options.model, question, window=options.window, max_memory=options.max_memory)))
+        tell(str(plan_own_clip(options.model, question, **cuts, max_memory=options.max_memory)))
         return
     found = map_own_clip(
         options.model,
         question,
         options.out,
-        window=options.window,
+        **cuts,
         engine=options.engine,
         max_memory=options.max_memory,
         verify=options.verify,

@@ -1,0 +1,32 @@
+"""`videolens run`: experiments over a data set, from a config, in a directory that survives anything."""
+
+from __future__ import annotations
+
+import argparse
+
+from videolens.commands.shared import Commands, quiet, say, tell
+
+__all__ = ["add", "run"]
+
+
+def add(commands: Commands) -> None:
+    """Its options."""
+    command = commands.add_parser(
+        "run",
+        help="run the experiments of a config, and go on where an earlier run of it was interrupted",
+        description="Ask every experiment of CONFIG every question. DIR holds the run: killed at any moment, the same "
+        "command goes on where it was. Ends with 1 if an experiment has no result.",
+    )
+    command.add_argument("config", metavar="CONFIG", help="a YAML file: model, dataset, experiments (docs/runs.md)")
+    command.add_argument("--out", required=True, metavar="DIR", help="the run's directory, new or of the same run")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and tell the summary and where the results are; 1 if an experiment has none."""
+    quiet()
+    from videolens.runs import run as run_config
+
+    found = run_config(options.config, options.out, say=say)
+    tell(f"{found}\n\n{found.path / 'results'}")
+    return 1 if found.without else 0

@@ -1,0 +1,202 @@
+"""What a run is made from: a YAML file or a mapping, checked completely before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from videolens.datasets import load_dataset
+from videolens.errors import VideolensError, near
+from videolens.runs.plain import checked, is_plain, keywords
+from videolens.runs.registry import EXPERIMENTS, experiment_class
+
+__all__ = ["DEFAULT_CHUNK", "ExperimentConfig", "RunConfig", "digest", "read_config"]
+
+DEFAULT_CHUNK = 4
+"""Questions of one experiment that are asked before a part is written: what a kill costs, at most."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """An experiment of a run.
+
+    Attributes:
+        name: of the registry.
+        label: its folder's name in the run; the name itself, with a number where it would be there twice.
+        options: keywords of the experiment's class, defaults filled in.
+    """
+
+    name: str
+    label: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A config, resolved: nothing in it is left to a default that could change.
+
+    Attributes:
+        model: name, dtype, device, trust_remote_code of `HookedVideoTransformer.from_pretrained`.
+        dataset: keywords of `load_dataset`.
+        experiments: in the order in which they are asked.
+        seed: of whatever takes a seed and has none of its own here.
+        chunk: questions of one experiment in a part.
+        threads: of torch; None: as many as it has when the run begins.
+        where: what messages call it; not part of it.
+    """
+
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    experiments: tuple[ExperimentConfig, ...]
+    seed: int = 0
+    chunk: int = DEFAULT_CHUNK
+    threads: int | None = None
+    where: str = "config"
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, which `read_config` reads back."""
+        found = asdict(self)
+        del found["where"]
+        found["experiments"] = [{"name": e.name, "label": e.label} | e.options for e in self.experiments]
+        return found
+
+    def yaml(self) -> str:
+        """As YAML, which `read_config` reads back."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain data in one spelling."""
+    spelled = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(spelled.encode()).hexdigest()
+
+
+def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig:
+    """Read and check a config.
+
+    1. A file's text is YAML; a key that is there twice is an error, not the last one.
+    2. Every field is known and of its kind; of the data set and of the experiments, by the signatures of
+       `load_dataset` and of the experiments' classes.
+    3. Defaults are filled in, and every experiment gets a label of its own.
+
+    Args:
+        source: a YAML file, the same as a mapping, or what this function gave.
+
+    Raises:
+        VideolensError: it cannot be read, or something in it is unknown, missing or of the wrong kind; the message
+            names the file and the field.
+    """
+    if isinstance(source, RunConfig):
+        return source
+    # 1.
+    if isinstance(source, Mapping):
+        where, content = "config", source
+    else:
+        where, content = str(source), _read_yaml(Path(source))
+    if not isinstance(content, Mapping):
+        raise VideolensError(f"{where}: a run is a mapping with model, dataset and experiments, got {content!r}")
+    if not is_plain(content):
+        raise VideolensError(f"{where}: holds something else than text, numbers, true, false, null, lists and mappings")
+    # 2.
+    settings = checked(content, _fields, where=where, kind="field")
+    seed = settings["seed"]
+    model, dataset = (_named(settings[name]) for name in ("model", "dataset"))
+    for name, low in (("seed", 0), ("chunk", 1), ("threads", 1)):
+        if settings[name] is not None and settings[name] < low:
+            raise VideolensError(f"{where}.{name}: {settings[name]} is too small; at least {low}")
+    if model.get("dtype") is not None:
+        model["dtype"] = str(model["dtype"]).removeprefix("torch.")
+    model = checked(model, _model_fields, where=f"{where}.model", kind="field")
+    dataset = checked(_seeded(dataset, load_dataset, seed), load_dataset, where=f"{where}.dataset", kind="field")
+    # 3.
+    experiments = _experiments(settings["experiments"], seed, where)
+    return RunConfig(model, dataset, experiments, seed, settings["chunk"], settings["threads"], where)
+
+
+def _fields(
+    model: str | dict[str, Any],
+    dataset: str | dict[str, Any],
+    experiments: list[str | dict[str, Any]],
+    seed: int = 0,
+    chunk: int = DEFAULT_CHUNK,
+    threads: int | None = None,
+) -> None:
+    """The fields of a config: their names, kinds and defaults."""
+
+
+def _model_fields(name: str, dtype: str | None = None, device: str = "cpu", trust_remote_code: bool = False) -> None:
+    """The fields of `model`."""
+
+
+def _named(given: str | dict[str, Any]) -> dict[str, Any]:
+    return {"name": given} if isinstance(given, str) else dict(given)
+
+
+def _seeded(given: Mapping[str, Any], function: Any, seed: int) -> dict[str, Any]:
+    """With the run's seed where a seed is taken and none is given."""
+    return dict(given) | ({"seed": seed} if "seed" in keywords(function) and "seed" not in given else {})
+
+
+def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentConfig, ...]:
+    if not listed:
+        raise VideolensError(f"{where}.experiments: is empty; give at least one of {', '.join(EXPERIMENTS)}")
+    given = [_named(each) for each in listed]
+    names = [each.pop("name", None) for each in given]
+    times, seen = Counter(names), Counter[Any]()
+    found: list[ExperimentConfig] = []
+    for i, (name, options) in enumerate(zip(names, given, strict=True)):
+        at = f"{where}.experiments[{i}]"
+        if name is None:
+            raise VideolensError(f"{at}: the field 'name' is missing: give name: one of {', '.join(EXPERIMENTS)}")
+        if name not in EXPERIMENTS:
+            raise VideolensError(f"{at}.name: {near(name, EXPERIMENTS, kind='experiment')}")
+        seen[name] += 1
+        label = options.pop("label", f"{name} {seen[name]}" if times[name] > 1 else name)
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise VideolensError(
+                f"{at}.label: {label!r} cannot be a folder's name: letters, digits, blanks, '.', '_' and '-'"
+            )
+        if label.casefold() in (other.label.casefold() for other in found):
+            raise VideolensError(f"{at}.label: {label!r} is there twice: give every experiment its own label: …")
+        kind = experiment_class(name)
+        options = checked(
+            _seeded(options, kind, seed), kind, without=("model",), where=at, kind=f"option of the experiment {name!r}"
+        )
+        found.append(ExperimentConfig(name, label, options))
+    return tuple(found)
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if isinstance(name, (str, int)) and name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", key.start_mark)
+            seen.add(str(name) if not isinstance(name, (str, int)) else name)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VideolensError(
+            f"the config {path} cannot be read ({getattr(error, 'strerror', None) or error}): give a YAML file"
+        ) from error
+    try:
+        return yaml.load(text, _Strict)
+    except yaml.YAMLError as error:
+        raise VideolensError(f"{path} is not YAML: {' '.join(str(error).split())}") from error

@@ -1,0 +1,158 @@
+"""A run's directory: who may write in it, and what is in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from videolens.errors import VideolensError
+from videolens.runs.parts import Chunk
+from videolens.runs.writing import LEFTOVER, clear_leftovers, write_atomic
+
+__all__ = ["CONFIG", "LOG", "MANIFEST", "PARTS", "RESULTS", "SUMMARY", "RunDirectory", "differences"]
+
+LOCK, MANIFEST, CONFIG, LOG = ".videolens-lock", "run.json", "config.yaml", "log.jsonl"
+PARTS, RESULTS, SUMMARY = "parts", "results", "summary.json"
+
+
+class RunDirectory:
+    """A directory that is locked for as long as this is entered.
+
+    The lock is the kernel's (`flock`): it goes with the process that holds it, however that ends. A directory that was
+    made for a run which then did not begin is taken away again.
+
+    Raises:
+        VideolensError: the path is a file, the directory holds something else than a run, or another process is in it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: TextIO | None = None
+        self._made = False
+
+    def __enter__(self) -> RunDirectory:
+        if self.path.exists() and not self.path.is_dir():
+            raise VideolensError(f"{self.path} is a file: give a directory for the run")
+        if self.path.is_dir() and not (self.path / MANIFEST).is_file():
+            own = (LOCK, f"{LEFTOVER}{MANIFEST}")  # of a run that was killed before it had begun
+            if foreign := sorted(path.name for path in self.path.iterdir() if path.name not in own):
+                raise VideolensError(
+                    f"{self.path} holds something else than a run ({', '.join(foreign[:5])}"
+                    f"{', …' if len(foreign) > 5 else ''}): give a new or an empty directory"
+                )
+        self._made = not self.path.exists()
+        self._lock = self._locked()
+        clear_leftovers(self.path, *([parts] if (parts := self.path / PARTS).is_dir() else []), *self._labels())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._lock is not None
+        if not (self.path / MANIFEST).is_file():
+            (self.path / LOCK).unlink()
+            if self._made:
+                with suppress(OSError):  # somebody may have put something there
+                    self.path.rmdir()
+        self._lock.close()
+        self._lock = None
+
+    def _labels(self) -> list[Path]:
+        parts = self.path / PARTS
+        return [path for path in sorted(parts.iterdir()) if path.is_dir()] if parts.is_dir() else []
+
+    def _locked(self) -> TextIO:
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("a+")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                who = lock.read().strip() or "another process"
+                lock.close()
+                raise VideolensError(
+                    f"{self.path} is in use by {who}: wait for it, or give another directory"
+                ) from None
+            # a lock file that was taken away in between locks nothing
+            try:
+                if os.fstat(lock.fileno()).st_ino == (self.path / LOCK).stat().st_ino:
+                    break
+            except FileNotFoundError:
+                pass
+            lock.close()
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+    # -- what the run is ----------------------------------------------------------------------------------------------
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the run in this directory is; None where none has begun.
+
+        Raises:
+            VideolensError: the file that says so is not one of a run.
+        """
+        path = self.path / MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict) or found["format"] != 1 or not isinstance(found["identity"], dict):
+                raise ValueError("another format")
+        except (ValueError, KeyError) as error:
+            raise VideolensError(f"{path} is not the description of a run ({error}): give another directory") from error
+        return found
+
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Say what the run is. From here on the directory is this run's."""
+        write_atomic(self.path / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results are there."""
+        return (self.path / RESULTS / SUMMARY).is_file()
+
+    def part(self, chunk: Chunk) -> Path:
+        """Where a part belongs."""
+        return self.path / PARTS / chunk.label / f"{chunk.index:05d}.parquet"
+
+    def log(self, event: str, **about: Any) -> None:
+        """Add a line about what happened, with the time: for people, nothing reads it back."""
+        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event} | about, ensure_ascii=False)
+        with (self.path / LOG).open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Where two mappings differ, field by field, as "dataset.n: 24 there, 30 here"."""
+    one, other = _flat(there), _flat(here)
+    return [
+        f"{name}: {_spelled(one, name)} there, {_spelled(other, name)} here"
+        for name in [*one, *(name for name in other if name not in one)]
+        if name not in one or name not in other or one[name] != other[name]
+    ]
+
+
+def _flat(content: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(content, Mapping) and content:
+        return {k: v for key, each in content.items() for k, v in _flat(each, f"{name}.{key}" if name else key).items()}
+    if isinstance(content, list) and any(isinstance(each, Mapping) for each in content):
+        return {k: v for i, each in enumerate(content) for k, v in _flat(each, f"{name}[{i}]").items()}
+    return {name: content}
+
+
+def _spelled(content: Mapping[str, Any], name: str) -> str:
+    if name not in content:
+        return "nothing"
+    value = content[name]
+    return repr(value[:12] + "…" if isinstance(value, str) and len(value) == 64 else value)

@@ -1,0 +1,205 @@
+"""Running a config: experiments over questions in parts that last, and results at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from videolens.datasets import load_dataset
+from videolens.errors import VideolensError
+from videolens.experiments.asking import Experiment
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.question import Question
+from videolens.runs.asking import ask_chunk, cut
+from videolens.runs.config import RunConfig, digest, read_config
+from videolens.runs.directory import CONFIG, RunDirectory
+from videolens.runs.identity import check_config, check_identity, identity_of, machine
+from videolens.runs.outcome import Run, write_results
+from videolens.runs.parts import Chunk, DamagedPartError, Part, read_part, write_part
+from videolens.runs.registry import experiment_class
+from videolens.runs.writing import write_atomic
+
+__all__ = ["Run", "run"]
+
+Say = Callable[[str], None]
+Work = list[tuple[Experiment[Any], Chunk, list[Question]]]
+
+
+def run(
+    config: Mapping[str, Any] | str | Path | RunConfig,
+    out: str | Path,
+    *,
+    progress: bool = True,
+    say: Say = lambda text: None,
+) -> Run:
+    """Ask every experiment of a config every question, in a directory that survives anything.
+
+    1. Read the config and check all of it.
+    2. Lock the directory, and take away what an interrupted write has left. Refuse one that holds something else, or a
+       run with another config, model, data set or software. If the run is finished, that is all.
+    3. Load the model and make the experiments, which check their options. From here on the directory is this run's.
+    4. Cut the questions of every experiment into chunks. A chunk whose part is there is done; a part that is damaged
+       is made anew; one of something else is an error.
+    5. Ask what is left, chunk by chunk; write each part whole or not at all. A question that cannot be asked (its clip
+       is damaged, say) is recorded with its error, and the next one is asked.
+    6. Put the parts together; write results and summary into a folder, and give it its name when all is in it.
+
+    Killed at any moment, the same call goes on where it was: no finished part is made again, at most one is lost, and
+    on the same machine, with the threads it was begun with, every file below `results/` is the same to the byte.
+
+    >>> run({"model": "shapes", "dataset": {"name": "shapes", "n": 4}, "experiments": ["flow"]}, "out/flow").results
+
+    Args:
+        config: a YAML file, or the same as a mapping.
+        out: the run's directory.
+        progress: show a bar with the time that is left.
+        say: is told what is being done.
+
+    Raises:
+        VideolensError: the config, the directory, the model or the data set is not as it should be; nothing but
+            errors, or nothing left, in every experiment.
+    """
+    # 1.
+    config = read_config(config)
+    # 2.
+    with RunDirectory(out) as directory:
+        there = directory.manifest()
+        if there is not None:
+            check_config(directory.path, there, config)
+        questions = _questions(config)
+        identity = identity_of(config, questions)
+        if there is not None:
+            check_identity(directory.path, there, identity)
+            if directory.finished:
+                say(f"the run in {directory.path} is finished")
+                return Run.load(directory.path).checked()
+        # 3.
+        threads = there["threads"] if there is not None else config.threads or torch.get_num_threads()
+        with _threads(threads):
+            model = _model(config)
+            experiments = _experiments(config, model)
+            if there is None:
+                directory.begin({"format": 1, "identity": identity, "threads": threads, "machine": machine()})
+            elif there["machine"] != machine():
+                say(f"begun on {there['machine']}, goes on on {machine()}: numbers can differ in their last bits")
+            write_atomic(directory.path / CONFIG, config.yaml().encode())
+            # 4.
+            done, work = _done(directory, digest(identity), experiments, questions, config.chunk, say)
+            n_chunks = len(done) + len(work)
+            directory.log("begun" if there is None else "resumed", chunks=n_chunks, done=len(done), threads=threads)
+            if done:
+                say(f"{directory.path}: {len(done)} of {n_chunks} parts are there already")
+            # 5.
+            _ask(directory, work, done, progress)
+            # 6.
+            # new ones: what they count while they ask would depend on where a run was interrupted
+            write_results(directory.path, config, identity, _experiments(config, model), questions, done)
+            directory.log("finished")
+        return Run.load(directory.path).checked()
+
+
+def _questions(config: RunConfig) -> list[Question]:
+    try:
+        questions = load_dataset(**config.dataset)
+    except VideolensError as error:
+        raise type(error)(f"{config.where}.dataset: {error}") from error
+    if not questions:
+        raise VideolensError(f"{config.where}.dataset: it has no questions to ask")
+    return questions
+
+
+def _model(config: RunConfig) -> HookedVideoTransformer:
+    """The model.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        VideolensError: its dtype is none that a model has.
+    """
+    asked = dict(config.model)
+    name, dtype = asked.pop("name"), asked.pop("dtype")
+    kind = None if dtype is None else getattr(torch, dtype, None)
+    if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+        raise VideolensError(f"{config.where}.model.dtype: {dtype!r}; give float32, bfloat16 or float16")
+    return HookedVideoTransformer.from_pretrained(name, dtype=kind, **asked)
+
+
+def _experiments(config: RunConfig, model: HookedVideoTransformer) -> dict[str, Experiment[Any]]:
+    """The experiments by label.
+
+    Raises:
+        VideolensError: an experiment does not take its options; names the field.
+    """
+    made: dict[str, Experiment[Any]] = {}
+    for i, each in enumerate(config.experiments):
+        try:
+            made[each.label] = experiment_class(each.name)(model, **each.options)
+        except (VideolensError, TypeError) as error:
+            raise VideolensError(f"{config.where}.experiments[{i}] ({each.label}): {error}") from error
+    return made
+
+
+def _done(
+    directory: RunDirectory,
+    identity: str,
+    experiments: Mapping[str, Experiment[Any]],
+    questions: Sequence[Question],
+    size: int,
+    say: Say,
+) -> tuple[dict[tuple[str, int], Part], Work]:
+    """Step 4: parts that are there, by experiment and number, and what is left to ask."""
+    done: dict[tuple[str, int], Part] = {}
+    work: Work = []
+    for label, experiment in experiments.items():
+        for chunk, some in cut(identity, label, questions, size):
+            path = directory.part(chunk)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                try:
+                    done[label, chunk.index] = read_part(path, chunk)
+                    continue
+                except DamagedPartError as error:
+                    say(f"{error}: it is made anew")
+                    directory.log("damaged", part=str(path.relative_to(directory.path)))
+            work.append((experiment, chunk, some))
+    return done, work
+
+
+def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part], progress: bool) -> None:
+    """Step 5. The bar counts what was left to do when it began, so that the time it gives is that of this process."""
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]"
+    total = sum(len(some) for _, _, some in work)
+    with tqdm(total=total, bar_format=form, disable=not progress or not work) as bar:
+        asked = 0
+        for experiment, chunk, some in work:
+            began = time.monotonic()
+            bar.set_description_str(chunk.label, refresh=False)
+
+            def tell(n: float, asked: int = asked) -> None:
+                bar.update(max(asked + n - bar.n, 0.0))
+
+            part = ask_chunk(experiment, some, tell)
+            asked += len(some)
+            path = directory.part(chunk)
+            write_part(path, chunk, part)
+            done[chunk.label, chunk.index] = read_part(path, chunk)
+            seconds = round(time.monotonic() - began, 3)
+            directory.log("part", experiment=chunk.label, index=chunk.index, n=len(some), seconds=seconds)
+            for failure in part.failures:
+                directory.log("error", **vars(failure))
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Torch with so many threads: sums are taken in another order with another number of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
