@@ -13,24 +13,32 @@ __version__ = "0.1.0"
 
 # public name -> the module it lives in
 _PUBLIC = {
+    "AnswerTrace": "videolens.experiments.answer_trace",
     "AttentionMap": "videolens.experiments.attention_maps",
     "FlowMap": "videolens.experiments.flow",
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
+    "LogitLens": "videolens.experiments.logit_lens",
     "Patch": "videolens.interventions.patch",
     "PatchMap": "videolens.experiments.patchmap",
+    "Pathway": "videolens.interventions.pathway",
+    "PathwayAccuracy": "videolens.experiments.pathways",
     "Prompt": "videolens.prompt",
     "Question": "videolens.question",
     "ROUTES": "videolens.interventions.knockout",
+    "RandomBlocking": "videolens.interventions.random_blocking",
     "Run": "videolens.runs",
     "SourceRun": "videolens.interventions.source",
     "TokenMap": "videolens.tokens",
     "Video": "videolens.video",
     "VideolensError": "videolens.errors",
+    "answer_trace": "videolens.experiments.answer_trace",
     "attention_map": "videolens.experiments.attention_map",
     "bundled_path": "videolens.bundled",
     "check_claims": "videolens.experiments.claims",
+    "evaluate_pathway": "videolens.experiments.pathway",
     "load_dataset": "videolens.datasets",
+    "logit_lens": "videolens.experiments.logit_lens",
     "measure_accuracy": "videolens.experiments.accuracy",
     "measure_attention": "videolens.experiments.attention",
     "patch_map": "videolens.experiments.patch",
@@ -42,24 +50,31 @@ _PUBLIC = {
 
 __all__ = [
     "ROUTES",
+    "AnswerTrace",
     "AttentionMap",
     "FlowMap",
     "HookedVideoTransformer",
     "Knockout",
+    "LogitLens",
     "Patch",
     "PatchMap",
+    "Pathway",
+    "PathwayAccuracy",
     "Prompt",
     "Question",
+    "RandomBlocking",
     "Run",
     "SourceRun",
     "TokenMap",
     "Video",
     "VideolensError",
     "__version__",
+    "answer_trace",
     "attention_map",
     "bundled_path",
     "check_claims",
     "load_dataset",
+    "logit_lens",
     "measure_accuracy",
     "measure_attention",
     "patch_map",
@@ -74,13 +89,19 @@ if TYPE_CHECKING:
     from videolens.datasets import load_dataset
     from videolens.engine import sweep
     from videolens.errors import VideolensError
+    from videolens.experiments.answer_trace import AnswerTrace, answer_trace
     from videolens.experiments.attention_maps import AttentionMap
     from videolens.experiments.flow import FlowMap, trace_flow
     from videolens.experiments.flowplan import plan_flow
+    from videolens.experiments.logit_lens import LogitLens, logit_lens
     from videolens.experiments.patch import patch_map
     from videolens.experiments.patchmap import PatchMap
+    from videolens.experiments.pathway import evaluate_pathway
+    from videolens.experiments.pathways import PathwayAccuracy
     from videolens.interventions.knockout import ROUTES, Knockout
     from videolens.interventions.patch import Patch
+    from videolens.interventions.pathway import Pathway
+    from videolens.interventions.random_blocking import RandomBlocking
     from videolens.interventions.source import SourceRun
     from videolens.model.transformer import HookedVideoTransformer
     from videolens.prompt import Prompt
