@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings
+from videolens.experiments.windows import WINDOWED, cut_layers
 from videolens.interventions.knockout import ROUTES
 
 TASKS = ("action antonym", "action sequence", "moving direction", "object count", "scene transition")
@@ -39,28 +40,37 @@ def plausible_flow(
     from_video: float = 1.0,
     tasks: tuple[str, ...] = TASKS,
     samples: str = "correct",
+    style: str = "centre",
+    more_routes: tuple[str, ...] = (),
     seed: int = 0,
 ) -> FlowMap:
     """An invented map that looks as a real one may. `from_video`: scale of every route that starts at the video."""
+    window = min(3, n_layers) if style in WINDOWED else None
     rng = np.random.default_rng(seed)
     rows = []
     for task in tasks:
         for question in range(n):
             p_base = rng.uniform(0.6, 0.99)
-            for route in ROUTES:
-                middle, width, fall = _SHAPES[route]
+            for route in (*ROUTES, *more_routes):
+                middle, width, fall = _SHAPES.get(route, (6, 2, -15))
                 fall *= rng.uniform(0.3, 1.4) * (from_video if "video" in route or route == "cross-frame" else 1)
-                for layer in range(n_layers):
+                for layer in cut_layers(style, window, n_layers):
                     shape = np.exp(-(((layer / n_layers * 12 - middle) / width) ** 2) / 2)
                     p_knockout = float(np.clip(p_base * (1 - fall * shape / 100 + rng.normal(0, 0.01)), 0, 1))
                     change = (p_knockout - p_base) / p_base * 100
                     name = f"{task} {question}"
-                    rows.append((name, task, route, layer, p_base, p_knockout, change, "A", "B", True, 3.0, 1.0))
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean"})
+                    right, still = samples != "wrong", p_knockout > 0.5
+                    first = "A" if still else "B"
+                    of_right = [p if right else 1 - p for p in (p_base, p_knockout)]
+                    logits = [4 * p - 2 for p in of_right]
+                    row = (name, task, route, layer, p_base, p_knockout, change, "A", first)
+                    rows.append((*row, right, still == right, *of_right, *logits))
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean", "correct_knockout": "boolean"})
     settings = FlowSettings(
         model=model,
         n_layers=n_layers,
-        window=3,
+        window=window,
+        style=style,
         samples=samples,
         n_asked=n * len(tasks),
         engine="exact",

@@ -11,17 +11,18 @@ from helpers_flow import TASKS, plausible_flow
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
+from videolens.experiments.flowplan import INTO_FALSE_OPTIONS
 from videolens.report.figures import KINDS
 
 
 @pytest.fixture(scope="module")
 def flow() -> vl.FlowMap:
-    return plausible_flow(n=3)
+    return plausible_flow(n=3, more_routes=INTO_FALSE_OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def base() -> vl.FlowMap:
-    return plausible_flow("shapes-image", n=3, from_video=0.02, samples="all", seed=1)
+    return plausible_flow("shapes-image", n=3, from_video=0.02, samples="all", more_routes=INTO_FALSE_OPTIONS, seed=1)
 
 
 def words(figure) -> str:
@@ -56,10 +57,10 @@ def test_a_line_is_the_mean_and_its_band_the_interval_with_layers_from_one(flow:
 def test_the_heat_map_is_layer_by_route(flow: vl.FlowMap) -> None:
     axes = flow.figure().axes[0]
     image = axes.images[0]
-    assert image.get_array().shape == (11, 12)
+    assert image.get_array().shape == (13, 12)
     assert np.allclose(image.get_array()[3], flow.changes("question -> last").mean(axis=0))
     assert [label.get_text() for label in axes.get_yticklabels()][3] == "question → last"
-    assert image.get_extent() == [0.5, 12.5, 10.5, -0.5], "the first layer's cell is centred on 1"
+    assert image.get_extent() == [0.5, 12.5, 12.5, -0.5], "the first layer's cell is centred on 1"
 
 
 def test_a_deep_model_and_a_single_layer_have_sensible_ticks() -> None:

@@ -17,6 +17,7 @@ from videolens.errors import VideolensError
 from videolens.experiments.flowmap import FlowMap
 from videolens.experiments.statistics import Interval, bootstrap, centre
 from videolens.experiments.verdicts import MARGIN, Claims, Finding, judge, judge_difference
+from videolens.experiments.windows import STYLES
 
 __all__ = ["check_claims"]
 
@@ -53,18 +54,23 @@ def check_claims(tuned: FlowMap, base: FlowMap | None = None, *, margin: float =
         margin: what counts as no effect, and as no difference, in percent.
 
     Raises:
-        VideolensError: a route is missing, or the two maps share no question.
+        VideolensError: a route is missing, the windows are of another style, or the two maps share no question.
     """
     for flow in [tuned] if base is None else [tuned, base]:
         if missing := [route for route in NEEDED if route not in flow.routes]:
             raise VideolensError(f"the claims need the routes {missing}, which {flow!r} has not traced")
+        if flow.settings.style != "centre":
+            raise VideolensError(
+                f"the claims are about windows around each layer (style 'centre'), and {flow!r} cuts "
+                f"{STYLES[flow.settings.style]}: trace it with the default style"
+            )
     findings = [*_first(tuned, base, margin), *_second(tuned, margin), *_third(tuned, margin)]
     return Claims(
         findings=tuple(findings),
         tuned=tuned.settings.model,
         base=None if base is None else base.settings.model,
         n_layers=tuned.settings.n_layers,
-        window=tuned.settings.window,
+        window=tuned.settings.window or 0,
         margin=margin,
     )
 
@@ -212,11 +218,7 @@ def _deeper(a: np.ndarray, b: np.ndarray) -> float:
 
 def _same_questions(a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None) -> tuple[Curves, Curves]:
     """The changes of the questions that both have, in the same order."""
-    tables = []
-    for flow, route in ((a, of_a), (b, of_b)):
-        table = flow.table[flow.table["route"] == route]
-        table = table if task is None else table[table["task"] == task]
-        tables.append(table.pivot(index=["task", "question"], columns="layer", values="change_percent"))
+    tables = [flow.by_question(route, task=task) for flow, route in ((a, of_a), (b, of_b))]
     shared = tables[0].index.intersection(tables[1].index)
     if len(shared) == 0:
         raise VideolensError(f"no question was traced along {of_a!r} in {a!r} and along {of_b!r} in {b!r}")

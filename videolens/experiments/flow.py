@@ -18,14 +18,15 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Asked, Skip, ask_all
 from videolens.experiments.contrast import token_text
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings
-from videolens.experiments.flowplan import check_routes, route_knockouts
+from videolens.experiments.flowplan import INTO_FALSE_OPTIONS, check_routes, route_knockouts
 from videolens.experiments.provenance import versions
+from videolens.experiments.windows import cut_layers
 from videolens.interventions.knockout import ROUTES
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["FlowExperiment", "trace_flow"]
+__all__ = ["INTO_FALSE_OPTIONS", "FlowExperiment", "FlowMap", "trace_flow"]
 
 Samples = Literal["correct", "wrong", "all"]
 
@@ -36,6 +37,7 @@ def trace_flow(
     *,
     routes: Sequence[str] = ROUTES,
     window: int | None = None,
+    style: str = "centre",
     samples: Samples = "correct",
     seed: int = 0,
     engine: str = "exact",
@@ -49,7 +51,12 @@ def trace_flow(
     2. Keep the question if `samples` says so; otherwise record why not.
     3. For every route and every layer, block the route in the window centred there; p_knockout is the probability of
        the same token, and the change is (p_knockout − p_base) / p_base × 100.
-    4. Where options and answer are known: logit of the right option minus the best of the others, before and after.
+    4. Where the answer is known: whether the token ranked first is the right one, and the right one's probability,
+       before and after; with options also its logit minus the best of the others.
+
+    An open-ended question (`question.open_ended()`) is followed by the first token of its answer, and right if that is
+    the first token of the right answer. Where another of its alternatives begins with the same token, that token does
+    not tell them apart, and what is right counts as not known.
 
     A route that a prompt does not have (into the options of an open-ended question, say) is skipped for that question,
     and the map records it.
@@ -57,8 +64,12 @@ def trace_flow(
     Args:
         model: the model.
         questions: questions, or prompts made from them or by hand; a batch of prompts counts as several.
-        routes: names from `ROUTES`.
+        routes: names from `ROUTES`, or any other "source -> target" of selections, such as those of
+            `INTO_FALSE_OPTIONS`.
         window: layers blocked together; None: the odd number nearest 9/32 of the layers.
+        style: which layers are cut together, one of `STYLES`: "centre", a window around each layer; "inverse", all but
+            that window; "top-down", each layer and all after it; "bottom-up", each layer and all before it; "first
+            half", "second half", or "halves", the one and then the other. Only the first two have a window.
         samples: "correct": questions the model answers rightly; "wrong": the others, following the wrong answer's
             probability; "all": every question, whether or not its answer is known.
         seed: of the bootstrap that the map's intervals come from.
@@ -77,6 +88,7 @@ def trace_flow(
         model,
         routes=routes,
         window=window,
+        style=style,
         samples=samples,
         seed=seed,
         engine=engine,
@@ -98,7 +110,7 @@ class FlowExperiment:
 
     name = "flow"
     columns = COLUMNS
-    dtypes: ClassVar[dict[str, str]] = {"correct": "boolean"}
+    dtypes: ClassVar[dict[str, str]] = {"correct": "boolean", "correct_knockout": "boolean"}
 
     def __init__(
         self,
@@ -106,6 +118,7 @@ class FlowExperiment:
         *,
         routes: Sequence[str] = ROUTES,
         window: int | None = None,
+        style: str = "centre",
         samples: Samples = "correct",
         seed: int = 0,
         engine: str = "exact",
@@ -115,7 +128,7 @@ class FlowExperiment:
         if samples not in ("correct", "wrong", "all"):
             raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
         self.model = model
-        self.window = check_routes(model, routes, window)
+        self.window, self.style = check_routes(model, routes, window, style), style
         self.routes = tuple(routes)
         self.samples, self.seed = samples, seed
         self.engine, self.max_memory, self.verify = engine, max_memory, verify
@@ -127,17 +140,15 @@ class FlowExperiment:
         """Rows of the table for one question, and what was left out of it."""
         # 1. unblocked
         base = last_logits(self.model, prompt)
-        answer = int(base.argmax())
-        correct = None if prompt.answer_token is None else answer == prompt.answer_token
+        answer, right = int(base.argmax()), _right_token(prompt)
+        correct = None if right is None else answer == right
         # 2. kept or not
         if self.samples != "all" and correct is not (self.samples == "correct"):
-            reason = {None: "the right answer is not known", True: "answered rightly", False: "answered wrongly"}[
-                correct
-            ]
+            reason = {None: _why_unknown(prompt), True: "answered rightly", False: "answered wrongly"}[correct]
             return Asked([], [Skip(name, task, None, reason)])
         # 3. every route, every window
         n_layers = self.model.cfg.n_layers
-        knockouts, kept, missing = route_knockouts(prompt, self.routes, self.window, n_layers)
+        knockouts, kept, missing = route_knockouts(prompt, self.routes, self.window, n_layers, style=self.style)
         skipped = [Skip(name, task, route, reason) for route, reason in missing.items()]
         if not kept:
             return Asked([], skipped)
@@ -158,10 +169,15 @@ class FlowExperiment:
         p_base = float(base.softmax(-1)[answer])
         p_knockout = blocked.softmax(-1)[:, answer].double()
         change = (p_knockout - p_base) / p_base * 100
-        # 4. right option against the others
-        difference = _logit_difference(blocked, prompt)
-        base_difference = float(_logit_difference(base[None], prompt)[0])
-        places = [(route, layer) for route in kept for layer in range(n_layers)]
+        # 4. what is right, before and after
+        best = blocked.argmax(-1).tolist()
+        p_right = [float("nan")] * (len(blocked) + 1)
+        if right is not None:
+            p_right = [float(base.softmax(-1)[right]), *blocked.softmax(-1)[:, right].double().tolist()]
+        difference = _logit_difference(blocked, prompt, right).tolist()
+        base_difference = float(_logit_difference(base[None], prompt, right)[0])
+        layers = cut_layers(self.style, self.window, n_layers)
+        places = [(route, layer) for route in kept for layer in layers]
         rows = [
             (
                 name,
@@ -172,10 +188,13 @@ class FlowExperiment:
                 float(p_knockout[i]),
                 float(change[i]),
                 token_text(self.model, answer),
-                token_text(self.model, int(blocked[i].argmax())),
+                token_text(self.model, best[i]),
                 correct,
+                None if right is None else best[i] == right,
+                p_right[0],
+                p_right[1 + i],
                 base_difference,
-                float(difference[i]),
+                difference[i],
             )
             for i, (route, layer) in enumerate(places)
         ]
@@ -189,6 +208,7 @@ class FlowExperiment:
             model=str(getattr(cfg, "model_name", "") or ""),
             n_layers=cfg.n_layers,
             window=self.window,
+            style=self.style,
             samples=self.samples,
             n_asked=n_asked,
             seed=self.seed,
@@ -206,12 +226,24 @@ class FlowExperiment:
         return FlowMap(table, settings)
 
 
-def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt) -> Float[Tensor, " row"]:
+def _right_token(prompt: Prompt) -> int | None:
+    """The token that is right; None where it is not known, or begins another of the answers to choose from, too."""
+    alike = [token for token in prompt.option_tokens if token == prompt.answer_token]
+    return None if len(alike) > 1 else prompt.answer_token
+
+
+def _why_unknown(prompt: Prompt) -> str:
+    if prompt.answer_token is None:
+        return "the right answer is not known"
+    return "another of its answers begins with the right one's token"
+
+
+def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt, right: int | None) -> Float[Tensor, " row"]:
     """Logit of the right option minus the best of the others; NaN where that is not defined."""
-    others = [token for token in prompt.option_tokens if token != prompt.answer_token]
-    if prompt.answer_token is None or not others:
+    others = [token for token in prompt.option_tokens if token != right]
+    if right is None or not others:
         return torch.full((len(logits),), torch.nan)
-    return logits[:, prompt.answer_token] - logits[:, others].max(dim=-1).values
+    return logits[:, right] - logits[:, others].max(dim=-1).values
 
 
 def _mean(numbers: Sequence[float | int]) -> float | None:

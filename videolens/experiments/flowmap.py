@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,93 +13,48 @@ from jaxtyping import Float
 
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Skip
+from videolens.experiments.flowmeasures import ShareRight, measure_named, share_right
+from videolens.experiments.flowtable import COLUMNS, FlowSettings, check_table
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve, centre
 from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "Curve", "FlowMap", "FlowSettings"]
+    from videolens.experiments.flowsplit import FlowSplit
 
-COLUMNS = (
-    "question",
-    "task",
-    "route",
-    "layer",
-    "p_base",
-    "p_knockout",
-    "change_percent",
-    "answer",
-    "answer_knockout",
-    "correct",
-    "logit_diff_base",
-    "logit_diff_knockout",
-)
-"""`layer`: 0-based centre of the window. `p_*`: probability of `answer`, the token that the unblocked model ranks
-first. `change_percent`: (p_knockout − p_base) / p_base × 100. `answer_knockout`: what the blocked model ranks first.
-`correct`: whether `answer` is right; missing where that is not known. `logit_diff_*`: logit of the right option minus
-the best of the others; NaN without options or a known answer."""
+__all__ = ["COLUMNS", "Curve", "FlowMap", "FlowSettings"]
 
 TABLE, SETTINGS = "flow.parquet", "flow.json"
 
 
-@dataclass(frozen=True)
-class FlowSettings:
-    """How a flow map was made.
-
-    Attributes:
-        model: the name or directory the model was loaded from.
-        n_layers: its depth; windows are centred on each layer.
-        window: layers blocked together.
-        samples: which questions were kept: "correct", "wrong" or "all".
-        n_asked: questions asked, before any was left out.
-        seed: of the bootstrap.
-        revision: of the checkpoint, where it has one.
-        dtype, device: what the model ran in and on.
-        versions: of Python and the packages that matter.
-        skipped: what was left out, and why.
-        engine: "exact", or "full": one forward of the whole prompt per route and window.
-        forwards: what a question cost, in plain forwards, on average.
-        full_forwards: what it costs by the published procedure: one forward per route and window, and one unblocked.
-        seconds: time that tracing took, the vision tower included.
-        verified: largest |Δlogit| between the engine and plain forwards in a verified sample, in standard deviations
-            of the logits; None where nothing was verified.
-    """
-
-    model: str
-    n_layers: int
-    window: int
-    samples: str
-    n_asked: int
-    seed: int = 0
-    revision: str | None = None
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[Skip, ...] = ()
-    engine: str = "full"
-    forwards: float | None = None
-    full_forwards: float | None = None
-    seconds: float | None = None
-    verified: float | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Mean relative change (percent) per 0-based layer, with its 95 % bootstrap band, over n questions."""
+    """Mean change per knockout, with its 95 % bootstrap band, over n questions.
+
+    Attributes:
+        layers: 0-based layer that names each knockout: the centre of its window, unless the style is another.
+        mean, low, high: in the unit of the measure (percent, unless another was asked for).
+        unknown: questions along the route that are not among the n: there the measure is not known.
+    """
 
     mean: Float[np.ndarray, " layer"]
     low: Float[np.ndarray, " layer"]
     high: Float[np.ndarray, " layer"]
     n: int
+    layers: tuple[int, ...]
+    unknown: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class FlowMap:
-    """One row per question, route and layer, and how it was made.
+    """One row per question, route and knockout, and how it was made.
+
+    What its methods measure is the relative change of the followed answer's probability, unless `measure` names another
+    of `MEASURES`.
 
     Attributes:
-        table: the columns of `COLUMNS`; every question and route has all layers, in order.
+        table: the columns of `COLUMNS`; every question and route has all knockouts (`settings.cuts`), in order.
         settings: how it was made.
 
     Raises:
@@ -110,23 +65,7 @@ class FlowMap:
     settings: FlowSettings
 
     def __post_init__(self) -> None:
-        table, n_layers = self.table, self.settings.n_layers
-        if tuple(table.columns) != COLUMNS:
-            raise VideolensError(f"a flow map has the columns {list(COLUMNS)}, got {list(table.columns)}")
-        if len(table) == 0:
-            raise VideolensError("a flow map without a row: trace at least one question along one route")
-        layers = table["layer"].to_numpy()
-        if len(table) % n_layers or not np.array_equal(layers, np.tile(np.arange(n_layers), len(table) // n_layers)):
-            raise VideolensError(
-                f"every question and route needs the layers 0 … {n_layers - 1} in order: some are missing"
-            )
-        if table.duplicated(["task", "question", "route", "layer"]).any():
-            raise VideolensError("a question and route are there twice: question ids must be unique within a task")
-        p_base, p_knockout = table["p_base"].to_numpy(), table["p_knockout"].to_numpy()
-        if not ((p_base > 0) & (p_base <= 1 + 1e-6) & (p_knockout >= 0) & (p_knockout <= 1 + 1e-6)).all():
-            raise VideolensError("a probability lies outside 0 … 1: the logits were not finite, or p_base is 0")
-        if not np.allclose(table["change_percent"], (p_knockout - p_base) / p_base * 100, atol=1e-6):
-            raise VideolensError("change_percent is not (p_knockout − p_base) / p_base × 100")
+        check_table(self.table, self.settings)
 
     @property
     def routes(self) -> list[str]:
@@ -147,60 +86,122 @@ class FlowMap:
         """A copy of the table."""
         return self.table.copy()
 
-    def changes(self, route: str, *, task: str | None = None) -> Float[np.ndarray, "question layer"]:
-        """Relative change in percent of every question at every layer. `task` None: all tasks.
+    def by_question(self, route: str, *, task: str | None = None, measure: str = "answer") -> pd.DataFrame:
+        """The change of every question (index: task, question) by every knockout (columns: its layer).
+
+        NaN where the measure is not known, as that of a right option is where no answer was given.
 
         Raises:
             SelectionError: the route or the task is not in this map.
+            VideolensError: no such measure.
         """
-        rows = self.table["route"] == self._known("route", route, self.routes)
-        if task is not None:
-            rows &= self.table["task"] == self._known("task", task, self.tasks)
-        return self.table.loc[rows, "change_percent"].to_numpy(dtype=float).reshape(-1, self.settings.n_layers)
+        rows, layers = self._rows(route, task), list(self.settings.cuts)
+        values = measure_named(measure).of(rows).reshape(-1, len(layers))
+        index = pd.MultiIndex.from_frame(rows[["task", "question"]].iloc[:: len(layers)])
+        return pd.DataFrame(values, index=index, columns=pd.Index(layers, name="layer"))
 
-    def curve(self, route: str, *, task: str | None = None) -> Curve:
-        """Mean change at every layer with its interval.
+    def changes(
+        self, route: str, *, task: str | None = None, measure: str = "answer"
+    ) -> Float[np.ndarray, "question layer"]:
+        """The change of every question for which it is known, by every knockout. `task` None: all tasks.
 
         Raises:
             SelectionError: the route or the task is not in this map.
-            VideolensError: no question of that task was traced along that route.
+            VideolensError: no such measure.
         """
-        changes = self.changes(route, task=task)
+        return self.by_question(route, task=task, measure=measure).dropna().to_numpy(dtype=float)
+
+    def curve(self, route: str, *, task: str | None = None, measure: str = "answer") -> Curve:
+        """Mean change by every knockout with its interval.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: no question of that task was traced along that route, or of none the measure is known.
+        """
+        every = self.by_question(route, task=task, measure=measure)
+        changes = every.dropna().to_numpy(dtype=float)
+        if len(every) and not len(changes):
+            raise VideolensError(f"{measure!r} is not known of any of the {len(every)} questions along {route!r}")
         mean, low, high = bootstrap_curve(changes, seed=self.settings.seed)
-        return Curve(mean=mean, low=low, high=high, n=len(changes))
+        unknown, layers = len(every) - len(changes), tuple(self.settings.cuts)
+        return Curve(mean=mean, low=low, high=high, n=len(changes), layers=layers, unknown=unknown)
 
-    def effect(self, route: str, *, task: str | None = None) -> Interval:
-        """Mean change over all windows, in percent."""
-        return bootstrap(self.changes(route, task=task), lambda curve: float(curve.mean()), seed=self.settings.seed)
+    def accuracy(self, route: str, *, task: str | None = None, among: str = "all tokens") -> ShareRight:
+        """Share of questions answered rightly when the route is cut, by every knockout, and the drop in points.
 
-    def peak(self, route: str, *, task: str | None = None) -> tuple[int, Interval]:
-        """(layer, change in percent there) where the mean change is deepest.
+        It is an accuracy only if all questions were traced (`samples="all"`); `ShareRight.kind` says what it is.
+        `among`: "all tokens", the token ranked first of all is the right one; "options", of the options' tokens.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: of no question the right answer is known.
+        """
+        made = self.settings
+        return share_right(self._rows(route, task), tuple(made.cuts), samples=made.samples, among=among, seed=made.seed)
+
+    def effect(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
+        """Mean change over all knockouts."""
+        changes = self.changes(route, task=task, measure=measure)
+        return bootstrap(changes, lambda curve: float(curve.mean()), seed=self.settings.seed)
+
+    def peak(self, route: str, *, task: str | None = None, measure: str = "answer") -> tuple[int, Interval]:
+        """(layer, change there) where the mean change is deepest.
 
         The layer is chosen once, on all questions; the interval is that of the change at this layer.
         """
-        changes = self.changes(route, task=task)
-        layer = int(changes.mean(axis=0).argmin()) if len(changes) else 0
-        return layer, bootstrap(changes, lambda curve: float(curve[layer]), seed=self.settings.seed)
+        changes = self.changes(route, task=task, measure=measure)
+        at = int(changes.mean(axis=0).argmin()) if len(changes) else 0
+        found = bootstrap(changes, lambda curve: float(curve[at]), seed=self.settings.seed)
+        return list(self.settings.cuts)[at], found
 
-    def centre(self, route: str, *, task: str | None = None) -> Interval:
-        """The 0-based layer the effect centres on: mean layer, weighted by how far the mean change falls below zero."""
-        return bootstrap(self.changes(route, task=task), centre, seed=self.settings.seed)
+    def centre(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
+        """The 0-based layer the effect centres on: mean layer, weighted by how far the mean change falls below zero.
 
-    def summary(self) -> pd.DataFrame:
+        NaN unless the style is "centre": of other cuts it would not say where in depth the effect lies.
+        """
+        changes = self.changes(route, task=task, measure=measure)
+        if self.settings.style != "centre":
+            return Interval(np.nan, np.nan, np.nan, len(changes))
+        return bootstrap(changes, centre, seed=self.settings.seed)
+
+    def split(self, route: str = "cross-frame", *, by: str = "mean") -> FlowSplit:
+        """The questions in groups, by whether cutting `route` lowers or raises the followed answer's probability.
+
+        See `split_flow`. The failed ones among a model's answers (`samples="wrong"`) are such two groups in the paper.
+        """
+        from videolens.experiments.flowsplit import split_flow
+
+        return split_flow(self, route, by=by)
+
+    def of(self, questions: Sequence[tuple[str, str]], *, reason: str) -> FlowMap:
+        """The map of some questions, by (task, question); the others are recorded as left out, with the reason.
+
+        Raises:
+            VideolensError: none of them is in this map.
+        """
+        chosen = set(questions)
+        pairs = list(zip(self.table["task"], self.table["question"], strict=True))
+        kept = np.array([pair in chosen for pair in pairs])
+        out = tuple(Skip(name, task, None, reason) for task, name in dict.fromkeys(pairs) if (task, name) not in chosen)
+        made = replace(self.settings, skipped=self.settings.skipped + out)
+        return FlowMap(self.table[kept].reset_index(drop=True), made)
+
+    def summary(self, *, measure: str = "answer") -> pd.DataFrame:
         """Per task ("all": every question) and route: effect, deepest window and centre, each with its 95 % interval.
 
         Columns: task, route, n, effect_percent, effect_low, effect_high, peak_layer, peak_percent, peak_low, peak_high,
-        centre, centre_low, centre_high. Layers count from 0.
+        centre, centre_low, centre_high; for other measures with their unit instead of percent. Layers count from 0.
         """
-        rows = []
+        rows, unit = [], f"_{measure_named(measure).unit}"
         for task in [None, *self.tasks]:
             for route in self.routes:
-                if len(self.changes(route, task=task)) == 0:
+                about: dict[str, Any] = {"task": task, "measure": measure}
+                if len(self.changes(route, **about)) == 0:
                     continue
-                layer, peak = self.peak(route, task=task)
+                layer, peak = self.peak(route, **about)
                 row: dict[str, Any] = {"task": "all" if task is None else task, "route": route, "n": peak.n}
-                row |= _columns("effect", self.effect(route, task=task), unit="_percent") | {"peak_layer": layer}
-                row |= _columns("peak", peak, unit="_percent") | _columns("centre", self.centre(route, task=task))
+                row |= _columns("effect", self.effect(route, **about), unit=unit) | {"peak_layer": layer}
+                row |= _columns("peak", peak, unit=unit) | _columns("centre", self.centre(route, **about))
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -211,9 +212,10 @@ class FlowMap:
         return table.groupby(["task", "route", "reason"], sort=False).size().reset_index(name="questions")
 
     def figure(self, kind: str = "heat map", **options: Any) -> Figure:
-        """Draw the map: "heat map", "routes", "cross-frame", "options" or "into the true option".
+        """Draw the map: "heat map", "routes", "cross-frame", "options", "into the true option" or "into the false
+        options".
 
-        Options are those of the drawing functions in `videolens.report.figures`: `tasks=`, and `base=`, a second map.
+        Options: `tasks=`, a list of them; `base=`, a second map; `measure=`, one of `MEASURES`.
         """
         from videolens.report.figures import draw
 
@@ -243,8 +245,15 @@ class FlowMap:
         made = self.settings
         return (
             f"FlowMap({made.model!r}, {self.n} of {made.n_asked} questions ({made.samples}), "
-            f"{len(self.routes)} routes, {made.n_layers} layers, window {made.window})"
+            f"{len(self.routes)} routes, {made.n_layers} layers, "
+            + (f"window {made.window})" if made.style == "centre" else f"cut: {made.style})")
         )
+
+    def _rows(self, route: str, task: str | None) -> pd.DataFrame:
+        rows = self.table["route"] == self._known("route", route, self.routes)
+        if task is not None:
+            rows &= self.table["task"] == self._known("task", task, self.tasks)
+        return self.table[rows]
 
     @staticmethod
     def _known(kind: str, name: str, known: Sequence[str]) -> str:

@@ -120,7 +120,9 @@ def window_of(style: str, window: int | None, n_layers: int) -> int | None:
         raise VideolensError(f"a model of {n_layers} layer has no halves: choose another style")
     if style not in WINDOWED:
         if window is not None:
-            raise VideolensError(f"style {style!r} cuts {STYLES[style]}, whatever the window: leave out window={window}")
+            raise VideolensError(
+                f"style {style!r} cuts {STYLES[style]}, whatever the window: leave out window={window}"
+            )
         return None
     window = default_window(n_layers) if window is None else window
     check_window(window, n_layers)

@@ -29,7 +29,7 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.report.benchmark import shapes_accuracy
 from videolens.report.cost import SideBySide, side_by_side
-from videolens.report.figures import KINDS
+from videolens.report.figures import kinds_of
 from videolens.report.saving import describe, save_figure, save_flows
 from videolens.report.sections import Asked
 
@@ -148,7 +148,7 @@ def run_demo(
         f"flow-{kind.replace(' ', '-')}": partial(
             demo.tuned.figure, kind, base=demo.base if kind in ("heat map", "cross-frame") else None
         )
-        for kind in KINDS
+        for kind in kinds_of(demo.tuned)
     }
     figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
     figures |= {f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)}

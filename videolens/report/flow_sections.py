@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 
 from videolens.experiments.flowmap import FlowMap
+from videolens.experiments.flowplan import INTO_FALSE_OPTIONS
 from videolens.experiments.statistics import Interval
 from videolens.experiments.verdicts import CLAIMS, Claims
+from videolens.experiments.windows import STYLES
+from videolens.report.figures import kinds_of
 from videolens.report.html import badge, embed, escape, paragraph, table
 
 __all__ = ["brief_claims", "claims_section", "deepest", "flow_section", "route_rows"]
@@ -17,7 +20,7 @@ def flow_section(flow: FlowMap, base: FlowMap | None = None) -> str:
     """The heat map of both models, then the figures in the manner of the paper's 2, 3, 7 and 8."""
     made = flow.settings
     body = paragraph(
-        f"Each route was cut in a window of {made.window} of {made.n_layers} layers around every layer: the tokens "
+        f"Each route was cut in {STYLES[made.style]} ({made.cut_words}): the tokens "
         "on its right may no longer look at the tokens on its left. What is shown is the relative change of the "
         "probability of the answer that the model gives when nothing is cut; −100 % means that the answer is gone."
     )
@@ -57,9 +60,14 @@ def flow_section(flow: FlowMap, base: FlowMap | None = None) -> str:
             "How the video reaches the true option",
             "(figure 8). Straight from the video, or through the question's stem.",
         ),
+        (
+            "into the false options",
+            "How the video reaches the false options",
+            "(the companion of figure 8). Straight from the video, or through the question's stem.",
+        ),
     ):
-        shown = [route for route in _SHOWN[kind] if route in flow.routes]
-        if shown:
+        if kind in kinds_of(flow):
+            shown = [route for route in _SHOWN[kind] if route in flow.routes]
             told = " ".join(_at(route, [flow]) for route in shown)
             body += embed(
                 flow.figure(kind),
@@ -73,6 +81,7 @@ _SHOWN = {
     "routes": ("video -> question", "question -> last", "video -> last"),
     "options": ("true option -> last", "false options -> last", "stem -> last"),
     "into the true option": ("video -> true option", "stem -> true option", "video -> stem"),
+    "into the false options": INTO_FALSE_OPTIONS,
 }
 
 

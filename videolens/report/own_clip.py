@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,8 @@ from videolens.experiments.accuracy import option_probabilities
 from videolens.experiments.attention import measure_attention
 from videolens.experiments.flow import trace_flow
 from videolens.experiments.flowmap import FlowMap
-from videolens.experiments.flowplan import plan_flow
+from videolens.experiments.flowplan import check_routes, plan_flow
+from videolens.experiments.windows import STYLES
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
@@ -24,7 +25,7 @@ from videolens.question import Question
 from videolens.report.circuits import script
 from videolens.report.cost import cost_words
 from videolens.report.demo import short_name
-from videolens.report.figures import KINDS
+from videolens.report.figures import kinds_of
 from videolens.report.flow_sections import flow_section
 from videolens.report.html import escape, paragraph
 from videolens.report.page import Key, Section, page
@@ -34,13 +35,6 @@ from videolens.report.sections import Asked, attention_section, clip_card, clips
 __all__ = ["OwnClip", "map_own_clip", "plan_own_clip"]
 
 PAGE = "report.html"
-_DRAWN = {
-    "heat map": ROUTES,
-    "cross-frame": ("cross-frame",),
-    "routes": ("video -> question", "video -> last", "question -> last"),
-    "options": ("true option -> last", "stem -> last"),
-    "into the true option": ("video -> true option", "video -> stem"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +57,13 @@ class OwnClip:
 
 
 def plan_own_clip(
-    model_name: str, question: Question, *, window: int | None = None, max_memory: int | None = None
+    model_name: str,
+    question: Question,
+    *,
+    routes: Sequence[str] = ROUTES,
+    window: int | None = None,
+    style: str = "centre",
+    max_memory: int | None = None,
 ) -> Plan:
     """What `map_own_clip` will cost with the same arguments. Nothing is written, and only the question is asked.
 
@@ -71,7 +71,7 @@ def plan_own_clip(
         VideolensError: as the model and the question raise, or too little memory for one window.
     """
     model = HookedVideoTransformer.from_pretrained(model_name)
-    return plan_flow(model, _ask(model, question)[1], window=window, max_memory=max_memory)
+    return plan_flow(model, _ask(model, question)[1], routes, window, style=style, max_memory=max_memory)
 
 
 def map_own_clip(
@@ -79,7 +79,9 @@ def map_own_clip(
     question: Question,
     out: str | Path,
     *,
+    routes: Sequence[str] = ROUTES,
     window: int | None = None,
+    style: str = "centre",
     engine: Literal["exact", "full"] = "exact",
     max_memory: int | None = None,
     verify: bool = False,
@@ -111,15 +113,17 @@ def map_own_clip(
     known = question.answer is not None
     question, prompt, answer, probability = _ask(model, question)
     # 2.
-    routes = [route for route in ROUTES if _has(prompt, route)]
+    check_routes(model, routes, window, style)
+    routes = [route for route in routes if _has(prompt, route)]
     say(f"{name} answers {answer}; tracing {len(routes)} routes through {model.cfg.n_layers} layers")
     if engine == "exact":
-        say(str(plan_flow(model, prompt, routes, window, max_memory=max_memory)))
+        say(str(plan_flow(model, prompt, routes, window, style=style, max_memory=max_memory)))
     flow = trace_flow(
         model,
         [prompt],
         routes=routes,
         window=window,
+        style=style,
         samples="all",
         engine=engine,
         max_memory=max_memory,
@@ -130,9 +134,8 @@ def map_own_clip(
     # 3.
     flow.save(out, overwrite=overwrite)
     flow.to_dataframe().to_csv(out / "flow.csv", index=False)
-    for kind in KINDS:
-        if any(route in routes for route in _DRAWN.get(kind, ())):
-            save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
+    for kind in kinds_of(flow):
+        save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
     save_figure(attention.figure(), out / "attention.png")
     correct = bool(flow.table["correct"].iloc[0]) if known else None
     settings = {
@@ -140,7 +143,7 @@ def map_own_clip(
         "video": f"{question.video.path}, {len(question.video)} of {question.video.n_source_frames} frames, at "
         + ", ".join(f"{second:.2f}" for second in question.video.seconds.tolist())
         + " s",
-        "window": f"{flow.settings.window} of {flow.settings.n_layers} layers, around every layer, cut off at the ends",
+        "cut": f"{STYLES[flow.settings.style]}: {flow.settings.cut_words}",
         "followed": f"the token that the uncut model ranks first at the last position, {flow.table['answer'].iloc[0]!r}"
         + ("" if known else "; no answer was given, so “true option” is the model's own choice"),
         "cost": f"{cost_words(flow)}; tracing took {flow.settings.seconds or 0.0:.1f} s"

@@ -58,8 +58,9 @@ def layer_axis(axes: Axes, n_layers: int) -> None:
     axes.set_xlim(0.6, n_layers + 0.4)
 
 
-def grid_of_axes(n: int, *, most_columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """A figure with n panels that share both axes; not through pyplot, which keeps figures and settings of its own."""
+def grid_of_axes(n: int, *, most_columns: int = 3, label: str = CHANGE) -> tuple[Figure, list[Axes]]:
+    """A figure with n panels that share both axes, `label` on the left; not through pyplot, which keeps figures and
+    settings of its own."""
     columns = min(n, most_columns)
     rows = -(-n // columns)
     wide, high = (4.9, 3.2) if n == 1 else (3.1, 2.3)
@@ -72,7 +73,7 @@ def grid_of_axes(n: int, *, most_columns: int = 3) -> tuple[Figure, list[Axes]]:
         bottom.xaxis.set_tick_params(labelbottom=True)
         bottom.set_xlabel(LAYER, fontsize=8, color=INK)
     for left in axes[:n:columns]:
-        left.set_ylabel(CHANGE, fontsize=8, color=INK)
+        left.set_ylabel(label, fontsize=8, color=INK)
     return figure, axes[:n]
 
 
