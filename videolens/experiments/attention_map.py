@@ -248,8 +248,7 @@ def _interventions(
 def _described(intervention: Intervention, n_layers: int) -> str:
     """An intervention in words, layers counted from 1."""
     if not isinstance(intervention, Knockout):
-        text = repr(intervention)
-        return text if len(text) <= 120 else f"{text[:117]}…"
+        return f"{type(intervention).__name__} {getattr(intervention, 'name', '')}".strip()
     words = f"{intervention.source} ↛ {intervention.target}"
     if intervention.earlier_frames:
         words = "cross-frame" if words == "video ↛ video" else f"{words} of later frames"
