@@ -73,6 +73,7 @@ __all__ = [
     "attention_map",
     "bundled_path",
     "check_claims",
+    "evaluate_pathway",
     "load_dataset",
     "logit_lens",
     "measure_accuracy",

@@ -46,6 +46,9 @@ class Flow(Protocol):
     @property
     def routes(self) -> list[str]: ...
 
+    @property
+    def tasks(self) -> list[str]: ...
+
     def changes(self, route: str, *, task: str | None = None) -> Float[ndarray, "question layer"]: ...
 
 
@@ -149,6 +152,7 @@ class Pathway:
         threshold: float = -5.0,
         bin: int | None = None,
         task: str | None = None,
+        each_task: bool = False,
         masks: Masks | None = None,
     ) -> Pathway:
         """The paper's rule: a bin of layers is open if the mean relative change of the windows in it is below −5 %.
@@ -161,7 +165,9 @@ class Pathway:
             flow: a flow map with the three routes `CLOSED_ROUTES` or `PUBLISHED_ROUTES`.
             threshold: in percent.
             bin: layers in a bin; None: 5/32 of them, the paper's 5 at 32 layers.
-            task: choose by one task's questions (the paper: action antonym); None: all.
+            task: choose by one task's questions (the paper: action antonym); None: by all together.
+            each_task: choose by every task's questions apart, and open what any of them needs: a mean over all tasks
+                hides what only one of them uses.
             masks: None: "closed" if the flow map has the routes for it.
 
         Raises:
@@ -179,10 +185,13 @@ class Pathway:
         # 1. to 3.
         n_layers = flow.settings.n_layers
         bins = layer_bins(n_layers, bin)
+        groups = flow.tasks if each_task and task is None else [task]
         open_layers = []
         for route in routes:
-            change = flow.changes(route, task=task).mean(axis=0)
-            open_layers.append([layer for each in bins if change[list(each)].mean() < threshold for layer in each])
+            changes = [found.mean(axis=0) for group in groups if len(found := flow.changes(route, task=group))]
+            open_layers.append(
+                [x for each in bins if any(c[list(each)].mean() < threshold for c in changes) for x in each]
+            )
         return cls(n_layers, *open_layers, masks=masks, name=f"{masks}, by flow")
 
     @classmethod

@@ -1,0 +1,243 @@
+"""Random blocking: as much attention cut as a pathway cuts, but anywhere. What a pathway must be compared with.
+
+Map the Flow, section "Effective pathways", draws once, per layer, as many pairs as the pathway blocks, from the causal
+pairs whose query and key are at or after the first video token. Here every draw has a seed, and what it matches has a
+name: under the published masks no row ever dies, so open pairs can be compared; a closed pathway is compared by *live*
+edges (`videolens.interventions.edges`), for its dead ones carry nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from videolens.errors import VideolensError, near
+from videolens.interventions.edges import causal_mask, count_edges, count_live, live_rows
+from videolens.interventions.knockout import HookFunction
+from videolens.interventions.pathway import Pathway
+from videolens.parts import PARTS, part_frames, parts
+from videolens.prompt import Prompt
+from videolens.tokens import TokenMap
+
+__all__ = ["MATCHES", "RandomBlocking"]
+
+Match = Literal["edges", "live edges", "routes and layers"]
+
+MATCHES: dict[str, str] = {
+    "edges": "as many open edges, the same number in every layer",
+    "live edges": "as many live edges, the same number of pairs cut in every layer",
+    "routes and layers": "as many live edges along every route and in every layer, but other ones",
+}
+
+_ROUNDS = 200  # of proportional fitting; it has long settled then
+
+
+@dataclass(frozen=True)
+class RandomBlocking:
+    """Random pairs cut in every layer, as many as leave what a pathway leaves.
+
+    Attributes:
+        like: the pathway it is compared with.
+        seed: of the draw.
+        match: what is made equal: a name from `MATCHES`. "routes and layers" keeps the pathway's live edges per route
+            (own frame, earlier frames, V → Q, V → A, Q → Q, Q → A, A → A), summed over layers, and per layer, summed
+            over routes, and draws which they are: it differs from the pathway only in which route is open where.
+
+    Raises:
+        VideolensError: an unknown `match`.
+    """
+
+    like: Pathway
+    seed: int = 0
+    match: Match = "live edges"
+
+    def __post_init__(self) -> None:
+        if self.match not in MATCHES:
+            raise VideolensError(near(self.match, MATCHES, kind="match of random blocking"))
+
+    @property
+    def n_layers(self) -> int:
+        """Depth of the model it is for."""
+        return self.like.n_layers
+
+    def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
+        """Causal pairs that are open in a 0-based layer."""
+        return _drawn(self, prompt.tokens if isinstance(prompt, Prompt) else prompt)(layer)
+
+    def edges(self, prompt: Prompt | TokenMap) -> int:
+        """Open causal pairs, summed over layers."""
+        return count_edges(lambda layer: self.allowed(prompt, layer), self.n_layers)
+
+    def live_edges(self, prompt: Prompt | TokenMap) -> int:
+        """Open pairs on some path to the last token."""
+        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
+        return count_live(lambda layer: self.allowed(tokens, layer), self.n_layers, int(tokens["last"][0]))
+
+    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+        """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`. Generated tokens see everything."""
+        return [
+            (f"blocks.{layer}.attn.hook_mask", _Open(self.allowed(prompt, layer))) for layer in range(self.n_layers)
+        ]
+
+    def cone(self, prompt: Prompt) -> tuple[int, int] | None:
+        """(0, row of the first video token): before that nothing is cut."""
+        return 0, _first(prompt.tokens)
+
+    def check(self, *, n_layers: int, n_heads: int) -> None:
+        """Raises:
+        VideolensError: the pathway is for a model of another depth.
+        """
+        self.like.check(n_layers=n_layers, n_heads=n_heads)
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """The hook function of one layer: nothing but these pairs."""
+
+    pairs: Bool[Tensor, "query key"]
+
+    def __call__(self, mask: Bool[Tensor, "batch head query key"], hook: Any) -> Bool[Tensor, "batch head query key"]:
+        rows, keys = hook.ctx["rows"], hook.ctx["keys"]
+        pairs = self.pairs.to(mask.device)
+        inside, known = rows < len(pairs), keys < len(pairs)
+        mask = mask.clone()
+        at = inside.nonzero().flatten()
+        among = known.nonzero().flatten()
+        mask[..., at[:, None], among] &= pairs[rows[at][:, None], keys[among]]
+        return mask
+
+
+def _first(tokens: TokenMap) -> int:
+    """The first position of part V: where blocking begins. Without video nothing could be compared."""
+    video = tokens["part V"]
+    if len(video) == 0:
+        raise VideolensError("random blocking draws among the video and what follows it, but the prompt has no video")
+    return int(video[0])
+
+
+Draw = Callable[[int], Bool[Tensor, "query key"]]
+
+# What was drawn, for as long as a prompt lives.
+_known: WeakKeyDictionary[TokenMap, dict[RandomBlocking, Draw]] = WeakKeyDictionary()
+
+
+def _drawn(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
+    known = _known.setdefault(tokens, {})
+    if blocking not in known:
+        known[blocking] = (
+            _by_cell(blocking, tokens) if blocking.match == "routes and layers" else _everywhere(blocking, tokens)
+        )
+    return known[blocking]
+
+
+def _generator(seed: int, layer: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, layer]).generate_state(1)[0]))
+
+
+def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
+    """The same number of pairs in every layer, the largest that leaves at least what the pathway leaves.
+
+    In every layer the pairs have a random order, and the first of them are cut: so the number left falls with the
+    number cut, and bisection finds it.
+    """
+    first, n_pos, like = _first(tokens), tokens.n_pos, blocking.like
+    eligible = causal_mask(n_pos)
+    eligible[:first] = False
+    eligible[:, :first] = False
+    pairs = eligible.flatten().nonzero().flatten()
+
+    def cut(number: int) -> Draw:
+        def draw(layer: int) -> Bool[Tensor, "query key"]:
+            order = torch.randperm(len(pairs), generator=_generator(blocking.seed, layer))
+            mask = causal_mask(n_pos)
+            mask.view(-1)[pairs[order[:number]]] = False
+            return mask
+
+        return draw
+
+    def left(number: int) -> int:
+        if blocking.match == "edges":
+            return like.n_layers * (n_pos * (n_pos + 1) // 2 - number)
+        return count_live(cut(number), like.n_layers, int(tokens["last"][0]))
+
+    wanted = like.edges(tokens) if blocking.match == "edges" else like.live_edges(tokens)
+    low, high = 0, len(pairs)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if left(middle) >= wanted else (low, middle - 1)
+    return cut(low)
+
+
+def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
+    """Pairs drawn within every route and layer.
+
+    1. Per route and layer: how many pairs live when nothing is cut, and how many under the pathway.
+    2. Numbers between none and all of them whose sums over layers and over routes are the pathway's.
+    3. That many pairs, drawn.
+    """
+    first, like = _first(tokens), blocking.like
+    route = _routes(tokens)
+    route[:first] = -1
+    route[:, :first] = -1
+    # 1.
+    whole = _per_cell(lambda layer: causal_mask(tokens.n_pos), like.n_layers, tokens, route)
+    wanted = _per_cell(lambda layer: like.allowed(tokens, layer), like.n_layers, tokens, route)
+    # 2.
+    numbers = _fitted(whole, wanted.sum(1), wanted.sum(0)).round().long()
+    last = int(tokens["last"][0])
+
+    # 3.
+    def draw(layer: int) -> Bool[Tensor, "query key"]:
+        generator = _generator(blocking.seed, layer)
+        mask = causal_mask(tokens.n_pos)
+        rows = torch.ones(tokens.n_pos, dtype=torch.bool)
+        if layer == like.n_layers - 1:
+            rows = torch.arange(tokens.n_pos) == last  # the only row of the last layer that anybody reads
+        for cell in range(int(route.max()) + 1):
+            pairs = ((route == cell) & rows[:, None]).flatten().nonzero().flatten()
+            order = torch.randperm(len(pairs), generator=generator)
+            mask.view(-1)[pairs[order[int(numbers[cell, layer]) :]]] = False
+        return mask
+
+    return draw
+
+
+def _routes(tokens: TokenMap) -> Int64[Tensor, "query key"]:
+    """Which route a causal pair belongs to; −1: none."""
+    part, frame = parts(tokens.role, tokens.frame), part_frames(tokens.role, tokens.frame)
+    n = len(PARTS)
+    route = part.clamp(min=0)[:, None] * n + part.clamp(min=0)
+    same = (frame[:, None] == frame) & (frame >= 0)
+    route = torch.where(same, n * n, route)
+    route = torch.where((part[:, None] < 0) | (part < 0), -1, route)
+    return torch.where(causal_mask(tokens.n_pos), route, -1)
+
+
+def _per_cell(
+    allowed: Draw, n_layers: int, tokens: TokenMap, route: Int64[Tensor, "query key"]
+) -> Float64[Tensor, "route layer"]:
+    """Live edges per route and layer."""
+    cells = torch.zeros(len(PARTS) ** 2 + 1, n_layers, dtype=torch.float64)
+    for below, (mask, rows) in enumerate(live_rows(allowed, n_layers, int(tokens["last"][0]))):
+        found = route[mask & rows[:, None]]
+        cells[:, n_layers - 1 - below] = torch.bincount(found[found >= 0], minlength=len(cells)).double()
+    return cells
+
+
+def _fitted(
+    whole: Float64[Tensor, "route layer"], per_route: Float64[Tensor, " route"], per_layer: Float64[Tensor, " layer"]
+) -> Float64[Tensor, "route layer"]:
+    """Iterative proportional fitting, with no cell above what there is."""
+    cells = whole * (per_route.sum() / whole.sum())
+    for _ in range(_ROUNDS):
+        for total, axis in ((per_route, 1), (per_layer, 0)):
+            scale = total / cells.sum(axis).clamp(min=1e-9)
+            cells = torch.minimum(cells * (scale[:, None] if axis else scale), whole)
+    return cells
