@@ -24,7 +24,7 @@ import videolens as vl
 from videolens.datasets.mvbench import FOLDERS
 from videolens.datasets.tvbench import PAPER_TASKS
 from videolens.datasets.tvbench import TASKS as TVBENCH_TASKS
-from videolens.errors import DatasetError, PromptError, QuestionError, VideoError
+from videolens.errors import DatasetError, PromptError, VideoError
 
 MIDDLES = [1, 5, 9, 13, 17, 20, 24, 28]
 """int(s + seg/2 + round(seg·i)) with s = 0 and seg = 31/8: the frames of a whole clip of 32."""
@@ -371,6 +371,18 @@ def test_what_cannot_be_asked_for(tvbench: Path, tmp_path: Path) -> None:
     fails("did you mean 'tvbench'", "tvbenc")
 
 
+def test_asking_for_fewer_shapes_leaves_more_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes share the cache: asking for fewer must not cut the listing that the other is about to read."""
+    monkeypatch.setenv("VIDEOLENS_CACHE", str(tmp_path))
+    three = vl.load_dataset("shapes", task="colour", n=3)
+    listing = next(tmp_path.rglob("colour.json"))
+    whole = listing.read_bytes()
+    assert [q.id for q in vl.load_dataset("shapes", task="colour", n=1)] == [three[0].id]
+    assert listing.read_bytes() == whole
+    listing.write_text("[1, 2")
+    assert len(vl.load_dataset("shapes", task="colour", n=2)) == 2, "a listing that is broken is written anew"
+
+
 # --- videos that are none, and questions that lack something, at the prompt -------------------------------------------
 
 
@@ -407,7 +419,7 @@ def test_a_question_without_options_is_refused_where_they_are_needed(
     tvbench: Path, model: vl.HookedVideoTransformer
 ) -> None:
     video = vl.load_dataset(tvbench, task="object count", n=1)[0].video
-    with pytest.raises((PromptError, QuestionError), match="options"):
+    with pytest.raises(PromptError, match="multiple choice but has no options"):
         model.prompt(vl.Question(video, "What gets brighter?", options=[]))
 
 

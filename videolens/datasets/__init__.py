@@ -75,7 +75,8 @@ def load_dataset(
             raise DatasetError(f"root = {str(root)!r}, but 'shapes' lies in the cache: leave it out")
         chosen = list(TEMPORAL_TASKS) if chosen is None else chosen
         n = n or DEFAULT_N
-        directory = write_shapes(cache_directory(seed, split), n=n, seed=seed, split=split, tasks=chosen)
+        place = cache_directory(seed, split)
+        directory = write_shapes(place, n=n, seed=seed, split=split, tasks=chosen, keep_longer=True)
         layout = _layouts()["tvbench"]
     else:
         layout, directory = _found(name, root, split)

@@ -91,11 +91,18 @@ def write_shapes(
     seed: int = 0,
     split: str = "test",
     tasks: Sequence[str] = TASKS,
+    keep_longer: bool = False,
 ) -> Path:
     """Write `n` questions of each task, each with its own clip, as `json/{task}.json` and `video/{task}/*.mp4`.
 
     Clips that are there already are kept. Files are written under another name first, so that an interrupted run
     leaves no half-written one.
+
+    Args:
+        directory: where to; made if it is not there.
+        n, seed, split, tasks: what.
+        keep_longer: leave a listing alone that begins with these questions and has more, because somebody else may be
+            about to read it.
 
     Returns:
         The directory.
@@ -120,7 +127,8 @@ def write_shapes(
                 bar.update()
             listing = directory / "json" / f"{slug(task)}.json"
             listing.parent.mkdir(exist_ok=True)
-            _replace(listing, json.dumps(entries, indent=1).encode())
+            if not (keep_longer and _begins_with(listing, entries)):
+                _replace(listing, json.dumps(entries, indent=1).encode())
     return directory
 
 
@@ -148,6 +156,13 @@ def _replace(path: Path, content: bytes) -> None:
     part = path.with_name(f".{os.getpid()}-{path.name}")
     part.write_bytes(content)
     part.replace(path)
+
+
+def _begins_with(listing: Path, entries: list[dict[str, Any]]) -> bool:
+    try:
+        return bool(json.loads(listing.read_text())[: len(entries)] == entries)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _check(task: str, split: str, seed: int) -> None:
