@@ -17,7 +17,6 @@ from videolens.errors import QuestionError, VideolensError, near
 from videolens.experiments.asking import Asked, Row, Skip, ask_all
 from videolens.experiments.pathways import COLUMNS, FULL, PATHWAY, PathwayAccuracy, PathwaySettings
 from videolens.experiments.provenance import versions
-from videolens.interventions.edges import Edges
 from videolens.interventions.pathway import Pathway
 from videolens.interventions.random_blocking import MATCHES, RandomBlocking
 from videolens.model.transformer import HookedVideoTransformer
@@ -103,9 +102,9 @@ class PathwayExperiment:
             raise VideolensError(f"seeds = {seeds}: draw at least one random cut of each kind, or pass random=[]")
         self.random, self.seeds, self.seed = tuple(random), seeds, seed
         self.engine, self.max_memory = engine, max_memory
-        self.cuts: list[tuple[str, int | None, Edges | Pathway | RandomBlocking]] = [(PATHWAY, None, self.pathway)]
+        self.cuts: list[tuple[str, int | None, Pathway | RandomBlocking]] = [(PATHWAY, None, self.pathway)]
         self.cuts += [
-            (f"random, {kind}", seed + i, RandomBlocking(self.pathway, seed + i, kind))  # type: ignore[arg-type]
+            (f"random, {kind}", seed + i, RandomBlocking(self.pathway, seed + i, kind))
             for kind in random
             for i in range(seeds)
         ]
@@ -131,7 +130,7 @@ class PathwayExperiment:
         whole = (depth * (n * (n + 1) // 2), (depth - 1) * (n * (n + 1) // 2) + n)
         rows = [(name, task, FULL, None, *_answered(found.base, prompt), *whole, *whole)]
         for (condition, seed, cut), logits in zip(self.cuts, found.logits, strict=True):
-            kept = cut.edges(prompt), cut.live_edges(prompt)  # type: ignore[union-attr]
+            kept = cut.edges(prompt), cut.live_edges(prompt)
             rows.append((name, task, condition, seed, *_answered(logits, prompt), *kept, *whole))
         return Asked(rows, [])
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -30,7 +30,6 @@ from videolens.tokens import TokenMap
 
 __all__ = ["CLOSED_ROUTES", "PUBLISHED_ROUTES", "Pathway"]
 
-Masks = Literal["closed", "published"]
 Layers = Iterable[int]
 
 PUBLISHED_ROUTES = ("cross-frame", "video -> question", "question -> last")
@@ -38,6 +37,7 @@ CLOSED_ROUTES = ("cross-part", "part V -> part Q", "part Q -> part A")
 """The routes whose flow maps say which layers are open: cross-frame, video → question, question → last."""
 
 
+@runtime_checkable
 class Flow(Protocol):
     """What a pathway is chosen from: a `FlowMap`."""
 
@@ -72,7 +72,7 @@ class Pathway:
     cross_frame: tuple[int, ...]
     video_to_question: tuple[int, ...]
     question_to_last: tuple[int, ...]
-    masks: Masks = "closed"
+    masks: str = "closed"
     name: str = "pathway"
 
     def __init__(
@@ -82,7 +82,7 @@ class Pathway:
         video_to_question: Layers = (),
         question_to_last: Layers = (),
         *,
-        masks: Masks = "closed",
+        masks: str = "closed",
         name: str | None = None,
     ) -> None:
         if masks not in ("closed", "published"):
@@ -149,11 +149,11 @@ class Pathway:
         cls,
         flow: Flow,
         *,
-        threshold: float = -5.0,
+        threshold: float | int = -5,
         bin: int | None = None,
         task: str | None = None,
         each_task: bool = False,
-        masks: Masks | None = None,
+        masks: str | None = None,
     ) -> Pathway:
         """The paper's rule: a bin of layers is open if the mean relative change of the windows in it is below −5 %.
 

@@ -35,9 +35,9 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "LLaVA-NeXT-7B-Video-FT": Preset(32, (6, 15), (6, 20), (16, 25), (8, 12, 12), 42),
+    "LLaVA-NeXT-7B-Video-FT": Preset(32, (6, 15), (6, 20), (16, 25), (8, 12, 12), 42.0),
     # the paper prints 14.3M of 32.2M edges, and 37 %; its masks give 37 %
-    "LLaVA-NeXT-13B-Video-FT": Preset(40, (6, 15), (6, 20), (16, 30), (8, 12, 12), 37),
-    "Mini-InternVL-4B-Video-FT": Preset(32, (6, 15), (6, 20), (11, 30), (8, 16, 16), 40),
-    "VideoLLaMA3-7B": Preset(28, (1, 15), (6, 20), (21, 28), (8, 12, 12), 58),
+    "LLaVA-NeXT-13B-Video-FT": Preset(40, (6, 15), (6, 20), (16, 30), (8, 12, 12), 37.0),
+    "Mini-InternVL-4B-Video-FT": Preset(32, (6, 15), (6, 20), (11, 30), (8, 16, 16), 40.0),
+    "VideoLLaMA3-7B": Preset(28, (1, 15), (6, 20), (21, 28), (8, 12, 12), 58.0),
 }

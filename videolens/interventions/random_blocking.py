@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,8 +27,6 @@ from videolens.prompt import Prompt
 from videolens.tokens import TokenMap
 
 __all__ = ["MATCHES", "RandomBlocking"]
-
-Match = Literal["edges", "live edges", "routes and layers"]
 
 MATCHES: dict[str, str] = {
     "edges": "as many open edges, the same number in every layer",
@@ -56,7 +54,7 @@ class RandomBlocking:
 
     like: Pathway
     seed: int = 0
-    match: Match = "live edges"
+    match: str = "live edges"
 
     def __post_init__(self) -> None:
         if self.match not in MATCHES:
