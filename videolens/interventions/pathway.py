@@ -215,7 +215,7 @@ class Pathway:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for `from_dict`."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     # -- an intervention -----------------------------------------------------------------------------------------------
 
