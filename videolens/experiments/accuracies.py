@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from videolens.errors import VideolensError, near
+from videolens.experiments.asking import Skip
 from videolens.experiments.statistics import Interval, proportion
 from videolens.experiments.storing import read_result, write_result
 
@@ -43,11 +44,12 @@ class AccuracySettings:
 
     Attributes:
         model: what it is called in the table.
-        n_asked: questions, each asked under every condition.
+        n_asked: questions that were answered, each under every condition.
         conditions: names from `CONDITIONS`.
         seed: of the order of shuffled frames.
         dtype, device: what the model ran in and on.
         versions: of Python and the packages that matter.
+        skipped: questions that could not be asked, and why.
     """
 
     model: str
@@ -57,6 +59,7 @@ class AccuracySettings:
     dtype: str = ""
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[Skip, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +216,14 @@ class Accuracy:
             VideolensError: the directory holds no such result, or one that contradicts itself.
         """
         table, settings = read_result(path, TABLE, SETTINGS, what="accuracies")
-        settings = [each | {"conditions": tuple(each["conditions"])} for each in settings]
+        settings = [
+            each
+            | {
+                "conditions": tuple(each["conditions"]),
+                "skipped": tuple(Skip(**skip) for skip in each.get("skipped", ())),
+            }
+            for each in settings
+        ]
         return cls(table, tuple(AccuracySettings(**each) for each in settings))
 
     def __repr__(self) -> str:

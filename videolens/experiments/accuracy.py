@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import string
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -17,13 +17,14 @@ from tqdm import tqdm
 from videolens.engine import last_logits
 from videolens.errors import VideolensError
 from videolens.experiments.accuracies import COLUMNS, Accuracy, AccuracySettings
+from videolens.experiments.asking import Asked, Skip
 from videolens.experiments.conditions import apply, check
 from videolens.experiments.provenance import versions
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["measure_accuracy", "option_probabilities"]
+__all__ = ["AccuracyExperiment", "measure_accuracy", "option_probabilities"]
 
 _QUIET_S = 2.0  # shorter work than this needs no progress bar
 
@@ -88,6 +89,61 @@ def measure_accuracy(
         versions=versions(),
     )
     return Accuracy(table, (settings,))
+
+
+class AccuracyExperiment:
+    """`measure_accuracy` one question at a time, for runs: the same numbers to rounding.
+
+    Args:
+        model: the model; it is called what it was loaded as.
+        conditions: names from `CONDITIONS`.
+        seed: of the order of shuffled frames.
+
+    Raises:
+        VideolensError: an unknown condition.
+    """
+
+    name = "accuracy"
+    columns = COLUMNS
+    dtypes: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, model: HookedVideoTransformer, *, conditions: Sequence[str] = ("as is",), seed: int = 0) -> None:
+        self.model, self.conditions, self.seed = model, check(conditions), seed
+        self._called = str(model.cfg.model_name or "model")
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+        """A row of the table per condition.
+
+        Raises:
+            QuestionError: the question has no options or answer, or its reversed answer is not known.
+        """
+        if prompt.question is None:
+            return Asked([], [Skip(name, task, None, "the prompt was made by hand: it has no question")])
+        question = replace(prompt.question, id=name, task=task)
+        rows = []
+        for condition in self.conditions:
+            [(_, one)] = _prompts(self.model, [_Asked(0, condition, question)], self.seed)
+            [row] = _answers(self.model, [one])
+            rows.append((self._called, task, name, condition, *row))
+            tick(1 / len(self.conditions))
+        return Asked(rows, [])
+
+    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> Accuracy:
+        """The accuracies of all questions that were answered; the others stand in the settings."""
+        if not len(table):
+            reasons = sorted({skip.reason for skip in skipped})
+            raise VideolensError(f"none of the {n_asked} questions is left: {'; '.join(reasons)}")
+        settings = AccuracySettings(
+            model=self._called,
+            n_asked=len(table) // len(self.conditions),
+            conditions=self.conditions,
+            seed=self.seed,
+            dtype=str(self.model.cfg.dtype).removeprefix("torch."),
+            device=str(self.model.cfg.device),
+            versions=versions(),
+            skipped=tuple(skipped),
+        )
+        return Accuracy(table, (settings,))
 
 
 def option_probabilities(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " option"]:

@@ -52,6 +52,7 @@ class RunConfig:
         seed: of whatever takes a seed and has none of its own here.
         chunk: questions of one experiment in a part.
         threads: of torch; None: as many as it has when the run begins.
+        figures: whether results are drawn.
         where: what messages call it; not part of it.
     """
 
@@ -61,6 +62,7 @@ class RunConfig:
     seed: int = 0
     chunk: int = DEFAULT_CHUNK
     threads: int | None = None
+    figures: bool = True
     where: str = "config"
 
     def plain(self) -> dict[str, Any]:
@@ -120,7 +122,8 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     dataset = checked(_seeded(dataset, load_dataset, seed), load_dataset, where=f"{where}.dataset", kind="field")
     # 3.
     experiments = _experiments(settings["experiments"], seed, where)
-    return RunConfig(model, dataset, experiments, seed, settings["chunk"], settings["threads"], where)
+    rest = {name: settings[name] for name in ("seed", "chunk", "threads", "figures")}
+    return RunConfig(model, dataset, experiments, **rest, where=where)
 
 
 def _fields(
@@ -130,6 +133,7 @@ def _fields(
     seed: int = 0,
     chunk: int = DEFAULT_CHUNK,
     threads: int | None = None,
+    figures: bool = True,
 ) -> None:
     """The fields of a config: their names, kinds and defaults."""
 

@@ -147,7 +147,7 @@ def write_results(
             if len(failures) == len(questions):
                 without = f"nothing but errors, {len(failures)} of {len(questions)} questions: {failures[0].message}"
         else:
-            _save(result, unfinished / each.label)
+            _save(result, unfinished / each.label, figures=config.figures)
         found[each.label] = {
             "name": each.name,
             "asked": len(questions),
@@ -179,8 +179,9 @@ def write_results(
     commit_directory(unfinished, path / RESULTS)
 
 
-def _save(result: Any, folder: Path) -> None:
+def _save(result: Any, folder: Path, *, figures: bool) -> None:
     result.save(folder)
     if callable(summary := getattr(result, "summary", None)) and isinstance(found := summary(), pd.DataFrame):
         found.to_csv(folder / "summary.csv", index=False)
-    result.figure().savefig(folder / "figure.png", dpi=200)
+    if figures:
+        result.figure().savefig(folder / "figure.png", dpi=200)

@@ -11,6 +11,8 @@ __all__ = ["EXPERIMENTS", "experiment_class", "result_class"]
 
 # name -> module, class of the `Experiment` protocol, class of its result (with `load`); both are found in the module
 EXPERIMENTS: dict[str, tuple[str, str, str]] = {
+    "accuracy": ("videolens.experiments.accuracy", "AccuracyExperiment", "Accuracy"),
+    "attention_map": ("videolens.experiments.attention_map", "AttentionMapExperiment", "AttentionMap"),
     "flow": ("videolens.experiments.flow", "FlowExperiment", "FlowMap"),
 }
 
