@@ -270,7 +270,7 @@ def flow_of(curves: dict[str, list[list[float]]], tasks: Sequence[str] = ("a", "
         settings=SimpleNamespace(n_layers=depth, **made),
         routes=list(curves),
         tasks=list(tasks),
-        changes=lambda route, task=None: changes[route][[list(tasks).index(task)] if task else slice(None)],
+        changes=lambda route, task, measure: changes[route][[list(tasks).index(task)] if task else slice(None)],
     )
 
 

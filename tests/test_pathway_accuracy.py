@@ -157,3 +157,17 @@ def test_in_the_bundled_model_a_pathway_keeps_the_answers_and_random_cuts_do_not
 def test_misuse_is_one_clear_error(ask: object, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         ask()  # type: ignore[operator]
+
+
+def test_a_pathway_is_chosen_by_what_does_not_saturate_task_by_task() -> None:
+    model = vl.HookedVideoTransformer.from_pretrained("shapes")
+    questions = vl.load_dataset("shapes", split="validation", n=2)
+    chosen = vl.choose_pathway(model, questions, progress=False)
+    assert chosen.pathway == vl.Pathway.from_flow(
+        chosen.flow, each_task=True, measure="logit difference, relative"
+    ) and chosen.flow.routes == ["cross-part", "part V -> part Q", "part Q -> part A"]
+    assert chosen.validated.n == 10 and chosen.validated.conditions == ["full", "pathway"]
+    assert set(chosen.pathway.cross_frame) >= {2, 3} and set(chosen.pathway.question_to_last) >= {10, 11}
+    # by the answer's probability alone, everything together, fewer layers come out
+    paper = vl.Pathway.from_flow(chosen.flow)
+    assert set(paper.video_to_question) <= set(chosen.pathway.video_to_question)

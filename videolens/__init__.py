@@ -36,6 +36,7 @@ _PUBLIC = {
     "attention_map": "videolens.experiments.attention_map",
     "bundled_path": "videolens.bundled",
     "check_claims": "videolens.experiments.claims",
+    "choose_pathway": "videolens.experiments.pathway_choice",
     "evaluate_pathway": "videolens.experiments.pathway",
     "load_dataset": "videolens.datasets",
     "logit_lens": "videolens.experiments.logit_lens",
@@ -73,6 +74,7 @@ __all__ = [
     "attention_map",
     "bundled_path",
     "check_claims",
+    "choose_pathway",
     "evaluate_pathway",
     "load_dataset",
     "logit_lens",
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
     from videolens.experiments.patch import patch_map
     from videolens.experiments.patchmap import PatchMap
     from videolens.experiments.pathway import evaluate_pathway
+    from videolens.experiments.pathway_choice import choose_pathway
     from videolens.experiments.pathways import PathwayAccuracy
     from videolens.interventions.knockout import ROUTES, Knockout
     from videolens.interventions.patch import Patch

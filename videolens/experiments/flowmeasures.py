@@ -61,6 +61,13 @@ def _right_relative(table: pd.DataFrame) -> Values:
     return (_column(table, "p_correct_knockout") - before) / known.mean() * 100 if len(known) else before
 
 
+def _logits_relative(table: pd.DataFrame) -> Values:
+    """Relative to the mean over the questions; not known where that is no lead at all."""
+    before, after = (_column(table, f"logit_diff_{when}") for when in ("base", "knockout"))
+    lead = before[~np.isnan(before)].mean() if not np.isnan(before).all() else np.nan
+    return (after - before) / (lead if lead > 0 else np.nan) * 100
+
+
 def _right_among(table: pd.DataFrame) -> Values:
     before, after = (_column(table, f"logit_diff_{when}") for when in ("base", "knockout"))
     return np.where(np.isnan(before), np.nan, ((after > 0).astype(float) - (before > 0)) * 100)
@@ -92,6 +99,12 @@ MEASURES = {
             "change in logit, right minus best other",
             _difference("logit_diff", scale=1.0),
         ),
+        Measure(
+            "logit difference, relative",
+            "percent",
+            "change in logit, right minus best other (% of its mean)",
+            _logits_relative,
+        ),
     )
 }
 """Measures by the name that `FlowMap`'s methods and figures take.
@@ -100,7 +113,8 @@ MEASURES = {
 option's probability, in points. "correct option, relative": the same, in percent of its mean unblocked probability
 over the questions at hand. "accuracy": change of the share of questions whose first-ranked token is right.
 "accuracy among options": the same, where only the options' tokens are ranked. "logit difference": change of the right
-option's logit minus the best of the others."""
+option's logit minus the best of the others. "logit difference, relative": the same, in percent of its mean; unlike a
+probability it does not saturate."""
 
 AMONG = ("all tokens", "options")
 """What is ranked, when it is asked whether the first is right."""

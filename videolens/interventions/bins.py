@@ -1,12 +1,17 @@
-"""Neighbouring layers in bins: a twelfth or a sixth of a model at a time, as the paper's tables summarise it."""
+"""Neighbouring layers in bins: a sixth of a model at a time, as the paper's tables summarise it, and which are open."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from numpy import ndarray
 
 from videolens.errors import VideolensError
 
-__all__ = ["default_bin", "layer_bins"]
+__all__ = ["Flow", "default_bin", "layer_bins", "open_layers"]
 
 
 def default_bin(n_layers: int) -> int:
@@ -22,3 +27,39 @@ def layer_bins(n_layers: int, width: int | None = None) -> list[range]:
     if not 1 <= width <= n_layers:
         raise VideolensError(f"a bin of {width} layers does not fit a model of {n_layers}: choose 1 … {n_layers}")
     return [range(first, min(n_layers, first + width)) for first in range(0, n_layers, width)]
+
+
+@runtime_checkable
+class Flow(Protocol):
+    """What a pathway is chosen from: a `FlowMap`."""
+
+    @property
+    def settings(self) -> Any: ...
+
+    @property
+    def routes(self) -> list[str]: ...
+
+    @property
+    def tasks(self) -> list[str]: ...
+
+    def changes(
+        self, route: str, *, task: str | None = None, measure: str = "answer"
+    ) -> Float[ndarray, "question layer"]: ...
+
+
+def open_layers(
+    flow: Flow, route: str, *, threshold: float | int, width: int | None, groups: Sequence[str | None], measure: str
+) -> list[int]:
+    """Layers of the bins in which the mean change along a route is below the threshold, in any group of questions.
+
+    Args:
+        flow: the changes.
+        route: one of its routes.
+        threshold: in percent.
+        width: layers in a bin; None: `default_bin`.
+        groups: tasks; None: all questions together.
+        measure: of the change, in percent.
+    """
+    changes = [found.mean(axis=0) for group in groups if len(found := flow.changes(route, task=group, measure=measure))]
+    bins = layer_bins(flow.settings.n_layers, width)
+    return [x for each in bins if any(change[list(each)].mean() < threshold for change in changes) for x in each]

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-from jaxtyping import Bool, Float
-from numpy import ndarray
+from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import VideolensError, near
-from videolens.interventions.bins import layer_bins
+from videolens.interventions.bins import Flow, open_layers
 from videolens.interventions.edges import causal_mask, count_edges, count_live
 from videolens.interventions.knockout import HookFunction, Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
@@ -35,21 +34,6 @@ Layers = Iterable[int]
 PUBLISHED_ROUTES = ("cross-frame", "video -> question", "question -> last")
 CLOSED_ROUTES = ("cross-part", "part V -> part Q", "part Q -> part A")
 """The routes whose flow maps say which layers are open: cross-frame, video → question, question → last."""
-
-
-@runtime_checkable
-class Flow(Protocol):
-    """What a pathway is chosen from: a `FlowMap`."""
-
-    settings: Any
-
-    @property
-    def routes(self) -> list[str]: ...
-
-    @property
-    def tasks(self) -> list[str]: ...
-
-    def changes(self, route: str, *, task: str | None = None) -> Float[ndarray, "question layer"]: ...
 
 
 @dataclass(frozen=True)
@@ -153,6 +137,7 @@ class Pathway:
         bin: int | None = None,
         task: str | None = None,
         each_task: bool = False,
+        measure: str = "answer",
         masks: str | None = None,
     ) -> Pathway:
         """The paper's rule: a bin of layers is open if the mean relative change of the windows in it is below −5 %.
@@ -168,6 +153,9 @@ class Pathway:
             task: choose by one task's questions (the paper: action antonym); None: by all together.
             each_task: choose by every task's questions apart, and open what any of them needs: a mean over all tasks
                 hides what only one of them uses.
+            measure: of the change, in percent. "answer", the paper's: relative change of the answer's probability.
+                Where that is near 1, cutting one of several ways leaves it there; "logit difference, relative" does
+                not saturate.
             masks: None: "closed" if the flow map has the routes for it.
 
         Raises:
@@ -183,16 +171,11 @@ class Pathway:
                 f"trace_flow(…, routes={list(routes)})"
             )
         # 1. to 3.
-        n_layers = flow.settings.n_layers
-        bins = layer_bins(n_layers, bin)
         groups = flow.tasks if each_task and task is None else [task]
-        open_layers = []
-        for route in routes:
-            changes = [found.mean(axis=0) for group in groups if len(found := flow.changes(route, task=group))]
-            open_layers.append(
-                [x for each in bins if any(c[list(each)].mean() < threshold for c in changes) for x in each]
-            )
-        return cls(n_layers, *open_layers, masks=masks, name=f"{masks}, by flow")
+        opened = [
+            open_layers(flow, route, threshold=threshold, width=bin, groups=groups, measure=measure) for route in routes
+        ]
+        return cls(flow.settings.n_layers, *opened, masks=masks, name=f"{masks}, by flow")
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Pathway:
