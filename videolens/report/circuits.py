@@ -1,18 +1,15 @@
-"""circuitsvis's attention view, with the JavaScript that comes with the installed package: no network.
+"""circuitsvis's view of attention between segments, head by head.
 
 `circuitsvis.attention.attention_heads` gives HTML that loads its script from a content delivery network, or carries the
-whole script once per view. Here the script is written once per page and every view is a call to it.
+whole script once per view. Here the script is written once per page (`view.script`), and every view is a call to it.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from uuid import NAMESPACE_OID, uuid5
-
 import torch
 
 from videolens.experiments.attention import SegmentAttention
+from videolens.report.view import View, component, script
 
 __all__ = ["attention_view", "script", "standalone"]
 
@@ -22,15 +19,6 @@ MOST_HEADS = 64
 
 SATURATED = 0.5
 """Share of attention from which on the colour is full."""
-
-
-def script() -> str:
-    """The `<script>` element that defines `CircuitsVis`: about 1.3 MB, once per page."""
-    import circuitsvis
-
-    bundle = (Path(circuitsvis.__file__).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
-    # a closing tag inside a string of the script would end the script for the HTML parser
-    return "<script>" + bundle.replace("</script", "<\\/script") + "</script>"
 
 
 def attention_view(result: SegmentAttention, *, color: str = "#0072B2", open_when: str | None = None) -> str:
@@ -58,25 +46,15 @@ def attention_view(result: SegmentAttention, *, color: str = "#0072B2", open_whe
         # segments are sets of positions, not positions: "header" has tokens before and after the stem
         "maskUpperTri": False,
     }
-    name = f"circuits-vis-{uuid5(NAMESPACE_OID, result.model + repr(names) + repr(properties['attention'])).hex[:12]}"
-    draw = f'CircuitsVis.render("{name}", CircuitsVis.AttentionHeads, {_script_safe(properties)})'
-    if open_when is not None:
-        draw = f'document.getElementById("{open_when}").addEventListener("toggle", () => {draw}, {{once: true}})'
-    return f'<div class="circuits"><div id="{name}"></div></div><script>{draw}</script>'
+    drawn = component("AttentionHeads", properties, salt=result.model + repr(names), open_when=open_when)
+    return f'<div class="circuits">{drawn}</div>'
 
 
 def standalone(result: SegmentAttention, *, title: str = "Attention between segments") -> str:
     """A whole page with one view, for looking at it by itself."""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>{script()}</head>'
-        f"<body>{attention_view(result)}</body></html>"
-    )
+    return View(title, attention_view(result)).page()
 
 
 def _rounded(attention: torch.Tensor) -> list:
     """Three decimals: what a tooltip can show."""
     return [[[round(value, 3) for value in row] for row in head] for head in attention.tolist()]
-
-
-def _script_safe(value: object) -> str:
-    return json.dumps(value, separators=(",", ":")).replace("</", "<\\/")

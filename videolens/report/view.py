@@ -1,0 +1,96 @@
+"""Views: pieces of HTML that circuitsvis's own JavaScript fills, and pages that need no network.
+
+The script comes with the installed package and is written once per page, however many views there are on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from videolens.errors import VideolensError
+
+__all__ = ["MOST_BYTES", "View", "component", "script"]
+
+MOST_BYTES = 5 * 2**20
+"""A page may be as large as this, the script of 1.3 MB included."""
+
+_STYLE = """<style>
+body { margin: 24px auto; max-width: 1320px; padding: 0 20px; color: #222; background: #fff;
+  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 22px; }
+</style>"""
+
+
+@dataclass(frozen=True)
+class View:
+    """A piece of a page, drawn by circuitsvis.
+
+    In a notebook it shows itself. On a page of one's own: `script()` once, then every view's `body`.
+
+    Attributes:
+        title: what a page with this view alone is called.
+        body: HTML, without the script.
+    """
+
+    title: str
+    body: str
+
+    def page(self) -> str:
+        """A whole page with this view alone. It fetches nothing."""
+        head = f'<meta charset="utf-8"><title>{escape(self.title)}</title>{_STYLE}{script()}'
+        body = f"<h1>{escape(self.title)}</h1>{self.body}"
+        return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+
+    def save_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the page into a file.
+
+        Raises:
+            VideolensError: the file is there already, and `overwrite` is False; or the page is larger than 5 MB.
+        """
+        path, page = Path(path), self.page()
+        if path.exists() and not overwrite:
+            raise VideolensError(f"{path} is there already: choose another name, or pass overwrite=True")
+        if (size := len(page.encode())) > MOST_BYTES:
+            raise VideolensError(f"the page would be {size / 2**20:.1f} MB: show fewer layers, heads or words")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+        return path
+
+    def __repr__(self) -> str:
+        return f"View({self.title!r}, {len(self.body) / 2**10:.0f} kB; .save_html(path) writes a page)"
+
+    def _repr_html_(self) -> str:
+        return script() + self.body
+
+
+def script() -> str:
+    """The `<script>` element that defines `CircuitsVis`: about 1.3 MB, once per page."""
+    import circuitsvis
+
+    bundle = (Path(circuitsvis.__file__).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
+    # a closing tag inside a string of the script would end the script for the HTML parser
+    return "<script>" + bundle.replace("</script", "<\\/script") + "</script>"
+
+
+def component(kind: str, properties: Mapping[str, Any], *, salt: str = "", open_when: str | None = None) -> str:
+    """An element, and the call that fills it with a component of circuitsvis.
+
+    Args:
+        kind: such as "AttentionHeads".
+        properties: the component's.
+        salt: what tells this element from another one of the same page with the same properties.
+        open_when: id of a `<details>` element; the component is drawn when that is opened first. None: at once.
+    """
+    # no closing tag may stand inside a script
+    written = json.dumps(properties, separators=(",", ":")).replace("</", "<\\/")
+    name = f"circuits-vis-{uuid5(NAMESPACE_OID, kind + salt + written).hex[:12]}"
+    draw = f'CircuitsVis.render("{name}", CircuitsVis.{kind}, {written})'
+    if open_when is not None:
+        draw = f'document.getElementById("{open_when}").addEventListener("toggle", () => {draw}, {{once: true}})'
+    return f'<div id="{name}"></div><script>{draw}</script>'
