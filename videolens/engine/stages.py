@@ -31,7 +31,7 @@ class Intervention(Protocol):
     are taken to do the same.
     """
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> Sequence[tuple[str, HookFunction]]:
         """Hook functions by the name of their hook point."""
         ...
 

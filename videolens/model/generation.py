@@ -28,7 +28,7 @@ class Intervention(Protocol):
     With a method `check(n_layers=, n_heads=)`, it is also asked whether the model has what it acts on.
     """
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> Sequence[tuple[str, HookFunction]]:
         """Hook functions by the name of their hook point."""
         ...
 

@@ -18,11 +18,17 @@ from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracies import Accuracy
 from videolens.experiments.accuracy import option_probabilities
+from videolens.experiments.answer_trace import answer_trace
+from videolens.experiments.answers import AnswerTrace
 from videolens.experiments.attention import SegmentAttention, measure_attention
 from videolens.experiments.claims import check_claims
 from videolens.experiments.conditions import CONDITIONS
 from videolens.experiments.flow import trace_flow
 from videolens.experiments.flowmap import FlowMap
+from videolens.experiments.lenses import LogitLens
+from videolens.experiments.logit_lens import logit_lens
+from videolens.experiments.pathway import evaluate_pathway
+from videolens.experiments.pathway_choice import choose_pathway
 from videolens.experiments.provenance import versions
 from videolens.experiments.verdicts import Claims
 from videolens.model.transformer import HookedVideoTransformer
@@ -30,6 +36,8 @@ from videolens.question import Question
 from videolens.report.benchmark import shapes_accuracy
 from videolens.report.cost import SideBySide, side_by_side
 from videolens.report.figures import kinds_of
+from videolens.report.pathway_sections import Pruned
+from videolens.report.pruned_view import pruning_view
 from videolens.report.saving import describe, save_figure, save_flows
 from videolens.report.sections import Asked
 
@@ -38,6 +46,13 @@ __all__ = ["Demo", "DemoSettings", "run_demo"]
 PAGE, SETTINGS = "report.html", "demo.json"
 COMPARED = 2
 """Questions mapped by the published procedure as well, each of another task and as long as ten by the exact way."""
+
+CHOSEN_BY = 10
+"""Validation questions of each task that the pathway is chosen by: any ten choose the same one."""
+WORDS_AT = 7
+"""0-based layer whose words are written on the frames: after most of what crosses frames has done so."""
+READ = 4
+"""Questions of each task whose video tokens are read as words."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,9 @@ class Demo:
         tuned, base: the flow maps.
         claims: what they say about the paper's claims.
         attention: between segments, of both models.
+        pruned: the tuned model along one pathway.
+        trace: its answer, layer by layer.
+        lens: what its video tokens read as.
         check: `COMPARED` questions mapped by the published procedure as well.
         models: what each model is, in words, by name.
         seconds: how long it took.
@@ -92,6 +110,9 @@ class Demo:
     base: FlowMap
     claims: Claims
     attention: tuple[SegmentAttention, ...]
+    pruned: Pruned
+    trace: AnswerTrace
+    lens: LogitLens
     check: SideBySide
     models: dict[str, str]
     seconds: float
@@ -116,8 +137,10 @@ def run_demo(
     2. Accuracy of both, as is, reversed, shuffled and blank.
     3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
     4. Judge the claims, read the attention between segments, map `COMPARED` questions by the published procedure too.
-    5. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the two maps (for
-       `FlowMap.load`) and `report.html`.
+    5. Choose a pathway on validation questions, and measure what is left of the tuned model's accuracy along it; trace
+       its answer through the layers, and read its video tokens.
+    6. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the results (for their `load`)
+       and `report.html`.
 
     Args:
         out: the directory. What an earlier run with the same settings wrote is written again.
@@ -151,15 +174,21 @@ def run_demo(
         for kind in kinds_of(demo.tuned)
     }
     figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
+    figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
+    figures |= {"logit-lens": demo.lens.figure, "words-on-frames": partial(demo.lens.figure, "frames", layer=WORDS_AT)}
     figures |= {f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)}
     for name, draw in tqdm(figures.items(), desc="drawing", delay=2, disable=not progress, leave=False):
         save_figure(draw(), out / f"{name}.png")
+    demo.pruned.accuracy.save(out / "pathway", overwrite=True)
+    demo.trace.save(out / "answer-trace", overwrite=True)
+    demo.lens.save(out / "logit-lens", overwrite=True)
+    demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
     (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
     return out / PAGE
 
 
 def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bool) -> Demo:
-    """Steps 1 to 4."""
+    """Steps 1 to 5."""
     began = time.monotonic()
     say(f"loading {settings.model} and {settings.base}")
     models = {name: HookedVideoTransformer.from_pretrained(name) for name in (settings.model, settings.base)}
@@ -192,6 +221,12 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
     ones = _one_of_each(questions)
     say(f"{COMPARED} of the questions by the published procedure, to compare")
     check = side_by_side(tuned, ones[:COMPARED], name=short_name(settings.model), progress=progress)
+    say(f"a pathway, chosen on {CHOSEN_BY} validation questions of each task, and the accuracy along it")
+    pruned = _pruned(tuned, questions, settings, progress=progress)
+    say("the answer through the layers, and the words of the video tokens")
+    trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
+    first = [q for task in TEMPORAL_TASKS for q in [q for q in questions if q.task == task][:READ]]
+    lens = logit_lens(tuned, first, keywords="shapes", seed=settings.seed, progress=progress)
     return Demo(
         settings=settings,
         asked=tuple(_answered(models, question) for question in ones),
@@ -200,11 +235,25 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
         base=base_flow,
         claims=claims,
         attention=attention,
+        pruned=pruned,
+        trace=trace,
+        lens=lens,
         check=check,
         models={short_name(name): describe(name, model) for name, model in models.items()},
         seconds=time.monotonic() - began,
         versions=versions(),
     )
+
+
+def _pruned(
+    model: HookedVideoTransformer, questions: Sequence[Question], settings: DemoSettings, *, progress: bool
+) -> Pruned:
+    """Step 5: chosen by one split, judged by another."""
+    other = "validation" if settings.split != "validation" else "train"
+    by = [q for task in TEMPORAL_TASKS for q in load_dataset("shapes", split=other, task=task, n=CHOSEN_BY)]
+    choice = choose_pathway(model, by, seed=settings.seed, progress=progress)
+    accuracy = evaluate_pathway(model, questions, choice.pathway, seeds=2, seed=settings.seed, progress=progress)
+    return Pruned(choice, accuracy, pruning_view(model, questions[0], choice.pathway), CHOSEN_BY)
 
 
 def short_name(model: str) -> str:

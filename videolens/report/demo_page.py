@@ -9,10 +9,11 @@ from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.experiments.statistics import REPLICATES, proportion
 from videolens.report.circuits import script
 from videolens.report.cost import cost_section, cost_words
-from videolens.report.demo import Demo, short_name
+from videolens.report.demo import WORDS_AT, Demo, short_name
 from videolens.report.flow_sections import brief_claims, claims_section, flow_section
 from videolens.report.html import escape
 from videolens.report.page import Key, Section, page
+from videolens.report.pathway_sections import answer_section, lens_section, pathway_section
 from videolens.report.sections import accuracy_section, attention_section, clip_card, clips_intro, settings_section
 
 __all__ = ["demo_page"]
@@ -34,6 +35,13 @@ def demo_page(demo: Demo) -> str:
             _overall(demo, base, "as is"),
             f"by {base}, the image-only model it was tuned from; chance is {_chance(demo)}",
             "base",
+        ),
+        Key(
+            f"{100 * demo.pruned.accuracy.live_edges_kept.value:.0f} %",
+            f"of {tuned}’s live attention edges, along one pathway, keep "
+            f"{100 * demo.pruned.accuracy.accuracy.value:.0f} % of the answers right; as many at random, "
+            f"{100 * demo.pruned.accuracy.mean('correct', 'random, live edges').value:.0f} %",
+            "tuned",
         ),
         Key(
             f"{cuts:,}",
@@ -64,6 +72,9 @@ def demo_page(demo: Demo) -> str:
             Section(
                 "claims", "Claims", "What this says about the paper’s claims", claims_section(demo.claims, demo.flows)
             ),
+            Section("pathway", "Pathway", "What can be cut away", pathway_section(demo.pruned)),
+            Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
+            Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, WORDS_AT)),
             Section("attention", "Attention", "Who looks at whom", attention_section(demo.attention)),
             Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check)),
             Section(
