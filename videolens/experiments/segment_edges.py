@@ -24,7 +24,7 @@ __all__ = ["SegmentEdges", "segment_edges"]
 _ROWS_AT_A_TIME = 1024
 _MASK = re.compile(r"blocks\.(\d+)\.attn\.hook_mask")
 
-Cut = Callable[[Tensor, Any], Tensor]
+Cut = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
