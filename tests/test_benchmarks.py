@@ -258,6 +258,8 @@ TVBENCH_FAULTS: dict[str, tuple[Any, str]] = {
     "blank question": ([entry("a.mp4", question="  ")], "field 'question': '  ' is blank"),
     "question null": ([entry("a.mp4", question=None)], "field 'question': None is no text"),
     "video a number": ([entry(7)], "field 'video': 7 is no text"),  # type: ignore[arg-type]
+    "video no name": ([entry("a\0.mp4")], r"field 'video': no file can be called 'a\\x00\.mp4'"),
+    "video too long": ([entry("a" * 300)], "field 'video': no file can be called 'aaaa"),
     "start after end": ([entry("a.mp4", start=3, end=1.5)], "field 'start': 3 s is not before its end, 1.5 s"),
     "end at zero": ([entry("a.mp4", end=0)], "field 'start': 0 s is not before"),
     "start text": ([entry("a.mp4", start="1.0", end=2)], "field 'start': '1.0' is no time"),
@@ -325,6 +327,7 @@ def test_a_fault_in_an_object_is_named_with_its_file_and_field(fault: str, tmp_p
     [
         (b'[{"video": "a.mp4",\n  "question" "?"}]', "line 2 column 14"),
         (b"", "line 1 column 1"),
+        (b"[" * 100_000, "recursion"),
         (b"[1, 2", "line 1 column"),
         (b'["\xff"]', "utf-8"),
         (b'[{"video": "a.mp4", "video": "b.mp4"}]', "the key 'video' stands twice"),
@@ -359,6 +362,7 @@ def test_what_cannot_be_asked_for(tvbench: Path, tmp_path: Path) -> None:
     fails("give one of the two", tvbench, task="object count", tasks=["object count"])
     fails("give a list of names, or one name as task=", tvbench, tasks="object count")
     fails("empty list", tvbench, tasks=[])
+    fails("give a name or a directory", "")
     fails("asked for twice", tvbench, tasks=["object count", "Object Count"])
     fails("has 2 questions, fewer than the n = 3", tvbench, task="object count", n=3)
     fails("known: 'error', 'report'", tvbench, missing="ignore")

@@ -35,6 +35,9 @@ assert vl.Knockout("video", "last", layers=torch.tensor([2, 1])).layers == (1, 2
 assert spans(np.array([6]))["stem"].tolist() == [6]
 
 CALLS = [
+    lambda: vl.load_dataset(None),
+    lambda: vl.load_dataset(".", tasks=3),
+    lambda: vl.load_dataset(".", split=3),
     lambda: vl.Knockout("video", "last", layers=[1.5]),
     lambda: vl.Knockout("video", "last", layers="all"),
     lambda: vl.Knockout("video", "last", layers=None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -63,6 +63,10 @@ def load_dataset(
     """
     from videolens.datasets.layout import Look, WhenMissing, open_benchmark
 
+    if not isinstance(name, (str, Path)) or not str(name).strip():
+        raise DatasetError(f"the data set's name is {name!r}: give a name or a directory, as text")
+    if not isinstance(split, str):
+        raise DatasetError(f"split = {split!r}: give a name, such as 'test'")
     if n is not None and (not isinstance(n, int) or n < 1):
         raise DatasetError(f"n = {n!r} questions per task: ask for a whole number, at least one")
     if missing not in get_args(WhenMissing):
@@ -90,7 +94,7 @@ def _tasks(task: str | None, tasks: Sequence[str] | None) -> list[str] | None:
         tasks = [task]
     if tasks is None:
         return None
-    if isinstance(tasks, str) or not all(isinstance(each, str) for each in tasks):
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable) or not all(isinstance(each, str) for each in tasks):
         raise DatasetError(f"tasks = {tasks!r}: give a list of names, or one name as task=")
     if not tasks:
         raise DatasetError("tasks is an empty list: name at least one, or leave it out for all")
@@ -118,7 +122,7 @@ def _found(name: str | Path, root: str | Path | None, split: str) -> tuple[Layou
     named = known.get(str(name).lower()) if isinstance(name, str) else None
     if root is not None and named is None:
         raise DatasetError(f"root goes with {', '.join(map(repr, known))}; {str(name)!r} says itself where it lies")
-    directory = Path(name if root is None else root)
+    directory = Path(name if root is None else root).expanduser()
     if not directory.is_dir():
         if named is not None:
             given = "no root is given" if root is None else f"root {directory} is no directory"

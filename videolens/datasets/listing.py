@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,21 @@ class Record:
         value = self.fields[field]
         if not isinstance(value, str) or not value.strip():
             raise self.error(field, f"{value!r} is {'blank' if isinstance(value, str) else 'no text'}: write words")
+        return value
+
+    def file(self, field: str) -> str:
+        """A field that can be the name of a file, or a path below a folder.
+
+        Raises:
+            DatasetError: it is no text, or no file could be called so.
+        """
+        value = self.text(field)
+        try:
+            longest = max(len(os.fsencode(part)) for part in value.split("/"))
+        except UnicodeEncodeError:
+            longest = 256
+        if longest > 255 or "\0" in value:
+            raise self.error(field, f"no file can be called {value[:40]!r}: give its name, at most 255 bytes long")
         return value
 
     def text_or_none(self, field: str) -> str | None:
@@ -139,7 +155,7 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error}): check its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON ({error}): download it again, or mend it there") from error
     wanted, name = (dict, "an object of questions by their keys") if keyed else (list, "a list of questions")
     if not isinstance(content, wanted):

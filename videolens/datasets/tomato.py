@@ -35,7 +35,7 @@ class Tomato:
         """One question; it is called by its task and its number there: "count-17"."""
         start, end = record.part()
         options = record.options("options")
-        folder, key = record.text("demonstration_type"), record.text("key")
+        folder, key = record.file("demonstration_type"), record.file("key")
         return Question(
             video=look.open([root / "videos" / folder / f"{key}.mp4"], start, end),
             stem=record.text("question"),

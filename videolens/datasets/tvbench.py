@@ -52,7 +52,7 @@ class TVBench:
         if record.fields.get("reversed_answer") is not None:
             reversed_answer = record.one_of("reversed_answer", options)
         return Question(
-            video=look.open(self.paths(root, record.listing.stem, record.text("video")), start, end),
+            video=look.open(self.paths(root, record.listing.stem, record.file("video")), start, end),
             stem=record.text("question"),
             options=options,
             answer=record.one_of("answer", options),
