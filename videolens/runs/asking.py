@@ -47,5 +47,5 @@ def ask_chunk(experiment: Experiment[Any], questions: Sequence[Question], done: 
         else:
             rows += found.rows
             skipped += found.skipped
-        done(i + 1)
+        done(i + 1.0)
     return Part(tabulated(experiment, rows), tuple(skipped), tuple(failures))

@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.asking import Skip
+from videolens.experiments.asking import Skip, named_prompts
+from videolens.experiments.thumbnails import thumbnails
+from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.runs.config import RunConfig
 from videolens.runs.directory import MANIFEST, RESULTS, SUMMARY
@@ -22,6 +24,9 @@ from videolens.runs.summary import spelled
 from videolens.runs.writing import LEFTOVER, commit_directory
 
 __all__ = ["Run", "write_results"]
+
+PICTURED = 4
+"""Questions whose frames are kept beside a table, for figures that are drawn on frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +143,10 @@ def write_results(
         lost = [Skip(one.question, one.task, None, f"error: {one.message}") for one in failures]
         experiment = experiments[each.label]
         table = joined(experiment, parts)
+        if hasattr(experiment, "clips") and getattr(experiment, "frames", True):
+            experiment.clips += _clips(experiment.model, questions, table)
         # 2.
-        without = None
+        without = undrawn = None
         try:
             result = experiment.result(table, [*skipped, *lost], len(questions), None)
         except VideolensError as error:
@@ -147,7 +154,7 @@ def write_results(
             if len(failures) == len(questions):
                 without = f"nothing but errors, {len(failures)} of {len(questions)} questions: {failures[0].message}"
         else:
-            _save(result, unfinished / each.label, figures=config.figures)
+            undrawn = _save(result, unfinished / each.label, figures=config.figures)
         found[each.label] = {
             "name": each.name,
             "asked": len(questions),
@@ -159,6 +166,7 @@ def write_results(
             ],
             "failures": [asdict(failure) for failure in failures],
             "without": without,
+            "undrawn": undrawn,
         }
     # 3.
     summary = {
@@ -179,9 +187,30 @@ def write_results(
     commit_directory(unfinished, path / RESULTS)
 
 
-def _save(result: Any, folder: Path, *, figures: bool) -> None:
+def _save(result: Any, folder: Path, *, figures: bool) -> str | None:
+    """Save a result, its summary and its figure; why it could not be drawn, if it could not."""
     result.save(folder)
     if callable(summary := getattr(result, "summary", None)) and isinstance(found := summary(), pd.DataFrame):
         found.to_csv(folder / "summary.csv", index=False)
-    if figures:
+    if not figures:
+        return None
+    try:
         result.figure().savefig(folder / "figure.png", dpi=200)
+    except Exception as error:  # whatever goes wrong in drawing: a table that took days must not wait for its picture
+        (folder / "figure.png").unlink(missing_ok=True)
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _clips(
+    model: HookedVideoTransformer, questions: Sequence[Question], table: pd.DataFrame
+) -> list[tuple[str, str, int, bytes]]:
+    """Frames of the table's first questions, for experiments that draw on them. They are made here and not kept in the
+    parts: what an experiment collects while it asks goes with a process that is killed."""
+    kept = set(table[["task", "question"]].drop_duplicates().itertuples(index=False, name=None))
+    first = [question for question in questions if (question.task, question.id) in kept][:PICTURED]
+    return [
+        (name, task, frame, png)
+        for name, task, prompt in named_prompts(model, first)
+        for frame, png in thumbnails(prompt, model.pixel_settings)
+    ]

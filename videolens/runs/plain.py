@@ -117,7 +117,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _is_list(kind: type) -> bool:
-    return issubclass(list, kind) or kind in (tuple, set, frozenset)
+    try:
+        return issubclass(list, kind) or kind in (tuple, set, frozenset)
+    except TypeError:  # a protocol: what has its methods is an object, and no list
+        return False
 
 
 def _misfit(value: Any, hint: Any) -> str:

@@ -29,6 +29,8 @@ def spelled(summary: Mapping[str, Any]) -> str:
     for label, each in summary["experiments"].items():
         if each["without"] is not None:
             lines += ["", f"**{label} has no result**: {each['without']}"]
+        if each["undrawn"] is not None:
+            lines += ["", f"{label} has no figure: {each['undrawn']}"]
         if each["left out"]:
             lines += ["", f"Left out of {label}:", ""]
             lines += [
