@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from videolens.errors import SelectionError, near
 from videolens.experiments.answers import CLEAN, AnswerTrace
@@ -87,17 +85,16 @@ def _panel(axes: Axes, trace: AnswerTrace, task: str | None, conditions: Sequenc
 
 
 def _keys(trace: AnswerTrace, conditions: Sequence[str]) -> list[Line2D]:
-    keys: list[Artist] = [
-        Line2D([], [], color=COLOURS[kind], linewidth=1.7, label=LABELS[kind]) for kind in trace.kinds
-    ]
+    keys = [Line2D([], [], color=COLOURS[kind], linewidth=1.7, label=LABELS[kind]) for kind in trace.kinds]
     if len(conditions) > 1 or conditions != [CLEAN]:
         keys += [
             Line2D([], [], color=MUTED, linewidth=1.7, linestyle=style, label=condition)
             for condition, style in zip(conditions, STYLES, strict=False)
         ]
     if "true" in trace.kinds and CLEAN in conditions:
-        keys.append(Patch(color=PALETTE[2], alpha=0.35, linewidth=0, label="layer that adds most (clean)"))
-    return keys  # type: ignore[return-value]
+        box = {"linestyle": "none", "marker": "s", "markersize": 7, "markeredgewidth": 0}
+        keys.append(Line2D([], [], color=PALETTE[2], alpha=0.35, label="layer that adds most (clean)", **box))
+    return keys
 
 
 def _note(trace: AnswerTrace) -> str:

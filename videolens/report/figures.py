@@ -139,8 +139,8 @@ def heat_map(flow: FlowMap, *, tasks: Tasks = None, base: FlowMap | None = None,
     bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)
     cells = n_cuts * len(shown)
-    warned = f"Read rows, not cells: of {cells}, about {max(1, round(cells / 20))} leave a 95 % interval by chance."
-    said = f"{note_words(flows, measure=measure, band=False)} {warned}"
+    stray = f"chance alone puts about {max(1, round(cells / 20))} of {cells} outside a 95 % interval"
+    said = f"{note_words(flows, measure=measure, band=False)} Read rows, not cells: {stray}."
     under(figure, "What cutting each route costs", said)
     return figure
 

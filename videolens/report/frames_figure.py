@@ -6,12 +6,14 @@ The layer is numbered from 1 here, as in the paper's figures; frames, rows and c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
@@ -24,8 +26,8 @@ from videolens.report.style import INK, PALETTE, legend, note, under
 
 __all__ = ["words_on_frames"]
 
-_WIDEST, _CELL_POINTS, _LEAST_POINTS, _MOST_POINTS = 17.0, 34.0, 4.2, 9.0
-_LETTER = 0.6  # width of a letter, in font sizes
+_WIDEST, _CELL_POINTS, _LEAST_POINTS, _MOST_POINTS = 23.0, 34.0, 4.2, 9.0
+_LETTER = 0.64  # width of a letter, in font sizes
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
@@ -111,7 +113,7 @@ def _panel(
             box = (x - 0.46, y - 0.46), 0.92, 0.92
             axes.add_patch(Rectangle(*box, facecolor=color, alpha=0.35, linewidth=0))
             axes.add_patch(Rectangle(*box, facecolor="none", edgecolor=color, linewidth=1.3))
-        text, size = _fitted(word, points, bold=color is not None)
+        text, size = _fitted(_drawable(word), points, bold=color is not None)
         weight = "bold" if color is not None else "normal"
         drawn = axes.text(x, y, text, ha="center", va="center", fontsize=size, color=INK, fontweight=weight)
         drawn.set_parse_math(False)
@@ -128,6 +130,16 @@ def _panel(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def _drawable(word: str) -> str:
+    """The word, with a box for what the font has no glyph for: a multilingual vocabulary has such words."""
+    return "".join(letter if ord(letter) in _glyphs() else "□" for letter in word)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def _fitted(word: str, points: float, *, bold: bool) -> tuple[str, float]:

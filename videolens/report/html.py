@@ -17,16 +17,20 @@ __all__ = ["badge", "embed", "escape", "frame_image", "paragraph", "table"]
 _LARGEST = 240  # pixels: frames of a real clip are shown as small pictures
 
 
-def embed(figure: Figure, *, alt: str, caption: str) -> str:
-    """A figure as vector graphics, with its caption (HTML). Narrow screens scroll it rather than shrink its letters."""
+def embed(figure: Figure, *, alt: str, caption: str, pixels: bool = False) -> str:
+    """A figure with its caption (HTML), as vector graphics, or as `pixels`: smaller where there is much small writing on
+    pictures. Narrow screens scroll it rather than shrink its letters."""
     buffer = io.BytesIO()
-    # a fixed salt and no date: the same figure gives the same bytes
-    with matplotlib.rc_context({"svg.hashsalt": "videolens"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
+    if pixels:
+        figure.savefig(buffer, format="png", dpi=160)
+    else:
+        # a fixed salt and no date: the same figure gives the same bytes
+        with matplotlib.rc_context({"svg.hashsalt": "videolens"}):
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+    data, kind = base64.b64encode(buffer.getvalue()).decode(), "png" if pixels else "svg+xml"
     width = round(100 * float(figure.get_figwidth()))
     style = f"width:{width}px;min-width:{min(width, 700)}px"
-    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(alt)}" style="{style}">'
+    image = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" style="{style}">'
     return f'<figure><div class="scroll">{image}</div><figcaption>{caption}</figcaption></figure>'
 
 

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from videolens.errors import SelectionError, near
 from videolens.experiments.keywords import Groups
 from videolens.experiments.lenses import LogitLens
+from videolens.experiments.statistics import bootstrap_shares
 from videolens.experiments.windows import layer_bins
 from videolens.report.frames_figure import words_on_frames
 from videolens.report.style import INK, MUTED, PALETTE, legend, note, plain
@@ -128,8 +129,7 @@ def _pooled(
         n, color = len(counts), PALETTE[i % len(PALETTE)]
         if counts.sum() == 0:
             continue
-        found = [lens.share(counts, bin_) for bin_ in range(len(ranges))]
-        low, value, high = (100 * np.array([each[k] for each in found]) for k in ("share_low", "share", "share_high"))
+        value, low, high = (100 * each for each in bootstrap_shares(counts, seed=lens.settings.seed))
         axes.plot(at, value, color=color, linewidth=1.7, marker="o", markersize=3, zorder=3)
         axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0, zorder=2)
         top = max(top, float(high.max()))

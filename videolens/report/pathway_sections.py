@@ -61,7 +61,7 @@ def pathway_section(pruned: Pruned) -> str:
     note += f"On the validation questions the pathway loses {_points(on_validation)} points (n = {choice.validated.n})."
     body += table(head, rows, note=note)
     return body + (
-        '<div class="screen"><details id="pruned"><summary>Every layer: edges kept and removed between the parts of a '
+        '<div class="screen"><details id="pruned" open><summary>Every layer: edges kept and removed between the parts of a '
         f"prompt</summary>{pruned.view.body}</details></div>"
     )
 
@@ -94,6 +94,7 @@ def lens_section(lens: LogitLens, layer: int) -> str:
         lens.figure("frames", layer=layer),
         alt="The likeliest word of every patch, written on the frames",
         caption=f"<b>Words on frames</b> (figure 5), after layer {layer + 1}. One clip: no single patch is a finding.",
+        pixels=True,
     )
     return body + embed(
         lens.figure("keywords"),

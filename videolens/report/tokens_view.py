@@ -22,7 +22,7 @@ from videolens.report.view import View, component
 
 __all__ = ["token_view"]
 
-_CELL, _GAP = "\u00a0\u00a0", "\u00a0"
+_CELL, _GAP = "\u00a0\u00a0", "│"
 _WIDEST = 64  # cells of the video in a line
 
 _STYLE = """<style>
