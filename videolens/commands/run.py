@@ -19,14 +19,26 @@ def add(commands: Commands) -> None:
     )
     command.add_argument("config", metavar="CONFIG", help="a YAML file: model, dataset, experiments (docs/runs.md)")
     command.add_argument("--out", required=True, metavar="DIR", help="the run's directory, new or of the same run")
+    command.add_argument(
+        "--missing",
+        choices=("error", "report"),
+        help="videos that are not there: one error for all of them, or their questions left out and listed (default: "
+        "what the config says)",
+    )
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and tell the summary and where the results are; 1 if an experiment has none."""
     quiet()
-    from videolens.runs import run as run_config
+    from dataclasses import replace
 
-    found = run_config(options.config, options.out, say=say)
+    from videolens.runs import run as run_config
+    from videolens.runs.config import read_config
+
+    config = read_config(options.config)
+    if options.missing is not None:
+        config = replace(config, dataset=config.dataset | {"missing": options.missing})
+    found = run_config(config, options.out, say=say)
     tell(f"{found}\n\n{found.path / 'results'}")
     return 1 if found.without else 0

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from videolens.errors import VideolensError
 from videolens.runs.parts import Chunk
-from videolens.runs.writing import LEFTOVER, clear_leftovers, write_atomic
+from videolens.runs.writing import LEFTOVER, clear_leftovers, make_directory, write_atomic
 
 __all__ = ["CONFIG", "LOG", "MANIFEST", "PARTS", "RESULTS", "SUMMARY", "RunDirectory", "differences"]
 
@@ -71,7 +71,7 @@ class RunDirectory:
 
     def _locked(self) -> TextIO:
         while True:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
             lock = (self.path / LOCK).open("a+")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

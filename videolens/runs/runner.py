@@ -23,7 +23,7 @@ from videolens.runs.identity import check_config, check_identity, identity_of, m
 from videolens.runs.outcome import Run, write_results
 from videolens.runs.parts import Chunk, DamagedPartError, Part, read_part, write_part
 from videolens.runs.registry import experiment_class
-from videolens.runs.writing import write_atomic
+from videolens.runs.writing import make_directory, write_atomic
 
 __all__ = ["Run", "run"]
 
@@ -158,7 +158,7 @@ def _done(
     for label, experiment in experiments.items():
         for chunk, some in cut(identity, label, questions, size):
             path = directory.part(chunk)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             if path.exists():
                 try:
                     done[label, chunk.index] = read_part(path, chunk)

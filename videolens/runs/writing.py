@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["LEFTOVER", "clear_leftovers", "commit_directory", "write_atomic"]
+__all__ = ["LEFTOVER", "clear_leftovers", "commit_directory", "make_directory", "write_atomic"]
 
 LEFTOVER = ".unfinished-"
 """What names of unfinished files and folders begin with."""
@@ -29,6 +29,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     os.replace(unfinished, path)
     # 3.
     _reach_disk(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a folder, and what it lies in, and have their names reach the disk: what is written into it counts on it."""
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in new:
+        _reach_disk(each.parent)
 
 
 def commit_directory(unfinished: Path, path: Path) -> None:
