@@ -228,7 +228,7 @@ def _followed(model: HookedVideoTransformer, prompt: Prompt, said: int) -> dict[
     return found
 
 
-def _conditions(model: HookedVideoTransformer, interventions: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _conditions(model: HookedVideoTransformer, interventions: Any) -> dict[str, list[Any]]:
     """Interventions that hold at once, by the name of the condition, checked against the model."""
     if not isinstance(interventions, Mapping):
         raise VideolensError(

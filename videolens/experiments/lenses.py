@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Skip
 from videolens.experiments.keywords import Groups, grouped, subwords
 from videolens.experiments.readout import FINAL_NORM
-from videolens.experiments.statistics import bootstrap
+from videolens.experiments.statistics import bootstrap_shares
 from videolens.experiments.storing import read_result, write_result
 from videolens.experiments.windows import layer_bins
 
@@ -190,9 +191,8 @@ class LogitLens:
 
         A keyword is found where the word of rank 1 is its first sub-word. Columns: group, keyword, subword,
         first_layer, last_layer (0-based, inclusive), count (video tokens × layers × questions where it is
-        found), cells (all of them in the bin, the denominator of a rate), total (count in all bins, the denominator of the share), share
-        (count / total, NaN where it is never found), share_low, share_high (95 % bootstrap over questions), rate
-        (count / cells), n (questions).
+        found), cells (all of them in the bin), rate (count / cells), total (count in all bins), share (count / total,
+        NaN where it is never found), share_low, share_high (95 % bootstrap over questions), n (questions).
 
         Args:
             words: a list, lists by group, or "shapes" or "action sequence"; None: those the lens was made with.
@@ -210,30 +210,38 @@ class LogitLens:
             for keyword in keywords:
                 counts, cells = self.counts([pieces[keyword]], ranges, task=task)
                 total = int(counts.sum())
+                share, low, high = bootstrap_shares(counts, seed=self.settings.seed)
                 for i, layers in enumerate(ranges):
                     count, size = int(counts[:, i].sum()), int(cells[:, i].sum())
                     row: dict[str, Any] = {"group": group, "keyword": keyword, "subword": pieces[keyword]}
                     row |= {"first_layer": layers[0], "last_layer": layers[-1]}
-                    row |= {"count": count, "cells": size, "total": total} | self.share(counts, i)
-                    rows.append(row | {"rate": count / size, "n": len(counts)})
+                    row |= {"count": count, "cells": size, "rate": count / size, "total": total}
+                    rows.append(row | {"share": share[i], "share_low": low[i], "share_high": high[i], "n": len(counts)})
         return pd.DataFrame(rows)
 
     def counts(
         self, pieces: Sequence[str], ranges: Sequence[range], *, task: str | None = None
     ) -> tuple[Float[np.ndarray, "question bin"], Float[np.ndarray, "question bin"]]:
         """(video tokens whose first word is one of `pieces`, all video tokens), per question and bin of layers."""
-        table = self.table[self.table["rank"] == 1]
+        questions, layers, words, known = self._first
+        inside = np.ones(len(layers), dtype=bool)
         if task is not None:
-            table = table[table["task"] == self._known("task", task, self.tasks)]
-        edges = pd.cut(table["layer"], [-1, *(layers[-1] for layers in ranges)], labels=False)
-        by = [table["task"], table["question"], edges]
-        found = table["word"].isin(list(pieces)).groupby(by, sort=False).agg(["sum", "size"])
-        return tuple(found[each].to_numpy(dtype=float).reshape(-1, len(ranges)) for each in ("sum", "size"))
+            inside = (self.table["task"] == self._known("task", task, self.tasks)).to_numpy()[:: self.settings.top]
+        bin_of = np.concatenate([np.full(len(each), i) for i, each in enumerate(ranges)])
+        _, row = np.unique(questions[inside], return_inverse=True)
+        cell = row * len(ranges) + bin_of[layers[inside]]
+        shape = (int(row.max()) + 1, len(ranges))
+        found = np.isin(words[inside], np.flatnonzero(known.isin(list(pieces))))
+        hits = np.bincount(cell, weights=found, minlength=shape[0] * shape[1]).reshape(shape)
+        return hits, np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
 
-    def share(self, counts: Float[np.ndarray, "question bin"], i: int) -> dict[str, float]:
-        """Share of all finds that lie in bin i, pooled over questions, with its interval."""
-        found = bootstrap(counts, lambda c: float(c[i] / c.sum()) if c.sum() else np.nan, seed=self.settings.seed)
-        return {"share": found.value, "share_low": found.low, "share_high": found.high}
+    @cached_property
+    def _first(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, pd.Index]:
+        """(question, layer, word) of every word of rank 1 as numbers, and the words that the last of them number."""
+        first = self.table.iloc[:: self.settings.top]
+        words, known = pd.factorize(first["word"])
+        questions = first.groupby(["task", "question"], sort=False).ngroup().to_numpy()
+        return questions, first["layer"].to_numpy(dtype=int), words, pd.Index(known)
 
     def skipped(self) -> pd.DataFrame:
         """What was left out: task, reason, and how many questions."""

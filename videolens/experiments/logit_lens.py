@@ -38,6 +38,8 @@ __all__ = ["LENSES", "LogitLens", "LogitLensExperiment", "clips_of", "logit_lens
 Samples = Literal["correct", "wrong", "all"]
 Keywords = str | Sequence[str] | Mapping[str, Sequence[str]]
 
+_LONGEST = 144  # pixels of a picture: words are written on it
+
 LENSES = {"final norm": FINAL_NORM, "published": INPUT_EMBEDDING}
 """By the name that `logit_lens` takes: what the model does after its last layer; and the published variant, the input
 embedding without the norm. Where a model's embedding and unembedding are not tied, the latter means little."""
@@ -159,7 +161,9 @@ class LogitLensExperiment:
                 for rank, (token, probability) in enumerate(zip(ranked, probabilities, strict=True), start=1)
             ]
         if self.frames:
-            self.clips += [(name, task, *frame) for frame in thumbnails(prompt, self.model.pixel_settings)]
+            self.clips += [
+                (name, task, *frame) for frame in thumbnails(prompt, self.model.pixel_settings, longest=_LONGEST)
+            ]
         return Asked(rows, [])
 
     def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> LogitLens:
@@ -204,6 +208,6 @@ def clips_of(model: HookedVideoTransformer, questions: Question | Prompt | Itera
     rows = [
         (name, task, *frame)
         for name, task, prompt in named_prompts(model, questions)
-        for frame in thumbnails(prompt, model.pixel_settings)
+        for frame in thumbnails(prompt, model.pixel_settings, longest=_LONGEST)
     ]
     return pd.DataFrame(rows, columns=list(CLIPS))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from videolens.errors import VideolensError
 
-__all__ = ["REPLICATES", "Interval", "bootstrap", "bootstrap_curve", "centre", "proportion"]
+__all__ = ["REPLICATES", "Interval", "bootstrap", "bootstrap_curve", "bootstrap_shares", "centre", "proportion"]
 
 REPLICATES = 2000
 
@@ -71,6 +71,22 @@ def bootstrap_curve(
     """
     low, high = _quantiles(_replicates(curves, replicates, seed), level)
     return curves.mean(axis=0), low, high
+
+
+def bootstrap_shares(
+    counts: Curves, *, level: float = 0.95, replicates: int = REPLICATES, seed: int = 0
+) -> tuple[Curve, Curve, Curve]:
+    """(share, low, high) of everything counted that lies in each column, pooled over questions.
+
+    NaN where nothing was counted; draws in which nothing was are left out.
+
+    Raises:
+        VideolensError: no questions, or a level outside (0, 1).
+    """
+    drawn, pooled = _replicates(counts, replicates, seed), counts.sum(axis=0)
+    drawn = drawn[drawn.sum(axis=1) > 0]
+    low, high = _quantiles(drawn / drawn.sum(axis=1, keepdims=True), level)
+    return pooled / pooled.sum() if pooled.sum() else np.full(len(pooled), np.nan), low, high
 
 
 def centre(curve: Curve) -> float:

@@ -18,7 +18,7 @@ __all__ = ["pixels_of", "thumbnails"]
 _LONGEST = 96  # pixels
 
 
-def thumbnails(prompt: Prompt, settings: Preparation | None) -> list[tuple[int, bytes]]:
+def thumbnails(prompt: Prompt, settings: Preparation | None, *, longest: int = _LONGEST) -> list[tuple[int, bytes]]:
     """(frame of the token grid, PNG) for every frame; none where a prompt came without its video.
 
     1. Where it is known how pixels were prepared, undo the normalisation: patches of the token grid then lie over what
@@ -28,6 +28,7 @@ def thumbnails(prompt: Prompt, settings: Preparation | None) -> list[tuple[int, 
     Args:
         prompt: a single prompt.
         settings: how the model's pixels are prepared.
+        longest: pixels of a picture's longer side, at most.
     """
     n = prompt.tokens.grid[0]
     levels = getattr(settings, "levels", settings)  # of frames resized to any shape
@@ -37,7 +38,7 @@ def thumbnails(prompt: Prompt, settings: Preparation | None) -> list[tuple[int, 
         frames = prompt.question.video.frames
     else:
         return []
-    return [(i, _png(frames[int((i + 0.5) * len(frames) / n)].numpy())) for i in range(n)]
+    return [(i, _png(frames[int((i + 0.5) * len(frames) / n)].numpy(), longest)) for i in range(n)]
 
 
 def pixels_of(png: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -56,8 +57,8 @@ def _levels(
     return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _png(frame: UInt8[np.ndarray, "height width 3"]) -> bytes:
+def _png(frame: UInt8[np.ndarray, "height width 3"], longest: int) -> bytes:
     image, written = Image.fromarray(np.ascontiguousarray(frame)), io.BytesIO()
-    image.thumbnail((_LONGEST, _LONGEST))
+    image.thumbnail((longest, longest))
     image.save(written, format="PNG")
     return written.getvalue()
