@@ -163,7 +163,10 @@ def test_demo_writes_tables_figures_and_a_page(
     assert len(pd.read_csv(out / "flow.csv", dtype={"answer": str, "answer_knockout": str})) == len(table)
     base = table[table["model"] == str(checkpoints[1])]
     assert base.groupby("task")["question"].nunique().to_dict() == dict.fromkeys(base["task"].unique(), 4)
-    assert len(list(out.glob("*.png"))) == 5 + 4
+    pictures = {path.stem for path in out.glob("*.png")}
+    assert len(pictures) == 5 + 4 + 4 and {"pathway", "answer-trace", "logit-lens", "words-on-frames"} < pictures
+    along = vl.PathwayAccuracy.load(out / "pathway")
+    assert along.n == 20 and (out / "pathway.html").stat().st_size < 5 * 2**20
     assert vl.FlowMap.load(out / "maps" / "tuned").settings.samples == "correct"
     assert vl.FlowMap.load(out / "maps" / "image").settings.samples == "all"
     claims = Claims.load(out)

@@ -29,6 +29,8 @@ from videolens.report.cost import SideBySide, cost_section, cost_words, side_by_
 from videolens.report.demo import Demo, DemoSettings
 from videolens.report.demo_page import demo_page
 from videolens.report.html import badge, embed, frame_image, table
+from videolens.report.pathway_sections import Pruned
+from videolens.report.pruned_view import pruning_view
 from videolens.report.sections import Asked, clip_card
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -85,6 +87,12 @@ def demo() -> Demo:
     asked = [
         Asked(replace(question, task=task), shares, {}) for question, task in zip(questions(5), TASKS, strict=True)
     ]
+    # one real clip along one real pathway
+    model = vl.HookedVideoTransformer.from_pretrained("shapes")
+    asked_again = vl.load_dataset("shapes", task="moving direction", n=2)
+    choice = vl.choose_pathway(model, asked_again, progress=False)
+    along = vl.evaluate_pathway(model, asked_again, choice.pathway, seeds=1, progress=False)
+    pruned = Pruned(choice, along, pruning_view(model, asked_again[0], choice.pathway), 2)
     return Demo(
         settings=DemoSettings(n=3),
         asked=tuple(asked),
@@ -93,6 +101,9 @@ def demo() -> Demo:
         base=base,
         claims=check_claims(tuned, base),
         attention=(invented_attention(), invented_attention("shapes-image")),
+        pruned=pruned,
+        trace=vl.answer_trace(model, asked_again, progress=False),
+        lens=vl.logit_lens(model, asked_again[:1], keywords="shapes", progress=False),
         check=SideBySide("shapes", 5, 660, 2.04, 101.2, 3.4e-7, 0.98),
         models={"shapes": "2 M parameters", "shapes-image": "2 M parameters"},
         seconds=12.0,

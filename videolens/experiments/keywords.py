@@ -12,7 +12,7 @@ from typing import Any
 
 from videolens.errors import VideolensError, near
 
-__all__ = ["ACTION_SEQUENCE", "KEYWORD_SETS", "SHAPES", "Groups", "first_subword", "grouped", "subwords"]
+__all__ = ["ACTION_SEQUENCE", "KEYWORD_SETS", "SHAPES", "Groups", "first_subword", "grouped", "known_words", "subwords"]
 
 Groups = dict[str, tuple[str, ...]]
 """Keywords by the name of their group."""
@@ -69,6 +69,18 @@ def subwords(tokenizer: Any, d_vocab: int, groups: Groups) -> dict[str, str]:
         VideolensError: a keyword that is not in the vocabulary.
     """
     return {word: first_subword(tokenizer, d_vocab, word) for group in groups.values() for word in group}
+
+
+def known_words(tokenizer: Any, d_vocab: int, groups: Groups) -> tuple[Groups, tuple[str, ...]]:
+    """The keywords that are in a vocabulary, by group, and those that are not."""
+    missing = []
+    for word in [word for group in groups.values() for word in group]:
+        try:
+            first_subword(tokenizer, d_vocab, word)
+        except VideolensError:
+            missing.append(word)
+    found = {name: tuple(word for word in group if word not in missing) for name, group in groups.items()}
+    return {name: group for name, group in found.items() if group}, tuple(missing)
 
 
 def first_subword(tokenizer: Any, d_vocab: int, word: str) -> str:

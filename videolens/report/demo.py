@@ -25,6 +25,7 @@ from videolens.experiments.claims import check_claims
 from videolens.experiments.conditions import CONDITIONS
 from videolens.experiments.flow import trace_flow
 from videolens.experiments.flowmap import FlowMap
+from videolens.experiments.keywords import SHAPES, known_words
 from videolens.experiments.lenses import LogitLens
 from videolens.experiments.logit_lens import logit_lens
 from videolens.experiments.pathway import evaluate_pathway
@@ -49,8 +50,6 @@ COMPARED = 2
 
 CHOSEN_BY = 10
 """Validation questions of each task that the pathway is chosen by: any ten choose the same one."""
-WORDS_AT = 7
-"""0-based layer whose words are written on the frames: after most of what crosses frames has done so."""
 READ = 4
 """Questions of each task whose video tokens are read as words."""
 
@@ -175,7 +174,9 @@ def run_demo(
     }
     figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
     figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
-    figures |= {"logit-lens": demo.lens.figure, "words-on-frames": partial(demo.lens.figure, "frames", layer=WORDS_AT)}
+    figures["words-on-frames"] = partial(demo.lens.figure, "frames", layer=words_at(demo.lens))
+    if demo.lens.settings.groups:
+        figures["logit-lens"] = demo.lens.figure
     figures |= {f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)}
     for name, draw in tqdm(figures.items(), desc="drawing", delay=2, disable=not progress, leave=False):
         save_figure(draw(), out / f"{name}.png")
@@ -226,7 +227,10 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
     say("the answer through the layers, and the words of the video tokens")
     trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
     first = [q for task in TEMPORAL_TASKS for q in [q for q in questions if q.task == task][:READ]]
-    lens = logit_lens(tuned, first, keywords="shapes", seed=settings.seed, progress=progress)
+    known, missing = known_words(tuned.tokenizer, tuned.cfg.d_vocab, SHAPES)
+    if missing:
+        say(f"not in the vocabulary of {settings.model}, so not looked for: {', '.join(missing)}")
+    lens = logit_lens(tuned, first, keywords=known or None, seed=settings.seed, progress=progress)
     return Demo(
         settings=settings,
         asked=tuple(_answered(models, question) for question in ones),
@@ -254,6 +258,11 @@ def _pruned(
     choice = choose_pathway(model, by, seed=settings.seed, progress=progress)
     accuracy = evaluate_pathway(model, questions, choice.pathway, seeds=2, seed=settings.seed, progress=progress)
     return Pruned(choice, accuracy, pruning_view(model, questions[0], choice.pathway), CHOSEN_BY)
+
+
+def words_at(lens: LogitLens) -> int:
+    """0-based layer whose words are written on the frames: two thirds up, after most of what crosses frames has."""
+    return (2 * lens.settings.n_layers) // 3 - 1 if lens.settings.n_layers > 1 else 0
 
 
 def short_name(model: str) -> str:

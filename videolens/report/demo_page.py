@@ -9,7 +9,7 @@ from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.experiments.statistics import REPLICATES, proportion
 from videolens.report.circuits import script
 from videolens.report.cost import cost_section, cost_words
-from videolens.report.demo import WORDS_AT, Demo, short_name
+from videolens.report.demo import Demo, short_name, words_at
 from videolens.report.flow_sections import brief_claims, claims_section, flow_section
 from videolens.report.html import escape
 from videolens.report.page import Key, Section, page
@@ -74,7 +74,7 @@ def demo_page(demo: Demo) -> str:
             ),
             Section("pathway", "Pathway", "What can be cut away", pathway_section(demo.pruned)),
             Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
-            Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, WORDS_AT)),
+            Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, words_at(demo.lens))),
             Section("attention", "Attention", "Who looks at whom", attention_section(demo.attention)),
             Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check)),
             Section(

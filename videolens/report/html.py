@@ -18,8 +18,8 @@ _LARGEST = 240  # pixels: frames of a real clip are shown as small pictures
 
 
 def embed(figure: Figure, *, alt: str, caption: str, pixels: bool = False) -> str:
-    """A figure with its caption (HTML), as vector graphics, or as `pixels`: smaller where there is much small writing on
-    pictures. Narrow screens scroll it rather than shrink its letters."""
+    """A figure with its caption (HTML), as vector graphics, or as `pixels`: smaller, where there is much small writing
+    on pictures. Narrow screens scroll it rather than shrink its letters."""
     buffer = io.BytesIO()
     if pixels:
         figure.savefig(buffer, format="png", dpi=160)

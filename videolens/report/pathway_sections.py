@@ -61,8 +61,8 @@ def pathway_section(pruned: Pruned) -> str:
     note += f"On the validation questions the pathway loses {_points(on_validation)} points (n = {choice.validated.n})."
     body += table(head, rows, note=note)
     return body + (
-        '<div class="screen"><details id="pruned" open><summary>Every layer: edges kept and removed between the parts of a '
-        f"prompt</summary>{pruned.view.body}</details></div>"
+        '<div class="screen"><details id="pruned" open><summary>Every layer: edges kept and removed between the parts '
+        f"of a prompt</summary>{pruned.view.body}</details></div>"
     )
 
 
@@ -96,6 +96,8 @@ def lens_section(lens: LogitLens, layer: int) -> str:
         caption=f"<b>Words on frames</b> (figure 5), after layer {layer + 1}. One clip: no single patch is a finding.",
         pixels=True,
     )
+    if not lens.settings.groups:
+        return body + paragraph("None of the benchmark’s words is in this model’s vocabulary: no frequencies.")
     return body + embed(
         lens.figure("keywords"),
         alt="Share of each keyword's finds per bin of layers",
