@@ -24,6 +24,7 @@ def scaled(flow: vl.FlowMap, factor: float, routes: tuple[str, ...] = vl.ROUTES)
     rows = table["route"].isin(routes)
     table.loc[rows, "change_percent"] *= factor
     table.loc[rows, "p_knockout"] = table["p_base"] * (1 + table["change_percent"] / 100)
+    table["p_correct_knockout"] = table["p_knockout"]  # in the invented maps the answer is right
     return vl.FlowMap(table, flow.settings)
 
 
@@ -64,6 +65,22 @@ def test_a_base_that_has_the_effect_refutes_the_first_claim(tuned: vl.FlowMap, c
     assert found.verdict("1") == "does not hold"
     gap = next(finding.measured for finding in found.about("1") if finding.name == "tuned minus base")
     assert (gap.value, gap.low, gap.high) == (0, 0, 0), "the same questions are drawn for both"
+
+
+def test_a_base_that_only_guesses_is_not_taken_for_one_that_uses_time(tuned: vl.FlowMap, base: vl.FlowMap) -> None:
+    """Its first-ranked token falls, as the highest of near equals does; the right option stays where it was."""
+    table = base.to_dataframe()
+    table.loc[table["route"] == "cross-frame", "change_percent"] -= 10.0
+    table["p_knockout"] = table["p_base"] * (1 + table["change_percent"] / 100)
+    guessing = vl.FlowMap(table, base.settings)
+    assert judge(guessing.peak("cross-frame")[1], low=-3.0, high=3.0) == "does not hold"
+    found = check_claims(tuned, guessing)
+    assert verdicts(found, "1")["cross-frame in the base"] == verdicts(found, "1")["tuned minus base"] == "holds"
+    absent = next(finding for finding in found.about("1") if finding.name == "cross-frame in the base")
+    assert absent.unit == "points" and "points, n = 40" in absent.numbers
+    unknown = table.assign(p_correct_base=math.nan, p_correct_knockout=math.nan)
+    found = check_claims(tuned, vl.FlowMap(unknown, base.settings))
+    assert verdicts(found, "1")["cross-frame in the base"] == "cannot be told"
 
 
 def test_without_a_base_what_compares_them_cannot_be_told(tuned: vl.FlowMap) -> None:
@@ -147,7 +164,7 @@ def test_sentences_carry_the_verdict_and_the_numbers(tuned: vl.FlowMap, claims: 
 def test_they_can_be_tabulated_drawn_written_and_read(claims: Claims, tmp_path) -> None:
     table = claims.to_dataframe()
     assert list(table.columns) == ["claim", "name", "statement", "value", "low", "high", "n", "unit", "verdict"]
-    assert len(table) == 4 + 9 + 4 and set(table["unit"]) == {"%", "layer", "layers"}
+    assert len(table) == 4 + 9 + 4 and set(table["unit"]) == {"%", "points", "layer", "layers"}
     claims.figure().savefig(tmp_path / "figure.png")
     again = Claims.load(claims.save(tmp_path))
     pd.testing.assert_frame_equal(again.to_dataframe(), table)

@@ -61,9 +61,14 @@ def test_every_number_is_that_of_a_plain_hooked_forward(
         assert (row.p_base, row.p_knockout) == pytest.approx((p_base, p_knockout), abs=1e-5)
         assert row.change_percent == pytest.approx((p_knockout - p_base) / p_base * 100, abs=1e-2)
         assert row.answer == str(answer) and row.answer_knockout == str(int(logits.argmax())) and row.correct
+        assert row.correct_knockout == (int(logits.argmax()) == right)
+        assert (row.p_correct_base, row.p_correct_knockout) == pytest.approx(
+            (float(base.softmax(-1)[right]), float(logits.softmax(-1)[right])), abs=1e-5
+        )
         assert row.logit_diff_base == pytest.approx(float(base[right] - base[wrong]), abs=1e-3)
         assert row.logit_diff_knockout == pytest.approx(float(logits[right] - logits[wrong]), abs=1e-3)
     assert table["change_percent"].abs().max() > 10, "in this model the routes matter"
+    assert set(rows["correct_knockout"]) == {True, False}, "some cuts turn the answer wrong, some do not"
 
 
 def test_which_questions_are_kept_and_that_the_others_are_recorded(
@@ -80,6 +85,7 @@ def test_which_questions_are_kept_and_that_the_others_are_recorded(
     assert not wrong.table["correct"].any() and everything.table["correct"].sum() == 4 * len(DIRECT) * 3
     # a wrong answer is followed by its own probability, whatever is right
     assert (wrong.table["p_base"] > 1 / model.cfg.d_vocab).all() and (wrong.table["logit_diff_base"] < 0).all()
+    assert (wrong.table["p_correct_base"] < wrong.table["p_base"]).all()
 
 
 def test_a_route_that_a_prompt_does_not_have_is_skipped_and_recorded(
@@ -96,6 +102,7 @@ def test_a_route_that_a_prompt_does_not_have_is_skipped_and_recorded(
     assert all("this prompt has no options" in skip.reason for skip in flow.settings.skipped)
     rest = flow.table[flow.table["question"] == "prompt 1"]
     assert rest["correct"].isna().all() and rest["logit_diff_base"].isna().all()
+    assert rest["correct_knockout"].isna().all() and rest["p_correct_base"].isna().all()
     assert len(flow.changes("true option -> last")) == 1 and len(flow.changes("stem -> last")) == 2
 
 
@@ -183,7 +190,7 @@ def test_the_summary_has_every_task_and_all_of_them_with_intervals() -> None:
 def test_a_table_that_contradicts_itself_is_refused(flow: vl.FlowMap) -> None:
     table = flow.to_dataframe()
     cases = {
-        "has the columns": table.drop(columns="correct"),
+        r"has the columns.*\['p_correct_base'\] are missing.*traced anew": table.drop(columns="p_correct_base"),
         "without a row": table[:0],
         "layers 0 … 2 in order": table[1:],
         "are there twice": table.iloc[[0, 1, 2, 0, 1, 2]],

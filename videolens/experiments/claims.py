@@ -29,6 +29,9 @@ NEEDED = (CROSS, INTO, OUT, DIRECT, STEM_HOP, OPTION_HOP, READ_TRUE, READ_FALSE)
 DIRECT_TASKS = ("action antonym", "action sequence", "scene transition")
 STEM_TASKS = ("moving direction", "object count")
 
+FAIR = "correct option"
+"""The measure of what compares the models: see `check_claims`, step 2."""
+
 Curves = Float[np.ndarray, "question layer"]
 
 
@@ -37,21 +40,25 @@ def check_claims(tuned: FlowMap, base: FlowMap | None = None, *, margin: float =
 
     1. The *effect* of a route is the mean relative change in the window where it is deepest, in percent. The layer it
        *centres* on is the mean layer, weighted by how far the mean change falls below zero.
-    2. Every interval is a 95 % bootstrap over questions; of an effect, with the window chosen once. Where two routes
+    2. The base, and what compares it with the tuned model, is judged by the probability of the *right option*, in
+       points. Where a model guesses, the token that it ranks first was picked for being the highest of near equals:
+       whatever is done to the model tends to lower it, and that fall is no sign of information. The right option was
+       not picked so.
+    3. Every interval is a 95 % bootstrap over questions; of an effect, with the window chosen once. Where two routes
        or two models are compared, the same questions are drawn for both, the deepest windows are found anew in every
        draw, and the interval is that of the difference.
-    3. A statement holds if its interval lies wholly on the side that it names, does not hold if it lies wholly on the
-       other, and cannot be told otherwise. There is an effect if the interval lies below −`margin` percent, and none
-       if it lies within ±`margin`: an interval that merely includes zero is not evidence of nothing. A difference
-       counts from `margin` on. Where there is no effect, its centre cannot be told.
-    4. Early, middle and late are thirds of the model's depth.
-    5. A claim holds if all its statements do, does not hold if one does not, and cannot be told otherwise.
+    4. A statement holds if its interval lies wholly on the side that it names, does not hold if it lies wholly on the
+       other, and cannot be told otherwise. There is an effect if the interval lies below −`margin`, and none if it
+       lies within ±`margin`: an interval that merely includes zero is not evidence of nothing. A difference counts
+       from `margin` on. Where there is no effect, its centre cannot be told.
+    5. Early, middle and late are thirds of the model's depth.
+    6. A claim holds if all its statements do, does not hold if one does not, and cannot be told otherwise.
 
     Args:
         tuned: of the video-tuned model, with at least the routes of `NEEDED`.
         base: of the image-only base on the same questions, traced with `samples="all"`; None: what compares the two
             cannot be told.
-        margin: what counts as no effect, and as no difference, in percent.
+        margin: what counts as no effect, and as no difference, in percent or points.
 
     Raises:
         VideolensError: a route is missing, the windows are of another style, or the two maps share no question.
@@ -83,20 +90,21 @@ def _first(tuned: FlowMap, base: FlowMap | None, margin: float) -> list[Finding]
             "1", tuned, CROSS, "the effect centres on the early-to-middle layers (first two thirds)", margin, high=2
         ),
     ]
-    name, statement = f"{_words(CROSS)} in the base", f"the image-only base has no such effect (within ±{margin:g} %)"
-    if base is None:
-        return [*found, Finding("1", name, statement, None, "%", "cannot be told")]
-    _, absent = base.peak(CROSS)
-    gap = _paired(*_same_questions(tuned, base, CROSS, CROSS), _deeper, seed=tuned.settings.seed)
+    name = f"{_words(CROSS)} in the base"
+    statement = f"the image-only base has no such effect on the right option's probability (within ±{margin:g} points)"
+    if base is None or not len(base.changes(CROSS, measure=FAIR)):
+        return [*found, Finding("1", name, statement, None, "points", "cannot be told")]
+    _, absent = base.peak(CROSS, measure=FAIR)
+    gap = _paired(*_same_questions(tuned, base, CROSS, CROSS, measure=FAIR), _deeper, seed=tuned.settings.seed)
     return [
         *found,
-        Finding("1", name, statement, absent, "%", judge(absent, low=-margin, high=margin)),
+        Finding("1", name, statement, absent, "points", judge(absent, low=-margin, high=margin)),
         Finding(
             claim="1",
             name="tuned minus base",
-            statement="the tuned model's effect is the larger (difference on the same questions)",
+            statement="the tuned model's effect on it is the larger (difference on the same questions)",
             measured=gap,
-            unit="%",
+            unit="points",
             verdict=judge_difference(gap, sign=-1, margin=margin),
         ),
     ]
@@ -216,9 +224,11 @@ def _deeper(a: np.ndarray, b: np.ndarray) -> float:
     return float(a.min() - b.min())
 
 
-def _same_questions(a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None) -> tuple[Curves, Curves]:
+def _same_questions(
+    a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None, measure: str = "answer"
+) -> tuple[Curves, Curves]:
     """The changes of the questions that both have, in the same order."""
-    tables = [flow.by_question(route, task=task) for flow, route in ((a, of_a), (b, of_b))]
+    tables = [flow.by_question(route, task=task, measure=measure).dropna() for flow, route in ((a, of_a), (b, of_b))]
     shared = tables[0].index.intersection(tables[1].index)
     if len(shared) == 0:
         raise VideolensError(f"no question was traced along {of_a!r} in {a!r} and along {of_b!r} in {b!r}")

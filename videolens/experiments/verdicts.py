@@ -20,7 +20,7 @@ __all__ = ["CLAIMS", "MARGIN", "Claims", "Finding", "Verdict", "judge", "judge_d
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 MARGIN = 3.0
-"""Percent: a mean relative change within ± this much counts as none, and so does a difference of two."""
+"""Percent or points: a mean change within ± this much counts as none, and so does a difference of two."""
 
 CLAIMS = {
     "1": "Temporal reasoning starts with attention between frames, in early-to-middle layers; "
@@ -67,7 +67,8 @@ class Finding:
         name: a few words for what was measured.
         statement: in words.
         measured: the estimate with its interval; None if there is nothing to measure it on.
-        unit: "%" (relative change of the answer's probability), "layer" (0-based) or "layers" (a distance).
+        unit: "%" (relative change of the answer's probability), "points" (change of the right option's), "layer"
+            (0-based) or "layers" (a distance).
         verdict: computed by `judge`.
     """
 
@@ -117,7 +118,7 @@ class Claims:
         tuned, base: the models' names.
         n_layers: depth of the tuned model.
         window: layers blocked together.
-        margin: what counts as no effect, in percent.
+        margin: what counts as no effect, in percent or points.
 
     Raises:
         VideolensError: a claim without a statement. Only 2b may go without: where none of its tasks was traced.
