@@ -92,8 +92,18 @@ def _keys(trace: AnswerTrace, conditions: Sequence[str]) -> list[Line2D]:
             for condition, style in zip(conditions, STYLES, strict=False)
         ]
     if "true" in trace.kinds and CLEAN in conditions:
-        box = {"linestyle": "none", "marker": "s", "markersize": 7, "markeredgewidth": 0}
-        keys.append(Line2D([], [], color=PALETTE[2], alpha=0.35, label="layer that adds most (clean)", **box))
+        keys.append(
+            Line2D(
+                [],
+                [],
+                color=PALETTE[2],
+                alpha=0.35,
+                linestyle="none",
+                marker="s",
+                markersize=7,
+                label="layer that adds most (clean)",
+            )
+        )
     return keys
 
 
