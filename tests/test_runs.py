@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -285,7 +286,9 @@ def test_parts_are_checked_when_a_run_goes_on(config: dict[str, Any], tmp_path: 
     before = {name: file[2] for name, file in files(out).items()}
     first, second = (out / "parts" / "flow" / f"0000{i}.parquet" for i in range(2))
     damaged = [first.read_bytes()[:-100], b"", bytearray(first.read_bytes())]
-    damaged[2][200] ^= 255  # in the pages: only their checksums tell
+    column = pq.ParquetFile(first).metadata.row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    damaged[2][start + column.total_compressed_size - 1] ^= 255  # the last byte of a page: only its checksum tells
     for content in damaged:
         shutil.rmtree(out / "results")
         first.write_bytes(content)
@@ -348,13 +351,16 @@ def test_an_experiment_without_a_result_does_not_take_the_others_along(
     entries = [entry | {"video": f"missing-{entry['video']}"} for entry in json.loads(listing.read_text())[:1]]
     (questions / "json" / listing.name).write_text(json.dumps(json.loads(listing.read_text())[1:] + entries))
     config |= {"dataset": {"name": str(questions), "missing": "report"}}
-    config |= {"experiments": [FLOW, FLOW | {"label": "none", "routes": ["cross-frame"], "samples": "wrong"}]}
+    config |= {"experiments": [FLOW | {"label": "all"}, FLOW | {"label": "none", "samples": "correct"}]}
     path = written(tmp_path, config)
     with pytest.warns(UserWarning):
         status = main(["run", path, "--out", str(tmp_path / "out")])
     found = vl.Run.load(tmp_path / "out")
     assert [each["question"] for each in found.summary["missing"]] == [entries[0]["id"]]
     assert found.summary["questions"] == N - 1 and "1 more have no video" in str(found)
-    flow = found.result("flow").table
-    wrong = int((~flow.drop_duplicates("question")["correct"].astype(bool)).sum())
-    assert status == (0 if wrong else 1) and found.without == ([] if wrong else ["none"])
+    assert not found.result("all").table["correct"].any(), "this model gets both wrong"
+    assert status == 1 and found.labels == ["all"] and found.without == ["none"]
+    assert "**none has no result**: none of the 2 questions is left with samples='correct'" in str(found)
+    assert "- 2 × the whole question: answered wrongly" in str(found)
+    with pytest.raises(vl.VideolensError, match="'none' has no result: none of the 2 questions"):
+        found.result("none")
