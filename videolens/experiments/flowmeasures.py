@@ -82,27 +82,27 @@ MEASURES = {
         Measure(
             "correct option",
             "points",
-            "change in probability of the right option (points)",
+            "change in probability\nof the right option (points)",
             _difference("p_correct", scale=100.0),
         ),
         Measure(
             "correct option, relative",
             "percent",
-            "change in probability of the right option (% of its mean)",
+            "change in probability\nof the right option (% of its mean)",
             _right_relative,
         ),
         Measure("accuracy", "points", "change in accuracy (points)", _difference("correct", scale=100.0)),
-        Measure("accuracy among options", "points", "change in accuracy among options (points)", _right_among),
+        Measure("accuracy among options", "points", "change in accuracy\namong options (points)", _right_among),
         Measure(
             "logit difference",
             "logits",
-            "change in logit, right minus best other",
+            "change in logit,\nright minus best other",
             _difference("logit_diff", scale=1.0),
         ),
         Measure(
             "logit difference, relative",
             "percent",
-            "change in logit, right minus best other (% of its mean)",
+            "change in logit, right minus\nbest other (% of its mean)",
             _logits_relative,
         ),
     )

@@ -77,7 +77,8 @@ def cross_frame(flow: FlowMap, *, tasks: Tasks = None, base: FlowMap | None = No
             color, beside = color_of(chosen.index(task)), _beside(i, len(shown))
             line(axes, each, "cross-frame", task, color, measure=measure, alpha=0.1, beside=beside)
         panel(axes, each, model_name(each), counts(each, ["cross-frame"], shown, measure))
-    handles = [key(task or "questions", color_of(i)) for i, task in enumerate(chosen)]
+    style = flow.settings.style
+    handles = [key(task or "questions", color_of(i), style=style) for i, task in enumerate(chosen)]
     legend(figure, "Cutting attention between frames", handles)
     level_flat(panels[0], MEASURES[measure].unit)
     note(figure, note_words(flows, measure=measure))
@@ -209,9 +210,12 @@ def _by_task(flow: FlowMap, kind: str, title: str, tasks: Tasks, base: FlowMap |
             if task is None or task in each.tasks
         ]
         panel(axes, flow, (ALL if task is None else task) or "questions", ", ".join(dict.fromkeys(said)))
-    handles = [key(arrow(route), color_of(i)) for i, route in enumerate(shown)]
+    style = flow.settings.style
+    handles = [key(arrow(route), color_of(i), style=style) for i, route in enumerate(shown)]
     if base is not None:
-        handles += [key(model_name(each), MUTED, dashes) for each, dashes in zip(flows, DASHES, strict=True)]
+        handles += [
+            key(model_name(each), MUTED, dashes, style=style) for each, dashes in zip(flows, DASHES, strict=True)
+        ]
     legend(figure, title, handles)
     level_flat(panels[0], MEASURES[measure].unit)
     note(figure, note_words(flows, measure=measure))

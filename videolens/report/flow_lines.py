@@ -98,8 +98,11 @@ def level_flat(axes: Axes, unit: str) -> None:
         axes.set_ylim(-FLAT[unit], max(high, FLAT[unit] / 5))
 
 
-def key(label: str, color: str, dashes: Dashes = "-") -> Line2D:
-    """An entry of the legend."""
+def key(label: str, color: str, dashes: Dashes = "-", *, style: str = "centre") -> Line2D:
+    """An entry of the legend, as `line` draws it."""
+    if style in HALVES:
+        filled = color if dashes == "-" else "white"
+        return Line2D([], [], color=color, marker="o", mfc=filled, markersize=4, linestyle="none", label=label)
     return Line2D([], [], color=color, linewidth=1.7, linestyle=dashes, label=label)
 
 
