@@ -12,9 +12,9 @@ import pytest
 from helpers_report import letter_checkpoint
 from helpers_runs import STEPS, Kill, Server
 
-SEED, N_QUESTIONS, CHUNK = 5, 7, 2
-N_CHUNKS = 2 * 4
-"""Of both experiments: three chunks of two questions and one of the last."""
+SEED, N_QUESTIONS, CHUNK = 5, 5, 2
+N_CHUNKS = 2 * 3
+"""Of both experiments: two chunks of two questions and one of the last."""
 
 
 @pytest.fixture(scope="module")
