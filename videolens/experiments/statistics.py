@@ -35,7 +35,8 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}], n = {self.n}"
+        # three digits that count: a share of 0.998 is not 1.0, and −21.8 % is not −22 %
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.n}"
 
 
 def bootstrap(
