@@ -12,9 +12,12 @@ import sys
 from pathlib import Path
 
 CALLS = """
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 import videolens as vl
+from videolens.experiments.pathway import PathwayExperiment
 from videolens.engine.stages import stage_interventions
 from videolens.model.clean import positions_of
 from videolens.experiments.windows import check_window
@@ -25,6 +28,8 @@ tokens = vl.TokenMap.from_spans(8, {"stem": [6]}, grid=(1, 2, 2), video=range(1,
 table = torch.zeros(1, 8, 2)
 prompt = vl.Prompt(torch.zeros(1, 8, dtype=torch.int64), tokens, torch.zeros(1, 8, 2), (table, table))
 run = vl.SourceRun(prompt, {"blocks.1.hook_resid_pre": torch.zeros(1, 8, 2)})
+
+model, pathway = SimpleNamespace(cfg=SimpleNamespace(n_layers=2, n_heads=1)), vl.Pathway.closed(n_layers=2)
 
 def spans(where):
     return vl.TokenMap.from_spans(8, {"stem": where}, grid=(1, 2, 2), video=range(1, 5))
@@ -42,6 +47,24 @@ CALLS = [
     lambda: vl.Knockout("video", "last", layers="all"),
     lambda: vl.Knockout("video", "last", layers=None),
     lambda: vl.Knockout.route(3, layers=1),
+    lambda: vl.Knockout("video", "last", layers=True),
+    lambda: vl.Knockout("video", "last", layers={0: 1}),
+    lambda: vl.Pathway.closed(n_layers="12"),
+    lambda: vl.Pathway.closed(n_layers=True),
+    lambda: vl.Pathway.closed(n_layers=0),
+    lambda: vl.Pathway.published(7),
+    lambda: vl.Pathway.published("VideoLLaMA3-7B", cross_frame=[1]),
+    lambda: vl.Pathway.from_dict({"n_layers": None}),
+    lambda: vl.Pathway.from_dict({"n_layers": 12, "name": ["a"]}),
+    lambda: vl.Pathway.from_dict({"n_layers": 12, "cross_frame": [[0, 1]]}),
+    lambda: vl.Pathway.from_dict({"preset": ["a"]}),
+    lambda: vl.Pathway.from_dict({"preset": "VideoLLaMA3-7B", "masks": "closed"}),
+    lambda: vl.Pathway.from_dict({"preset": "VideoLLaMA3-7B", "cross_frame": [1]}),
+    lambda: PathwayExperiment(model, pathway=pathway, seeds="3"),
+    lambda: PathwayExperiment(model, pathway=pathway, seeds=2.5),
+    lambda: PathwayExperiment(model, pathway=pathway, seed=None),
+    lambda: PathwayExperiment(model, pathway=pathway, random=None),
+    lambda: PathwayExperiment(model, pathway=pathway, random=[["edges"]]),
     lambda: tokens[3],
     lambda: spans("17"),
     lambda: spans(None),

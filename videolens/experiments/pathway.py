@@ -93,11 +93,15 @@ class PathwayExperiment:
         self.model = model
         self.pathway = pathway if isinstance(pathway, Pathway) else Pathway.from_dict(pathway)
         self.pathway.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
-        if isinstance(random, str) or len(set(random)) != len(random):
+        listed = isinstance(random, Sequence) and not isinstance(random, str)
+        if not listed or any(random.count(kind) > 1 for kind in random):
             raise VideolensError(f"random is {random!r}: give a list of kinds, each once, from {list(MATCHES)}")
         for kind in random:
-            if kind not in MATCHES:
+            if kind not in list(MATCHES):
                 raise VideolensError(near(kind, MATCHES, kind="kind of random cut"))
+        for name, number in (("seeds", seeds), ("seed", seed)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise VideolensError(f"{name} = {number!r}: give a whole number from 0 on")
         if seeds < 1 and random:
             raise VideolensError(f"seeds = {seeds}: draw at least one random cut of each kind, or pass random=[]")
         self.random, self.seeds, self.seed = tuple(random), seeds, seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import index
 from typing import SupportsIndex, cast
 
@@ -19,9 +19,10 @@ def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -
     """
     try:
         several = isinstance(numbers, Iterable) and getattr(numbers, "ndim", 1) > 0
-        chosen = tuple(
-            sorted({index(n) for n in (cast(Iterable, numbers) if several else [cast(SupportsIndex, numbers)])})
-        )
+        each = list(cast(Iterable, numbers) if several else [cast(SupportsIndex, numbers)])
+        if isinstance(numbers, Mapping) or any(isinstance(n, bool) for n in each):
+            raise TypeError("true and false are whole numbers to Python, and a mapping is its keys")
+        chosen = tuple(sorted({index(n) for n in each}))
     except TypeError as error:
         raise VideolensError(
             f"{kind}s are {numbers!r}: give a whole number or several, such as range(2, 6); they count from 0"

@@ -49,7 +49,8 @@ class Pathway:
         name: what to call it in tables.
 
     Raises:
-        VideolensError: a layer that a model of this depth does not have, or masks of an unknown kind.
+        VideolensError: a layer that a model of this depth does not have, masks of an unknown kind, no depth, or a value
+            of the wrong kind.
     """
 
     n_layers: int
@@ -71,6 +72,10 @@ class Pathway:
     ) -> None:
         if masks not in ("closed", "published"):
             raise VideolensError(near(masks, ("closed", "published"), kind="masks of a pathway"))
+        if not isinstance(n_layers, int) or isinstance(n_layers, bool) or n_layers < 1:
+            raise VideolensError(f"n_layers of a pathway is {n_layers!r}: say how deep the model is, such as 32")
+        if name is not None and not isinstance(name, str):
+            raise VideolensError(f"the name of a pathway is {name!r}: give text, or leave it out")
         put = object.__setattr__
         put(self, "n_layers", n_layers)
         for field, layers in (
@@ -99,7 +104,8 @@ class Pathway:
         """The paper's masks, with the ranges of one of its models (table E(a)), or with ranges of one's own.
 
         Raises:
-            VideolensError: neither preset nor depth, or an unknown preset; the message lists the known ones.
+            VideolensError: neither preset nor depth, an unknown preset (the message lists the known ones), or ranges
+                beside a preset, which has its own.
         """
         if preset is None:
             if n_layers is None:
@@ -107,7 +113,10 @@ class Pathway:
                     f"give a preset ({', '.join(map(repr, PRESETS))}), or n_layers= and the layers that are open"
                 )
             return cls(n_layers, cross_frame, video_to_question, question_to_last, masks="published")
-        known = preset.rsplit("/", 1)[-1]
+        ranges = [whole_numbers("layer", layers) for layers in (cross_frame, video_to_question, question_to_last)]
+        if any(ranges):
+            raise VideolensError(f"{preset!r} has its own ranges, but {ranges} are given too: leave out one of the two")
+        known = str(preset).rsplit("/", 1)[-1]
         if known not in PRESETS:
             raise VideolensError(near(preset, PRESETS, kind="preset"))
         if n_layers not in (None, PRESETS[known].n_layers):
@@ -182,7 +191,7 @@ class Pathway:
         """A pathway from plain data, as `to_dict` gives it or a configuration file says it; `{"preset": name}` too.
 
         Raises:
-            VideolensError: an unknown field, or no depth.
+            VideolensError: an unknown field, no depth, a value of the wrong kind, or more than a preset beside it.
         """
         known = ("n_layers", "cross_frame", "video_to_question", "question_to_last", "masks", "name", "preset")
         if not isinstance(fields, Mapping):
@@ -190,11 +199,13 @@ class Pathway:
         for field in fields:
             if field not in known:
                 raise VideolensError(near(field, known, kind="field of a pathway"))
-        if "preset" in fields:
+        if fields.get("preset") is not None:
+            if more := sorted(fields.keys() - {"preset", "n_layers"}):
+                raise VideolensError(f"a preset says all of a pathway: leave out {', '.join(more)}, or the preset")
             return cls.published(**cast(Any, fields))
         if "n_layers" not in fields:
             raise VideolensError(f"the pathway {dict(fields)!r} does not say n_layers: how deep the model is")
-        return cls(**cast(Any, fields))
+        return cls(**cast(Any, {name: value for name, value in fields.items() if name != "preset"}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for `from_dict`."""
