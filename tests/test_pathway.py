@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ import videolens as vl
 from videolens.errors import VideolensError
 from videolens.interventions.edges import causal_mask, count_live
 from videolens.interventions.presets import PRESETS
+from videolens.interventions.random_blocking import MATCHES, _largest
 from videolens.prompt import Prompt
 
 L = 3
@@ -341,6 +344,34 @@ def test_random_cuts_spare_what_comes_before_the_video_and_are_drawn_anew_per_se
     assert not any(torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
     again = vl.RandomBlocking(pathway, 0).allowed(tiny_prompt(MODEL), 0)
     assert torch.equal(masks[0], again)
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_what_was_drawn_goes_with_its_prompt(match: str) -> None:
+    tokens = _paper_tokens(30, (2, 2, 2))
+    vl.RandomBlocking(closed({0}, {0, 1}, {1}), 0, match).live_edges(tokens)
+    alive = weakref.ref(tokens)
+    del tokens
+    gc.collect()
+    assert alive() is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0.3, 1))
+def test_the_number_of_cuts_is_found_exactly_and_in_few_counts(high: int, share: float, bend: float) -> None:
+    counted: list[int] = []
+
+    def left(number: int) -> int:
+        counted.append(number)
+        return 31 * high - int(31 * high * (number / high) ** (1 / bend))
+
+    wanted = int(31 * high * share)
+    found = _largest(left, wanted, high)
+    assert left(found) >= wanted
+    assert found == high or left(found + 1) < wanted
+    assert len(counted) < 40
+    if bend > 0.95:  # nearly a line, as real counts are
+        assert len(counted) <= 16
 
 
 def test_cuts_matched_by_route_and_layer_keep_both_sums() -> None:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int8
 from torch import Tensor
 
 from videolens.errors import VideolensError, near
@@ -31,7 +31,7 @@ __all__ = ["MATCHES", "RandomBlocking"]
 MATCHES: dict[str, str] = {
     "edges": "as many open edges, the same number in every layer",
     "live edges": "as many live edges, the same number of pairs cut in every layer",
-    "routes and layers": "as many live edges along every route and in every layer, but other ones",
+    "routes and layers": "about as many live edges along every route and in every layer, but other ones",
 }
 
 _ROUNDS = 200  # of proportional fitting; it has long settled then
@@ -122,7 +122,7 @@ def _first(tokens: TokenMap) -> int:
 
 Draw = Callable[[int], Bool[Tensor, "query key"]]
 
-# What was drawn, for as long as a prompt lives.
+# How to draw again what was drawn, for as long as a prompt lives: no draw may hold on to its token map.
 _known: WeakKeyDictionary[TokenMap, dict[RandomBlocking, Draw]] = WeakKeyDictionary()
 
 
@@ -145,17 +145,16 @@ def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
     In every layer the pairs have a random order, and the first of them are cut: so the number left falls with the
     number cut, and bisection finds it.
     """
-    first, n_pos, like = _first(tokens), tokens.n_pos, blocking.like
-    eligible = causal_mask(n_pos)
-    eligible[:first] = False
-    eligible[:, :first] = False
-    pairs = eligible.flatten().nonzero().flatten()
+    first, n_pos, like, last = _first(tokens), tokens.n_pos, blocking.like, int(tokens["last"][0])
+    m = n_pos - first
 
     def cut(number: int) -> Draw:
         def draw(layer: int) -> Bool[Tensor, "query key"]:
-            order = torch.randperm(len(pairs), generator=_generator(blocking.seed, layer))
             mask = causal_mask(n_pos)
-            mask.view(-1)[pairs[order[:number]]] = False
+            pairs = mask[first:, first:].flatten().nonzero().flatten()
+            order = torch.randperm(len(pairs), generator=_generator(blocking.seed, layer))
+            chosen = pairs[order[:number]]
+            mask[first + chosen // m, first + chosen % m] = False
             return mask
 
         return draw
@@ -163,14 +162,39 @@ def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
     def left(number: int) -> int:
         if blocking.match == "edges":
             return like.n_layers * (n_pos * (n_pos + 1) // 2 - number)
-        return count_live(cut(number), like.n_layers, int(tokens["last"][0]))
+        return count_live(cut(number), like.n_layers, last)
 
     wanted = like.edges(tokens) if blocking.match == "edges" else like.live_edges(tokens)
-    low, high = 0, len(pairs)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if left(middle) >= wanted else (low, middle - 1)
-    return cut(low)
+    return cut(_largest(left, wanted, m * (m + 1) // 2))
+
+
+def _largest(left: Callable[[int], int], wanted: int, high: int) -> int:
+    """The largest number up to `high` that leaves at least what is wanted; `left` falls, and 0 leaves enough.
+
+    1. Each count takes a draw of every layer, and what is left falls almost in a straight line: guess where the line
+       through both ends meets what is wanted.
+    2. Then as far beyond that as the guess was short of it: the two have the answer between them.
+    3. Where both together gain little, the middle.
+    """
+    low, most, least = 0, left(0), left(high)
+    if least >= wanted:
+        return high
+    while (width := high - low) > 1:
+        slope = (most - least) / width
+        guess = low + int((most - wanted) / slope)  # 1.
+        for _ in range(2):
+            guess = min(max(guess, low + 1), high - 1)
+            found = left(guess)
+            low, most, high, least = (guess, found, high, least) if found >= wanted else (low, most, guess, found)
+            if high - low <= 1:
+                return low
+            short = int(2 * abs(found - wanted) / slope) + 1  # 2.
+            guess += short if found >= wanted else -short
+        if high - low > width // 2:  # 3.
+            guess = (low + high) // 2
+            found = left(guess)
+            low, most, high, least = (guess, found, high, least) if found >= wanted else (low, most, guess, found)
+    return low
 
 
 def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
@@ -184,8 +208,9 @@ def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
     route = _routes(tokens)
     route[:first] = -1
     route[:, :first] = -1
+    cells, n_pos = [cell for cell in route.unique().tolist() if cell >= 0], tokens.n_pos
     # 1.
-    whole = _per_cell(lambda layer: causal_mask(tokens.n_pos), like.n_layers, tokens, route)
+    whole = _per_cell(lambda layer: causal_mask(n_pos), like.n_layers, tokens, route)
     wanted = _per_cell(lambda layer: like.allowed(tokens, layer), like.n_layers, tokens, route)
     # 2.
     numbers = _fitted(whole, wanted.sum(1), wanted.sum(0)).round().long()
@@ -194,11 +219,11 @@ def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
     # 3.
     def draw(layer: int) -> Bool[Tensor, "query key"]:
         generator = _generator(blocking.seed, layer)
-        mask = causal_mask(tokens.n_pos)
-        rows = torch.ones(tokens.n_pos, dtype=torch.bool)
+        mask = causal_mask(n_pos)
+        rows = torch.ones(n_pos, dtype=torch.bool)
         if layer == like.n_layers - 1:
-            rows = torch.arange(tokens.n_pos) == last  # the only row of the last layer that anybody reads
-        for cell in range(int(route.max()) + 1):
+            rows = torch.arange(n_pos) == last  # the only row of the last layer that anybody reads
+        for cell in cells:
             pairs = ((route == cell) & rows[:, None]).flatten().nonzero().flatten()
             order = torch.randperm(len(pairs), generator=generator)
             mask.view(-1)[pairs[order[int(numbers[cell, layer]) :]]] = False
@@ -207,19 +232,20 @@ def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
     return draw
 
 
-def _routes(tokens: TokenMap) -> Int64[Tensor, "query key"]:
-    """Which route a causal pair belongs to; −1: none."""
-    part, frame = parts(tokens.role, tokens.frame), part_frames(tokens.role, tokens.frame)
+def _routes(tokens: TokenMap) -> Int8[Tensor, "query key"]:
+    """Which route a causal pair belongs to; −1: none. In bytes: a long prompt has many pairs."""
+    part = parts(tokens.role, tokens.frame).to(torch.int8)
+    frame = part_frames(tokens.role, tokens.frame)
     n = len(PARTS)
     route = part.clamp(min=0)[:, None] * n + part.clamp(min=0)
     same = (frame[:, None] == frame) & (frame >= 0)
-    route = torch.where(same, n * n, route)
-    route = torch.where((part[:, None] < 0) | (part < 0), -1, route)
-    return torch.where(causal_mask(tokens.n_pos), route, -1)
+    route = route.masked_fill(same, n * n)
+    route = route.masked_fill((part[:, None] < 0) | (part < 0), -1)
+    return route.masked_fill(~causal_mask(tokens.n_pos), -1)
 
 
 def _per_cell(
-    allowed: Draw, n_layers: int, tokens: TokenMap, route: Int64[Tensor, "query key"]
+    allowed: Draw, n_layers: int, tokens: TokenMap, route: Int8[Tensor, "query key"]
 ) -> Float64[Tensor, "route layer"]:
     """Live edges per route and layer."""
     cells = torch.zeros(len(PARTS) ** 2 + 1, n_layers, dtype=torch.float64)
