@@ -21,6 +21,7 @@ from helpers_benchmarks import (
 )
 
 import videolens as vl
+from videolens.datasets.hub import unpack
 from videolens.datasets.mvbench import FOLDERS
 from videolens.datasets.tvbench import PAPER_TASKS
 from videolens.datasets.tvbench import TASKS as TVBENCH_TASKS
@@ -264,6 +265,7 @@ TVBENCH_FAULTS: dict[str, tuple[Any, str]] = {
     "end at zero": ([entry("a.mp4", end=0)], "field 'start': 0 s is not before"),
     "start text": ([entry("a.mp4", start="1.0", end=2)], "field 'start': '1.0' is no time"),
     "end endless": ([entry("a.mp4", end=float("inf"))], "field 'end': inf is no time"),
+    "start far too large": ([entry("a.mp4", start=10**400)], "field 'start': 1000"),
     "start negative": ([entry("a.mp4", start=-1)], "field 'start': -1 is no time"),
     "ids alike": (
         [entry("a.mp4", id="x"), entry("a.mp4", id="x")],
@@ -532,6 +534,18 @@ def test_a_data_set_of_the_hub_is_fetched_and_unpacked(tmp_path: Path, monkeypat
     (tmp_path / "hub/video/object_count.zip").write_bytes(b"PK")
     with pytest.raises(DatasetError, match=r"object_count\.zip is damaged"):
         vl.load_dataset("FunAILab/TVBench")
+
+
+def test_an_archive_that_python_cannot_unpack_is_named(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("folder/a.mp4", b"bytes")
+    content = bytearray(archive.read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 10] = content[8] = 99  # a way of packing nobody has heard of
+    archive.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.zip cannot be unpacked \(.*another tool"):
+        unpack(archive)
 
 
 def test_a_directory_comes_before_the_hub(tvbench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from operator import index
 
 import numpy as np
 
@@ -60,7 +61,13 @@ class Request:
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampling, str) and not callable(self.sampling):
-            object.__setattr__(self, "sampling", tuple(int(i) for i in self.sampling))
+            try:
+                object.__setattr__(self, "sampling", tuple(index(i) for i in self.sampling))
+            except TypeError as error:
+                raise VideoError(
+                    f"sampling is {self.sampling!r}: give one of {', '.join(map(repr, SAMPLINGS))}, a function, or "
+                    "frame numbers as whole numbers"
+                ) from error
         if isinstance(self.sampling, str) and self.sampling not in SAMPLINGS:
             raise VideoError(near(self.sampling, SAMPLINGS, kind="sampling") + ", a function, or frame numbers")
         if not isinstance(self.n_frames, Integral) or self.n_frames < 1:

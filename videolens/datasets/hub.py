@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from videolens.errors import DatasetError
@@ -57,7 +58,9 @@ def unpack(archive: Path) -> None:
                 target = folder / member.filename
                 if not target.is_file() or target.stat().st_size != member.file_size:
                     packed.extract(member, folder)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{archive} is damaged ({error}): delete it and load the data set again") from error
+    except RuntimeError as error:  # a password, or a way of packing that Python does not know
+        raise DatasetError(f"{archive} cannot be unpacked ({error}): unzip it there by another tool") from error
     except OSError as error:
         raise DatasetError(f"{archive} cannot be unpacked beside itself ({error}): make room, or unzip it") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 from videolens.errors import DatasetError
 
 __all__ = ["Record", "read_listing"]
+
+_LONGEST_S = 1e9  # thirty years; a whole number in JSON may be too large for a float
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Record:
             if value is None:
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
+            if not number or not 0 <= value <= _LONGEST_S:  # NaN is not
                 raise self.error(field, f"{value!r} is no time: give seconds from 0 on, as a number")
         start, end = self.fields.get("start"), self.fields.get("end")
         if end is not None and (start or 0) >= end:

@@ -170,5 +170,5 @@ def _check(task: str, split: str, seed: int) -> None:
         raise DatasetError(near(task, TASKS, kind="task"))
     if split not in SPLITS:
         raise DatasetError(near(split, SPLITS, kind="split"))
-    if seed < 0:
-        raise DatasetError(f"seed = {seed}: seeds count from 0")
+    if not isinstance(seed, int) or seed < 0:
+        raise DatasetError(f"seed = {seed!r}: give a whole number; seeds count from 0")
