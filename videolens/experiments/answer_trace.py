@@ -20,7 +20,7 @@ from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answers import CLEAN, COLUMNS, AnswerTrace, TraceSettings
 from videolens.experiments.asking import Asked, Row, Skip, ask_all
 from videolens.experiments.contrast import token_text
-from videolens.experiments.provenance import versions
+from videolens.experiments.provenance import made_with
 from videolens.experiments.readout import FINAL_NORM, NO_NORM, WHY_LEFT_OUT, check_samples, listeners, read_logits
 from videolens.interventions.knockout import Knockout
 from videolens.model.transformer import HookedVideoTransformer
@@ -143,16 +143,12 @@ class AnswerTraceExperiment:
             raise SelectionError(f"no question has what the interventions {missing} act on: {reasons}")
         cfg = self.model.cfg
         settings = TraceSettings(
-            model=str(getattr(cfg, "model_name", "") or ""),
+            **made_with(self.model),
             n_layers=cfg.n_layers,
             lens=self.lens,
             samples=self.samples,
             n_asked=n_asked,
             seed=self.seed,
-            revision=getattr(cfg, "revision", None),
-            dtype=str(cfg.dtype).removeprefix("torch."),
-            device=str(cfg.device),
-            versions=versions(),
             interventions={name: "; ".join(map(_described, acting)) for name, acting in self.interventions.items()},
             skipped=tuple(skipped),
             seconds=seconds,

@@ -16,7 +16,7 @@ from videolens.engine import Intervention, last_logits
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Asked, Skip, ask_all
 from videolens.experiments.attention_maps import AVERAGED, CLIPS, COLUMNS, AttentionMap, AttentionMapSettings
-from videolens.experiments.provenance import versions
+from videolens.experiments.provenance import made_with
 from videolens.experiments.rows import read_rows
 from videolens.experiments.thumbnails import thumbnails
 from videolens.experiments.words import check_words, rows_of
@@ -186,7 +186,7 @@ class AttentionMapExperiment:
             raise SelectionError(f"no question has {', '.join(map(repr, missing))}: {self._why(missing[0], skipped)}")
         cfg = self.model.cfg
         settings = AttentionMapSettings(
-            model=str(getattr(cfg, "model_name", "") or ""),
+            **made_with(self.model),
             n_layers=cfg.n_layers,
             words=self.words,
             layers=self.layers,
@@ -196,10 +196,6 @@ class AttentionMapExperiment:
             occurrence=self.occurrence,
             samples=self.samples,
             seed=self.seed,
-            revision=getattr(cfg, "revision", None),
-            dtype=str(cfg.dtype).removeprefix("torch."),
-            device=str(cfg.device),
-            versions=versions(),
             skipped=tuple(skipped),
             seconds=seconds,
         )

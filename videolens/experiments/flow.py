@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine import last_logits, sweep
+from videolens.engine import check_engine, last_logits, sweep
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Asked, Skip, ask_all
 from videolens.experiments.contrast import token_text
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings
 from videolens.experiments.flowplan import INTO_FALSE_OPTIONS, check_routes, route_knockouts
-from videolens.experiments.provenance import versions
+from videolens.experiments.provenance import made_with
 from videolens.experiments.windows import cut_layers
 from videolens.interventions.knockout import ROUTES
 from videolens.model.transformer import HookedVideoTransformer
@@ -127,6 +127,7 @@ class FlowExperiment:
     ) -> None:
         if samples not in ("correct", "wrong", "all"):
             raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
+        check_engine(engine)
         self.model = model
         self.window, self.style = check_routes(model, routes, window, style), style
         self.routes = tuple(routes)
@@ -205,17 +206,13 @@ class FlowExperiment:
         _check_left(table, skipped, self.routes, self.samples, n_asked)
         cfg = self.model.cfg
         settings = FlowSettings(
-            model=str(getattr(cfg, "model_name", "") or ""),
+            **made_with(self.model),
             n_layers=cfg.n_layers,
             window=self.window,
             style=self.style,
             samples=self.samples,
             n_asked=n_asked,
             seed=self.seed,
-            revision=getattr(cfg, "revision", None),
-            dtype=str(cfg.dtype).removeprefix("torch."),
-            device=str(cfg.device),
-            versions=versions(),
             skipped=tuple(skipped),
             engine=self.engine,
             forwards=_mean(self.forwards),

@@ -19,7 +19,7 @@ from videolens.experiments.asking import Asked, Row, Skip, ask_all, named_prompt
 from videolens.experiments.contrast import token_text
 from videolens.experiments.keywords import grouped, subwords
 from videolens.experiments.lenses import CLIPS, COLUMNS, LensSettings, LogitLens
-from videolens.experiments.provenance import versions
+from videolens.experiments.provenance import made_with
 from videolens.experiments.readout import (
     FINAL_NORM,
     INPUT_EMBEDDING,
@@ -176,7 +176,7 @@ class LogitLensExperiment:
             )
         cfg = self.model.cfg
         settings = LensSettings(
-            model=str(getattr(cfg, "model_name", "") or ""),
+            **made_with(self.model),
             n_layers=cfg.n_layers,
             lens=self.lens,
             top=self.top,
@@ -187,10 +187,6 @@ class LogitLensExperiment:
             subwords=self.subwords,
             d_vocab=cfg.d_vocab,
             tokenized=self.model.tokenizer is not None,
-            revision=getattr(cfg, "revision", None),
-            dtype=str(cfg.dtype).removeprefix("torch."),
-            device=str(cfg.device),
-            versions=versions(),
             skipped=tuple(skipped),
             seconds=seconds,
         )

@@ -14,7 +14,7 @@ from videolens.experiments.contrast import metric_column
 from videolens.experiments.patchmap import CLIPS, COLUMNS, DIRECTIONS, RUNS, PatchMap, PatchSettings
 from videolens.experiments.patchtrace import Asked, PairFound, PairTracer, n_heads_of
 from videolens.experiments.patchunits import check_over
-from videolens.experiments.provenance import versions
+from videolens.experiments.provenance import made_with
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.sites import Site, as_places, named_site
 from videolens.model.transformer import HookedVideoTransformer
@@ -119,17 +119,13 @@ def patch_map(
     if not found:
         raise VideolensError("there are no pairs to patch: give a clean and a corrupted question")
     settings = PatchSettings(
-        model=str(getattr(model.cfg, "model_name", "") or ""),
+        **made_with(model),
         n_layers=model.cfg.n_layers,
         layers=tracer.layers,
         over=over if isinstance(over, str) else "selections",
         metric=metric,
         positions=None if positions is None else positions if isinstance(positions, str) else str(tracer.places),
         engine=engine,
-        revision=getattr(model.cfg, "revision", None),
-        dtype=str(model.cfg.dtype).removeprefix("torch."),
-        device=str(model.cfg.device),
-        versions=versions(),
         forwards=sum(each.forwards for each in found) / len(found),
         full_forwards=found[0].full_forwards,
         verified=max((each.verified for each in found if each.verified is not None), default=None),

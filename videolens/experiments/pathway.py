@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pandas as pd
 from torch import Tensor
 
-from videolens.engine import sweep
+from videolens.engine import check_engine, sweep
 from videolens.errors import QuestionError, VideolensError, near
 from videolens.experiments.asking import Asked, Row, Skip, ask_all
 from videolens.experiments.pathways import COLUMNS, FULL, PATHWAY, PathwayAccuracy, PathwaySettings
-from videolens.experiments.provenance import versions
+from videolens.experiments.provenance import made_with
 from videolens.interventions.pathway import Pathway
 from videolens.interventions.random_blocking import MATCHES, RandomBlocking
 from videolens.model.transformer import HookedVideoTransformer
@@ -72,7 +72,7 @@ class PathwayExperiment:
     """The steps of `evaluate_pathway`, the same for every question. The arguments are those of `evaluate_pathway`.
 
     Raises:
-        VideolensError: a pathway for another depth, an unknown kind of random cut, a number of seeds below one.
+        VideolensError: a pathway for another depth, an unknown kind of random cut or engine, a number of seeds below one.
     """
 
     name = "pathway"
@@ -104,6 +104,7 @@ class PathwayExperiment:
                 raise VideolensError(f"{name} = {number!r}: give a whole number from 0 on")
         if seeds < 1 and random:
             raise VideolensError(f"seeds = {seeds}: draw at least one random cut of each kind, or pass random=[]")
+        check_engine(engine)
         self.random, self.seeds, self.seed = tuple(random), seeds, seed
         self.engine, self.max_memory = engine, max_memory
         self.cuts: list[tuple[str, int | None, Pathway | RandomBlocking]] = [(PATHWAY, None, self.pathway)]
@@ -142,18 +143,13 @@ class PathwayExperiment:
         self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None
     ) -> PathwayAccuracy:
         """Accuracies of all questions."""
-        cfg = self.model.cfg
         settings = PathwaySettings(
-            model=str(getattr(cfg, "model_name", "") or ""),
+            **made_with(self.model),
             pathway=self.pathway.to_dict(),
             random=self.random,
             seeds=self.seeds,
             n_asked=n_asked,
             seed=self.seed,
-            revision=getattr(cfg, "revision", None),
-            dtype=str(cfg.dtype).removeprefix("torch."),
-            device=str(cfg.device),
-            versions=versions(),
             engine=self.engine,
             seconds=seconds,
         )

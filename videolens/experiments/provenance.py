@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import videolens
+from videolens.model.transformer import HookedVideoTransformer
 
-__all__ = ["versions"]
+__all__ = ["made_with", "versions"]
+
+
+def made_with(model: HookedVideoTransformer) -> dict[str, Any]:
+    """What the settings of every result say of the model and the software: model, revision, dtype, device, versions."""
+    cfg = model.cfg
+    return {
+        "model": str(getattr(cfg, "model_name", "") or ""),
+        "revision": getattr(cfg, "revision", None),
+        "dtype": str(cfg.dtype).removeprefix("torch."),
+        "device": str(cfg.device),
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:
