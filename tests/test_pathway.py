@@ -321,6 +321,22 @@ def test_presets_are_the_papers_and_survive_plain_data() -> None:
     assert vl.Pathway.from_dict(pathway.to_dict()) == pathway == vl.Pathway.from_dict({"preset": pathway.name})
 
 
+def test_layers_that_are_cut_alike_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    allowed = vl.Pathway.allowed
+
+    def counting(self: vl.Pathway, prompt: Prompt | vl.TokenMap, layer: int) -> Tensor:
+        asked.append(layer)
+        return allowed(self, prompt, layer)
+
+    pathway = vl.Pathway.closed(n_layers=30, cross_frame=range(10), video_to_question=range(20), question_to_last=[])
+    tokens = _paper_tokens(30, (2, 2, 2))
+    one_by_one = sum(int(pathway.allowed(tokens, layer).sum()) for layer in range(30))
+    monkeypatch.setattr(vl.Pathway, "allowed", counting)
+    assert pathway.edges(tokens) == one_by_one
+    assert len(asked) == 3  # frames and question; question; nothing but A
+
+
 # -- random cuts -------------------------------------------------------------------------------------------------------
 
 

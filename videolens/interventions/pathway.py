@@ -20,7 +20,7 @@ from torch import Tensor
 
 from videolens.errors import VideolensError, near
 from videolens.interventions.bins import Flow, open_layers
-from videolens.interventions.edges import causal_mask, count_edges, count_live
+from videolens.interventions.edges import Allowed, causal_mask, count_edges, count_live, once_per_kind
 from videolens.interventions.knockout import HookFunction, Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
@@ -281,9 +281,15 @@ class Pathway:
 
     def edges(self, prompt: Prompt | TokenMap) -> int:
         """Open causal pairs, summed over layers. With nothing cut: layers × n (n + 1) / 2."""
-        return count_edges(lambda layer: self.allowed(prompt, layer), self.n_layers)
+        return count_edges(self._each(prompt), self.n_layers)
 
     def live_edges(self, prompt: Prompt | TokenMap) -> int:
         """Open pairs on some path to the last token. With nothing cut: (layers − 1) × n (n + 1) / 2 + n."""
         tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
-        return count_live(lambda layer: self.allowed(tokens, layer), self.n_layers, int(tokens["last"][0]))
+        return count_live(self._each(tokens), self.n_layers, int(tokens["last"][0]))
+
+    def _each(self, prompt: Prompt | TokenMap) -> Allowed:
+        def cut_by(layer: int) -> tuple[bool, ...]:
+            return tuple(layer in knockout.layers for knockout in self.knockouts)
+
+        return once_per_kind(lambda layer: self.allowed(prompt, layer), cut_by)
