@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import videolens as vl
+from videolens.experiments.flow import FlowExperiment
 from videolens.experiments.pathway import PathwayExperiment
 from videolens.engine.stages import stage_interventions
 from videolens.model.clean import positions_of
@@ -64,6 +65,8 @@ CALLS = [
     lambda: vl.Pathway.from_dict({"preset": ["a"]}),
     lambda: vl.Pathway.from_dict({"preset": "VideoLLaMA3-7B", "masks": "closed"}),
     lambda: vl.Pathway.from_dict({"preset": "VideoLLaMA3-7B", "cross_frame": [1]}),
+    lambda: PathwayExperiment(model, pathway=pathway, engine="fast"),
+    lambda: FlowExperiment(model, engine="fast"),
     lambda: PathwayExperiment(model, pathway=pathway, seeds="3"),
     lambda: PathwayExperiment(model, pathway=pathway, seeds=2.5),
     lambda: PathwayExperiment(model, pathway=pathway, seed=None),

@@ -3,6 +3,6 @@
 from videolens.engine.full import HookFunction, last_logits
 from videolens.engine.planning import Plan, plan
 from videolens.engine.stages import Intervention
-from videolens.engine.sweeping import Sweep, evaluate, sweep
+from videolens.engine.sweeping import Sweep, check_engine, evaluate, sweep
 
-__all__ = ["HookFunction", "Intervention", "Plan", "Sweep", "evaluate", "last_logits", "plan", "sweep"]
+__all__ = ["HookFunction", "Intervention", "Plan", "Sweep", "check_engine", "evaluate", "last_logits", "plan", "sweep"]

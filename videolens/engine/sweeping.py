@@ -20,9 +20,18 @@ from videolens.model.rows import heard
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
 
-__all__ = ["ENGINES", "Sweep", "evaluate", "sweep"]
+__all__ = ["ENGINES", "Sweep", "check_engine", "evaluate", "sweep"]
 
 ENGINES: tuple[str, ...] = ("exact", "full")
+
+
+def check_engine(engine: str) -> None:
+    """Raises:
+    VideolensError: there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise VideolensError(near(engine, ENGINES, kind="engine"))
+
 
 _VERIFIED = 8  # interventions that verify=True runs again in full, at most (and one of every pass at least)
 # largest |Δlogit| that rounding explains, in standard deviations of the logits
@@ -94,8 +103,7 @@ def sweep(
             memory for one intervention; with `verify`, one whose cone is wrong.
     """
     check_single(prompt)
-    if engine not in ENGINES:
-        raise VideolensError(near(engine, ENGINES, kind="engine"))
+    check_engine(engine)
     tick = tick if tick is not None else lambda share: None
     staged = stage_interventions(model, prompt, interventions)
     if engine == "full" or any(heard(point) for point in model.hook_dict.values()):

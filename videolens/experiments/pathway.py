@@ -72,7 +72,7 @@ class PathwayExperiment:
     """The steps of `evaluate_pathway`, the same for every question. The arguments are those of `evaluate_pathway`.
 
     Raises:
-        VideolensError: a pathway for another depth, an unknown kind of random cut or engine, a number of seeds below one.
+        VideolensError: a pathway for another depth, an unknown kind of random cut or engine, no seeds.
     """
 
     name = "pathway"
