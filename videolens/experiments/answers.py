@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from videolens.errors import SelectionError, VideolensError, near
+from videolens.errors import VideolensError, near
 from videolens.experiments.asking import Skip
+from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.readout import FINAL_NORM
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve
 from videolens.experiments.storing import read_result, write_result
@@ -106,7 +107,7 @@ class Rise(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class AnswerTrace:
+class AnswerTrace(QuestionsTable):
     """One row per question, condition, option and layer, and how it was made.
 
     Attributes:
@@ -119,6 +120,9 @@ class AnswerTrace:
 
     table: pd.DataFrame
     settings: TraceSettings
+
+    _called: ClassVar[str] = "answer trace"
+    _route: ClassVar[str | None] = "condition"
 
     def __post_init__(self) -> None:
         table, n_layers = self.table, self.settings.n_layers
@@ -139,11 +143,6 @@ class AnswerTrace:
             raise VideolensError("an option is more probable than the word that is ranked first")
 
     @property
-    def tasks(self) -> list[str]:
-        """Tasks, in the order in which they were asked."""
-        return list(self.table["task"].unique())
-
-    @property
     def conditions(self) -> list[str]:
         """ "clean", then the interventions."""
         return [CLEAN, *(name for name in self.settings.interventions if name in set(self.table["condition"]))]
@@ -153,15 +152,6 @@ class AnswerTrace:
         """Those of `KINDS` that occur."""
         found = set(self.table["kind"])
         return [kind for kind in KINDS if kind in found]
-
-    @property
-    def n(self) -> int:
-        """Questions in the trace."""
-        return len(self.table[["task", "question"]].drop_duplicates())
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def probabilities(
         self, kind: str = "true", *, task: str | None = None, condition: str = CLEAN
@@ -227,12 +217,6 @@ class AnswerTrace:
                     rows.append(row | _columns("rise_layer", rise.layer) | _columns("rise", rise.amount))
         return pd.DataFrame(rows)
 
-    def skipped(self) -> pd.DataFrame:
-        """What was left out: task, condition ("all": the whole question), reason, and how many questions."""
-        rows = [asdict(skip) | {"condition": skip.route or "all"} for skip in self.settings.skipped]
-        table = pd.DataFrame(rows, columns=["question", "task", "condition", "reason"])
-        return table.groupby(["task", "condition", "reason"], sort=False).size().reset_index(name="questions")
-
     def figure(self, *, tasks: Sequence[str] | None = None, conditions: Sequence[str] | None = None) -> Figure:
         """Probability of true and false options, one panel per task; interventions dashed beside the clean model.
 
@@ -269,12 +253,6 @@ class AnswerTrace:
             f"AnswerTrace({made.model!r}, {self.n} of {made.n_asked} questions ({made.samples}), {made.n_layers} "
             f"layers, lens: {made.lens}, conditions: {', '.join(self.conditions)})"
         )
-
-    @staticmethod
-    def _known(what: str, name: str, known: Sequence[str]) -> str:
-        if name not in known:
-            raise SelectionError(near(name, known, kind=f"{what} in this answer trace"))
-        return name
 
 
 def _rising(curve: Float[np.ndarray, " layer"]) -> float:

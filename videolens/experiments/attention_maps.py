@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Skip
 from videolens.experiments.attention_measures import on_frames, on_video, spread, with_intervals
+from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.storing import read_result, write_result
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Part(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionMap:
+class AttentionMap(QuestionsTable):
     """Attention of words to video tokens, unblocked and blocked.
 
     Attributes:
@@ -103,6 +104,9 @@ class AttentionMap:
     table: pd.DataFrame
     clips: pd.DataFrame
     settings: AttentionMapSettings
+
+    _called: ClassVar[str] = "attention map"
+    _route: ClassVar[str | None] = "word"
 
     def __post_init__(self) -> None:
         if tuple(self.table.columns) != COLUMNS or tuple(self.clips.columns) != CLIPS:
@@ -148,10 +152,6 @@ class AttentionMap:
     def n(self) -> int:
         """Questions in the map."""
         return len({(part.task, part.question) for part in self._parts})
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def maps(self, word: str, *, question: str | None = None, blocked: bool = False) -> Maps:
         """A word's attention to every video token; the mean over questions if none is named.
@@ -218,12 +218,6 @@ class AttentionMap:
             head = {"word": word, "layer": self.settings.layers, "frame": frame, "n": len(measured["share"])}
             tables.append(pd.DataFrame(head | with_intervals(measured, self.settings.seed)))
         return pd.concat(tables, ignore_index=True).sort_values(["layer", "frame"], ignore_index=True)
-
-    def skipped(self) -> pd.DataFrame:
-        """What was left out: task, word ("all": the whole question), reason, and how many questions."""
-        rows = [(skip.task, skip.route or "all", skip.reason) for skip in self.settings.skipped]
-        table = pd.DataFrame(rows, columns=["task", "word", "reason"])
-        return table.groupby(["task", "word", "reason"], sort=False).size().reset_index(name="questions")
 
     def figure(self, kind: str = "frames", **options: Any) -> Figure:
         """Draw the maps of a word over the frames ("frames"), or the share on the video by layer ("share").

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from videolens.errors import SelectionError, VideolensError, near
+from videolens.errors import VideolensError
 from videolens.experiments.asking import Skip
 from videolens.experiments.flowmeasures import ShareRight, measure_named, share_right
 from videolens.experiments.flowtable import COLUMNS, FlowSettings, check_table
+from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve, centre
 from videolens.experiments.storing import read_result, write_result
 
@@ -47,7 +48,7 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class FlowMap:
+class FlowMap(QuestionsTable):
     """One row per question, route and knockout, and how it was made.
 
     What its methods measure is the relative change of the followed answer's probability, unless `measure` names another
@@ -64,6 +65,9 @@ class FlowMap:
     table: pd.DataFrame
     settings: FlowSettings
 
+    _called: ClassVar[str] = "flow map"
+    _route: ClassVar[str | None] = "route"
+
     def __post_init__(self) -> None:
         check_table(self.table, self.settings)
 
@@ -71,20 +75,6 @@ class FlowMap:
     def routes(self) -> list[str]:
         """Routes, in the order in which they were traced."""
         return list(self.table["route"].unique())
-
-    @property
-    def tasks(self) -> list[str]:
-        """Tasks, in the order in which they were asked."""
-        return list(self.table["task"].unique())
-
-    @property
-    def n(self) -> int:
-        """Questions in the map."""
-        return len(self.table[["task", "question"]].drop_duplicates())
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def by_question(self, route: str, *, task: str | None = None, measure: str = "answer") -> pd.DataFrame:
         """The change of every question (index: task, question) by every knockout (columns: its layer).
@@ -205,12 +195,6 @@ class FlowMap:
                 rows.append(row)
         return pd.DataFrame(rows)
 
-    def skipped(self) -> pd.DataFrame:
-        """What was left out: task, route ("all": the whole question), reason, and how many questions."""
-        rows = [asdict(skip) | {"route": skip.route or "all"} for skip in self.settings.skipped]
-        table = pd.DataFrame(rows, columns=["question", "task", "route", "reason"])
-        return table.groupby(["task", "route", "reason"], sort=False).size().reset_index(name="questions")
-
     def figure(self, kind: str = "heat map", **options: Any) -> Figure:
         """Draw the map: "heat map", "routes", "cross-frame", "options", "into the true option" or "into the false
         options".
@@ -254,12 +238,6 @@ class FlowMap:
         if task is not None:
             rows &= self.table["task"] == self._known("task", task, self.tasks)
         return self.table[rows]
-
-    @staticmethod
-    def _known(kind: str, name: str, known: Sequence[str]) -> str:
-        if name not in known:
-            raise SelectionError(near(name, known, kind=f"{kind} in this flow map"))
-        return name
 
 
 def _columns(name: str, interval: Interval, *, unit: str = "") -> dict[str, float]:

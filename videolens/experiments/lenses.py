@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from videolens.errors import SelectionError, VideolensError, near
+from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.asking import Skip
 from videolens.experiments.keywords import Groups, grouped, subwords
+from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.readout import FINAL_NORM
 from videolens.experiments.statistics import bootstrap_shares
 from videolens.experiments.storing import read_result, write_result
@@ -80,7 +81,7 @@ class LensSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class LogitLens:
+class LogitLens(QuestionsTable):
     """One row per question, layer, video token and rank; pictures of the frames; and how it was made.
 
     Attributes:
@@ -97,6 +98,8 @@ class LogitLens:
     clips: pd.DataFrame
     settings: LensSettings
     tokenizer: Any = field(default=None, repr=False)
+
+    _called: ClassVar[str] = "lens"
 
     def __post_init__(self) -> None:
         table, made = self.table, self.settings
@@ -122,20 +125,6 @@ class LogitLens:
     def questions(self) -> list[str]:
         """Ids of the questions, in the order in which they were asked."""
         return list(self.table["question"].unique())
-
-    @property
-    def tasks(self) -> list[str]:
-        """Tasks, in the order in which they were asked."""
-        return list(self.table["task"].unique())
-
-    @property
-    def n(self) -> int:
-        """Questions in the lens."""
-        return len(self.table[["task", "question"]].drop_duplicates())
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def words(self, question: str, layer: int, *, task: str | None = None, rank: int = 1) -> pd.DataFrame:
         """The words of one question's video tokens after one layer: frame, row, column, token, word, probability.
@@ -243,11 +232,6 @@ class LogitLens:
         questions = first.groupby(["task", "question"], sort=False).ngroup().to_numpy()
         return questions, first["layer"].to_numpy(dtype=int), words, pd.Index(known)
 
-    def skipped(self) -> pd.DataFrame:
-        """What was left out: task, reason, and how many questions."""
-        table = pd.DataFrame([asdict(skip) for skip in self.settings.skipped], columns=["task", "question", "reason"])
-        return table.groupby(["task", "reason"], sort=False).size().reset_index(name="questions")
-
     def with_clips(self, clips: pd.DataFrame) -> LogitLens:
         """This lens with pictures of its questions' frames (`clips_of`): a run put together from parts has none."""
         return replace(self, clips=clips)
@@ -286,9 +270,3 @@ class LogitLens:
             f"LogitLens({made.model!r}, {self.n} of {made.n_asked} questions ({made.samples}), {made.n_layers} layers, "
             f"top {made.top}, lens: {made.lens})"
         )
-
-    @staticmethod
-    def _known(what: str, name: str, known: Sequence[str]) -> str:
-        if name not in known:
-            raise SelectionError(near(name, known, kind=f"{what} in this lens"))
-        return name

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from videolens.errors import VideolensError, near
+from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.statistics import Interval, bootstrap
 from videolens.experiments.storing import read_result, write_result
 from videolens.interventions.pathway import Pathway
@@ -79,7 +80,7 @@ class PathwaySettings:
 
 
 @dataclass(frozen=True, eq=False)
-class PathwayAccuracy:
+class PathwayAccuracy(QuestionsTable):
     """One row per question, condition and random cut. Every interval is a 95 % bootstrap over questions; all conditions
     of a question are drawn together, so that differences are paired.
 
@@ -93,6 +94,8 @@ class PathwayAccuracy:
 
     table: pd.DataFrame
     settings: PathwaySettings
+
+    _called: ClassVar[str] = "pathway accuracy"
 
     def __post_init__(self) -> None:
         table = self.table
@@ -119,16 +122,6 @@ class PathwayAccuracy:
     def conditions(self) -> list[str]:
         """ "full", "pathway", and the kinds of random cuts."""
         return list(self.table["condition"].unique())
-
-    @property
-    def tasks(self) -> list[str]:
-        """Tasks, in the order in which they were asked."""
-        return list(self.table["task"].unique())
-
-    @property
-    def n(self) -> int:
-        """Questions."""
-        return len(self.table[["task", "question"]].drop_duplicates())
 
     @property
     def accuracy_full(self) -> Interval:
@@ -175,10 +168,6 @@ class PathwayAccuracy:
                 row["live_edges_kept"] = self._share("live_edges", condition, task).value
                 rows.append(row)
         return pd.DataFrame(rows)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def figure(self) -> Figure:
         """Which routes are open in which layers, and the accuracies that this leaves."""
