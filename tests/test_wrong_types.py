@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 CALLS = """
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +23,9 @@ from videolens.experiments.flow import FlowExperiment
 from videolens.experiments.pathway import PathwayExperiment
 from videolens.engine.stages import stage_interventions
 from videolens.model.clean import positions_of
+from videolens.experiments.storing import read_result
 from videolens.experiments.windows import check_window
+from videolens.interventions.bins import open_layers
 
 video = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))
 tokens = vl.TokenMap.from_spans(8, {"stem": [6]}, grid=(1, 2, 2), video=range(1, 5))
@@ -31,6 +35,14 @@ prompt = vl.Prompt(torch.zeros(1, 8, dtype=torch.int64), tokens, torch.zeros(1, 
 run = vl.SourceRun(prompt, {"blocks.1.hook_resid_pre": torch.zeros(1, 8, 2)})
 
 model, pathway = SimpleNamespace(cfg=SimpleNamespace(n_layers=2, n_heads=1)), vl.Pathway.closed(n_layers=2)
+
+def flow_of(n):
+    return SimpleNamespace(settings=SimpleNamespace(n_layers=2), changes=lambda route, task, measure: np.zeros((n, 2)))
+
+flow, unknown = flow_of(1), flow_of(0)
+damaged = Path(tempfile.mkdtemp())
+(damaged / "table.json").write_text("{")
+(damaged / "table.parquet").write_text("x")
 
 def spans(where):
     return vl.TokenMap.from_spans(8, {"stem": where}, grid=(1, 2, 2), video=range(1, 5))
@@ -72,6 +84,13 @@ CALLS = [
     lambda: PathwayExperiment(model, pathway=pathway, seed=None),
     lambda: PathwayExperiment(model, pathway=pathway, random=None),
     lambda: PathwayExperiment(model, pathway=pathway, random=[["edges"]]),
+    lambda: vl.Pathway.from_flow(None),
+    lambda: open_layers(flow, "video -> last", threshold="low", width=1, groups=[None], measure="answer"),
+    lambda: open_layers(flow, "video -> last", threshold=float("nan"), width=1, groups=[None], measure="answer"),
+    lambda: open_layers(flow, "video -> last", threshold=-5, width="1", groups=[None], measure="answer"),
+    lambda: open_layers(unknown, "video -> last", threshold=-5, width=1, groups=[None], measure="answer"),
+    lambda: read_result(damaged, "table.json", what="flow map"),
+    lambda: read_result(damaged, "table.parquet", what="flow map"),
     lambda: tokens[3],
     lambda: spans("17"),
     lambda: spans(None),

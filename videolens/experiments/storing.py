@@ -39,13 +39,17 @@ def read_result(path: str | Path, *names: str, what: str) -> list[Any]:
     """Read files back, in the order of their names: `*.parquet` as data frames, the rest as JSON.
 
     Raises:
-        VideolensError: one is missing.
+        VideolensError: one is missing, or damaged.
     """
     path = Path(path)
     for name in names:
         if not (path / name).is_file():
             raise VideolensError(f"{path} holds no {what}: {name} is missing; give the directory `save` wrote to")
-    return [
-        pd.read_parquet(path / name) if name.endswith(".parquet") else json.loads((path / name).read_text())
-        for name in names
-    ]
+    return [_read(path / name, what) for name in names]
+
+
+def _read(file: Path, what: str) -> Any:
+    try:
+        return pd.read_parquet(file) if file.suffix == ".parquet" else json.loads(file.read_text())
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        raise VideolensError(f"{file} is damaged, so there are no {what} to read from it ({error})") from error

@@ -24,8 +24,8 @@ def default_bin(n_layers: int) -> int:
 def layer_bins(n_layers: int, width: int | None = None) -> list[range]:
     """Neighbouring layers in bins that do not overlap; the last one takes what is left. `width` None: `default_bin`."""
     width = default_bin(n_layers) if width is None else width
-    if not 1 <= width <= n_layers:
-        raise VideolensError(f"a bin of {width} layers does not fit a model of {n_layers}: choose 1 … {n_layers}")
+    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= n_layers:
+        raise VideolensError(f"a bin of {width!r} layers does not fit a model of {n_layers}: choose 1 … {n_layers}")
     return [range(first, min(n_layers, first + width)) for first in range(0, n_layers, width)]
 
 
@@ -59,7 +59,14 @@ def open_layers(
         width: layers in a bin; None: `default_bin`.
         groups: tasks; None: all questions together.
         measure: of the change, in percent.
+
+    Raises:
+        VideolensError: a threshold that is no number, a bin that does not fit, or a route along which nothing is known.
     """
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or math.isnan(threshold):
+        raise VideolensError(f"threshold = {threshold!r}: give a number of percent, such as -5")
     changes = [found.mean(axis=0) for group in groups if len(found := flow.changes(route, task=group, measure=measure))]
+    if not changes:
+        raise VideolensError(f"no question of this map has a known {measure!r} along {route!r}: nothing to choose by")
     bins = layer_bins(flow.settings.n_layers, width)
     return [x for each in bins if any(change[list(each)].mean() < threshold for change in changes) for x in each]

@@ -168,8 +168,10 @@ class Pathway:
             masks: None: "closed" if the flow map has the routes for it.
 
         Raises:
-            VideolensError: the map lacks a route, or its windows are not those around each layer.
+            VideolensError: no flow map, one that lacks a route, or whose windows are not those around each layer.
         """
+        if not isinstance(flow, Flow):
+            raise VideolensError(f"a pathway is chosen by a FlowMap, as trace_flow gives it, got {flow!r}")
         if (style := getattr(flow.settings, "style", "centre")) != "centre":
             raise VideolensError(f"a pathway is chosen by windows around each layer, this map was traced {style!r}")
         masks = ("closed" if set(CLOSED_ROUTES) <= set(flow.routes) else "published") if masks is None else masks

@@ -21,13 +21,18 @@ def draw(result: PathwayAccuracy) -> Figure:
     figure = Figure(figsize=(10.2, 1.75 + 0.42 * len(conditions)), dpi=150, layout="constrained")
     picture, panel = figure.subplots(1, 2, width_ratios=(1, 1.25))
     draw_pathway(picture, result.pathway)
-    marks = "osD^vPX"
+    marks = "osD^vPX<>pd*h8"
     for i, condition in enumerate(conditions):
         if len(tasks) > 1:
             for t, task in enumerate(tasks):
                 value = 100 * result.mean("correct", condition, task=task).value
                 panel.plot(
-                    [value], [i + 0.22], marks[t % 7], color=MUTED, markersize=3.5, label=task if i == 0 else None
+                    [value],
+                    [i + 0.22],
+                    marks[t % len(marks)],
+                    color=MUTED,
+                    markersize=3.5,
+                    label=task if i == 0 else None,
                 )
         shown = result.mean("correct", condition)
         spread = [[100 * (shown.value - shown.low)], [100 * (shown.high - shown.value)]]
@@ -49,7 +54,7 @@ def draw(result: PathwayAccuracy) -> Figure:
         range(len(conditions)), [f"{condition}\n{100 * kept[condition]:.0f} % live" for condition in conditions]
     )
     panel.set_ylim(len(conditions) - 0.45, -0.55)
-    panel.set_xlim(0, 104)
+    panel.set_xlim(-4, 104)  # a mark at 0 is whole
     _bare(panel)
     panel.grid(axis="x", color="#E6E6E6", linewidth=0.6)
     panel.set_xlabel("right choices (%)", fontsize=8, color=INK)
