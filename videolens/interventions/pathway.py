@@ -251,7 +251,7 @@ class Pathway:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
 
         Raises:
-            SelectionError: the prompt has no question, or no video.
+            SelectionError: published masks, and a prompt that has no question.
         """
         return [pair for knockout in self.knockouts for pair in knockout.hooks(prompt)]
 
