@@ -83,6 +83,11 @@ def files(out: Path) -> dict[str, tuple[int, int, bytes]]:
         ({"experiments": [FLOW | {"routes": [1]}]}, r"routes: got \[1\], which is a list; it takes a list of text"),
         ({"experiments": [FLOW | {"label": "../x"}]}, r"experiments\[0\].label: '../x' cannot be a folder's name"),
         ({"experiments": [FLOW, FLOW | {"label": "flow 1"}]}, r"experiments\[1\].label: 'flow 1' is there twice"),
+        ({"experiments": [FLOW | {"label": "summary.json"}]}, r"\[0\].label: 'summary.json' cannot be a folder's name"),
+        ({"experiments": [FLOW | {"label": "a" * 300}]}, r"experiments\[0\].label: .* at most 100 letters"),
+        ({"experiments": [{"name": ["flow"]}]}, r"experiments\[0\]: the field 'name' is \['flow'\], which is no text"),
+        ({"experiments": [FLOW | {"seed": -3}]}, r"config.yaml.experiments\[0\].seed: -3 is too small"),
+        ({"seed": 2**70}, r"config.yaml.seed: \d+ is too large"),
         (
             {"experiments": ["pathway"]},
             r"experiments\[0\]: the option of the experiment 'pathway' 'pathway' is missing",
@@ -127,6 +132,15 @@ def test_a_config_is_resolved_and_reads_itself_back(config: dict[str, Any], tmp_
     assert [each.options["seed"] for each in found.experiments] == [4, 9, 4] and found.dataset["seed"] == 4
     assert found.experiments[0].options["engine"] == "exact" and found.model["device"] == "cpu"
     assert read_config(written(tmp_path, found.yaml())).plain() == found.plain()
+
+
+def test_anchors_and_merge_keys_of_yaml(tmp_path: Path) -> None:
+    start = "model: shapes\ndataset: {name: shapes, n: 2}\n"
+    listed = "experiments:\n  - &one {name: flow, window: 5, samples: all}\n  - {<<: *one, window: 3}\n  - *one\n"
+    found = read_config(written(tmp_path, start + listed)).experiments
+    assert [(each.options["window"], each.options["samples"]) for each in found] == [(5, "all"), (3, "all"), (5, "all")]
+    with pytest.raises(vl.VideolensError, match="holds itself"):
+        read_config(written(tmp_path, start + "experiments: &all [*all]\n"))
 
 
 def test_every_registered_experiment_has_its_classes() -> None:

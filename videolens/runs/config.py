@@ -23,7 +23,8 @@ __all__ = ["DEFAULT_CHUNK", "ExperimentConfig", "RunConfig", "digest", "read_con
 DEFAULT_CHUNK = 4
 """Questions of one experiment that are asked before a part is written: what a kill costs, at most."""
 
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+_TAKEN = ("summary.json", "summary.md")  # files that stand beside the folders of the experiments
 
 
 @dataclass(frozen=True)
@@ -107,19 +108,25 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
         where, content = str(source), _read_yaml(Path(source))
     if not isinstance(content, Mapping):
         raise VideolensError(f"{where}: a run is a mapping with model, dataset and experiments, got {content!r}")
-    if not is_plain(content):
+    try:
+        is_data = is_plain(content)
+    except RecursionError:
+        raise VideolensError(f"{where}: something in it holds itself, by an alias: write it out") from None
+    if not is_data:
         raise VideolensError(f"{where}: holds something else than text, numbers, true, false, null, lists and mappings")
     # 2.
     settings = checked(content, _fields, where=where, kind="field")
     seed = settings["seed"]
     model, dataset = (_named(settings[name]) for name in ("model", "dataset"))
-    for name, low in (("seed", 0), ("chunk", 1), ("threads", 1)):
+    _check_seed(settings, where)
+    for name, low in (("chunk", 1), ("threads", 1)):
         if settings[name] is not None and settings[name] < low:
             raise VideolensError(f"{where}.{name}: {settings[name]} is too small; at least {low}")
     if model.get("dtype") is not None:
         model["dtype"] = str(model["dtype"]).removeprefix("torch.")
     model = checked(model, _model_fields, where=f"{where}.model", kind="field")
     dataset = checked(_seeded(dataset, load_dataset, seed), load_dataset, where=f"{where}.dataset", kind="field")
+    _check_seed(dataset, f"{where}.dataset")
     # 3.
     experiments = _experiments(settings["experiments"], seed, where)
     rest = {name: settings[name] for name in ("seed", "chunk", "threads", "figures")}
@@ -151,24 +158,34 @@ def _seeded(given: Mapping[str, Any], function: Any, seed: int) -> dict[str, Any
     return dict(given) | ({"seed": seed} if "seed" in keywords(function) and "seed" not in given else {})
 
 
+def _check_seed(settings: Mapping[str, Any], where: str) -> None:
+    """A seed is first used when intervals are drawn, at the very end: a run of days must not find out then."""
+    seed = settings.get("seed")
+    if isinstance(seed, int) and not 0 <= seed < 2**63:
+        raise VideolensError(f"{where}.seed: {seed} is too {'small' if seed < 0 else 'large'}; give 0 … 2⁶³ − 1")
+
+
 def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentConfig, ...]:
     if not listed:
         raise VideolensError(f"{where}.experiments: is empty; give at least one of {', '.join(EXPERIMENTS)}")
     given = [_named(each) for each in listed]
     names = [each.pop("name", None) for each in given]
+    for i, name in enumerate(names):
+        if not isinstance(name, str):
+            wrong = "the field 'name' is missing" if name is None else f"the field 'name' is {name!r}, which is no text"
+            raise VideolensError(f"{where}.experiments[{i}]: {wrong}: give name: one of {', '.join(EXPERIMENTS)}")
     times, seen = Counter(names), Counter[Any]()
     found: list[ExperimentConfig] = []
     for i, (name, options) in enumerate(zip(names, given, strict=True)):
         at = f"{where}.experiments[{i}]"
-        if name is None:
-            raise VideolensError(f"{at}: the field 'name' is missing: give name: one of {', '.join(EXPERIMENTS)}")
         if name not in EXPERIMENTS:
             raise VideolensError(f"{at}.name: {near(name, EXPERIMENTS, kind='experiment')}")
         seen[name] += 1
         label = options.pop("label", f"{name} {seen[name]}" if times[name] > 1 else name)
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        if not isinstance(label, str) or not _LABEL.fullmatch(label) or label.casefold() in _TAKEN:
             raise VideolensError(
-                f"{at}.label: {label!r} cannot be a folder's name: letters, digits, blanks, '.', '_' and '-'"
+                f"{at}.label: {label!r} cannot be a folder's name here: at most 100 letters, digits, blanks, '.', '_' "
+                f"and '-', a letter or digit first, and none of {', '.join(_TAKEN)}"
             )
         if label.casefold() in (other.label.casefold() for other in found):
             raise VideolensError(f"{at}.label: {label!r} is there twice: give every experiment its own label: …")
@@ -176,6 +193,7 @@ def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentCo
         options = checked(
             _seeded(options, kind, seed), kind, without=("model",), where=at, kind=f"option of the experiment {name!r}"
         )
+        _check_seed(options, at)
         found.append(ExperimentConfig(name, label, options))
     return tuple(found)
 
@@ -186,6 +204,8 @@ class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":  # "<<": what it brings in may be given again
+                continue
             name = self.construct_object(key, deep=True)
             if isinstance(name, (str, int)) and name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", key.start_mark)
