@@ -378,3 +378,29 @@ def test_an_experiment_without_a_result_does_not_take_the_others_along(
     assert "- 2 × the whole question: answered wrongly" in str(found)
     with pytest.raises(vl.VideolensError, match="'none' has no result: none of the 2 questions"):
         found.result("none")
+
+
+def test_directories_that_somebody_changed(config: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    vl.run(config, out, progress=False)
+    before, summary, manifest = files(out), out / "results" / "summary.json", (out / "run.json").read_text()
+
+    summary.write_text("{")
+    with pytest.raises(vl.VideolensError, match=r"summary.json cannot be read .* take .*results away"):
+        vl.run(config, out, progress=False)
+    summary.unlink()
+    with pytest.raises(vl.VideolensError, match=r"results is there without its summary.json: .* take it away"):
+        vl.run(config, out, progress=False)
+    shutil.rmtree(out / "results")
+    vl.run(config, out, progress=False)
+    assert {name: one[2] for name, one in files(out).items()} == {name: one[2] for name, one in before.items()}
+
+    for broken, message in (
+        ({"format": 1}, "identity is missing"),
+        (json.loads(manifest) | {"identity": []}, "not the description of a run"),
+        (json.loads(manifest) | {"identity": {}}, "identity.config is missing"),
+        ({name: value for name, value in json.loads(manifest).items() if name != "threads"}, "threads is missing"),
+    ):
+        (out / "run.json").write_text(json.dumps(broken))
+        with pytest.raises(vl.VideolensError, match=message):
+            vl.run(config, out, progress=False)

@@ -21,6 +21,7 @@ __all__ = ["CONFIG", "LOG", "MANIFEST", "PARTS", "RESULTS", "SUMMARY", "RunDirec
 
 LOCK, MANIFEST, CONFIG, LOG = ".videolens-lock", "run.json", "config.yaml", "log.jsonl"
 PARTS, RESULTS, SUMMARY = "parts", "results", "summary.json"
+_IDENTITY = ("config", "versions", "model", "dataset")
 
 
 class RunDirectory:
@@ -58,7 +59,7 @@ class RunDirectory:
     ) -> None:
         assert self._lock is not None
         if not (self.path / MANIFEST).is_file():
-            (self.path / LOCK).unlink()
+            (self.path / LOCK).unlink(missing_ok=True)  # somebody may have taken the whole directory away
             if self._made:
                 with suppress(OSError):  # somebody may have put something there
                     self.path.rmdir()
@@ -107,9 +108,13 @@ class RunDirectory:
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or found["format"] != 1 or not isinstance(found["identity"], dict):
+            if not isinstance(found, dict) or found["format"] != 1:
                 raise ValueError("another format")
-        except (ValueError, KeyError) as error:
+            if missing := [name for name in ("identity", "threads", "machine") if name not in found]:
+                raise ValueError(f"{missing[0]} is missing")
+            if missing := [name for name in _IDENTITY if not isinstance(found["identity"].get(name), dict)]:
+                raise ValueError(f"identity.{missing[0]} is missing")
+        except (ValueError, KeyError, AttributeError) as error:
             raise VideolensError(f"{path} is not the description of a run ({error}): give another directory") from error
         return found
 
@@ -119,8 +124,20 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the results are there."""
-        return (self.path / RESULTS / SUMMARY).is_file()
+        """Whether the results are there.
+
+        Raises:
+            VideolensError: something is there, but without its summary: a run cannot have left it so.
+        """
+        results = self.path / RESULTS
+        if (results / SUMMARY).is_file():
+            return True
+        if results.exists() or results.is_symlink():
+            raise VideolensError(
+                f"{results} is there without its {SUMMARY}: somebody changed it; take it away, and the run makes it anew "
+                "from its parts"
+            )
+        return False
 
     def part(self, chunk: Chunk) -> Path:
         """Where a part belongs."""

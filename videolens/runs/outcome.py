@@ -54,7 +54,14 @@ class Run:
         summary = path / RESULTS / SUMMARY
         if not summary.is_file():
             raise VideolensError(f"the run in {path} is not finished: run it again with the same config, it goes on")
-        return cls(path, json.loads(summary.read_text(encoding="utf-8")))
+        try:
+            found = json.loads(summary.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise VideolensError(
+                f"{summary} cannot be read ({error}): take {summary.parent} away and run the config again, which makes it "
+                "anew from the run's parts"
+            ) from error
+        return cls(path, found)
 
     def checked(self) -> Run:
         """The run itself.
