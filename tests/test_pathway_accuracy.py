@@ -95,6 +95,15 @@ def test_accuracies_losses_and_shares_are_means_over_questions() -> None:
         vl.PathwayAccuracy(table.assign(live_edges=100), settings)
 
 
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"random": [], "sneeds": 3}'])
+def test_damaged_settings_are_named(found: vl.PathwayAccuracy, tmp_path: Path, content: str) -> None:
+    (found.save(tmp_path) / "pathway.json").write_text(content)
+    with pytest.raises(VideolensError, match=r"pathway\.json (does not hold|is damaged)"):
+        vl.PathwayAccuracy.load(tmp_path)
+    with pytest.raises(VideolensError, match="unknown measure 'corect'; did you mean 'correct'"):
+        found.mean("corect", "full")
+
+
 def test_what_is_saved_comes_back(found: vl.PathwayAccuracy, tmp_path: Path) -> None:
     found.save(tmp_path / "kept")
     again = vl.PathwayAccuracy.load(tmp_path / "kept")

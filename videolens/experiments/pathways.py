@@ -192,8 +192,13 @@ class PathwayAccuracy(QuestionsTable):
             VideolensError: the directory does not hold it, or what it holds contradicts itself.
         """
         table, settings = read_result(path, TABLE, SETTINGS, what="accuracies under a pathway")
-        settings["random"] = tuple(settings["random"])
-        return cls(table, PathwaySettings(**settings))
+        try:
+            made = PathwaySettings(**settings | {"random": tuple(settings["random"])})
+        except (TypeError, KeyError) as error:
+            raise VideolensError(
+                f"{Path(path) / SETTINGS} does not hold the settings of accuracies under a pathway ({error})"
+            ) from error
+        return cls(table, made)
 
     def __repr__(self) -> str:
         full, kept = 100 * self.accuracy_full.value, 100 * self.accuracy.value
@@ -203,6 +208,8 @@ class PathwayAccuracy(QuestionsTable):
         )
 
     def _per_question(self, column: str, condition: str, task: str | None) -> Float[np.ndarray, " question"]:
+        if column not in COLUMNS:
+            raise VideolensError(near(column, ("correct", "first", "p_answer"), kind="measure"))
         rows = self.table["condition"] == condition
         if not rows.any():
             raise VideolensError(near(condition, self.conditions, kind="condition"))
