@@ -134,8 +134,8 @@ class RunDirectory:
             return True
         if results.exists() or results.is_symlink():
             raise VideolensError(
-                f"{results} is there without its {SUMMARY}: somebody changed it; take it away, and the run makes it anew "
-                "from its parts"
+                f"{results} is there without its {SUMMARY}: somebody changed it; take it away, and the run makes it "
+                "anew from its parts"
             )
         return False
 

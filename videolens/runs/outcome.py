@@ -58,8 +58,8 @@ class Run:
             found = json.loads(summary.read_text(encoding="utf-8"))
         except ValueError as error:
             raise VideolensError(
-                f"{summary} cannot be read ({error}): take {summary.parent} away and run the config again, which makes it "
-                "anew from the run's parts"
+                f"{summary} cannot be read ({error}): take {summary.parent} away and run the config again, which makes "
+                "it anew from the run's parts"
             ) from error
         return cls(path, found)
 
