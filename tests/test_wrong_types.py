@@ -57,6 +57,7 @@ CALLS = [
     lambda: vl.load_dataset(".", tasks=3),
     lambda: vl.load_dataset(".", split=3),
     lambda: vl.load_dataset("shapes", seed="x"),
+    lambda: vl.load_dataset("shapes", n=True),
     lambda: vl.Video.open("clip.mp4", sampling=None),
     lambda: vl.Video.open("clip.mp4", sampling=["first"]),
     lambda: vl.Video.open("clip.mp4", sampling=[1.5]),

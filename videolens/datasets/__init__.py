@@ -67,7 +67,7 @@ def load_dataset(
         raise DatasetError(f"the data set's name is {name!r}: give a name or a directory, as text")
     if not isinstance(split, str):
         raise DatasetError(f"split = {split!r}: give a name, such as 'test'")
-    if n is not None and (not isinstance(n, int) or n < 1):
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
         raise DatasetError(f"n = {n!r} questions per task: ask for a whole number, at least one")
     if missing not in get_args(WhenMissing):
         raise DatasetError(near(missing, get_args(WhenMissing), kind="way with missing videos"))
