@@ -44,7 +44,10 @@ class QuestionsTable:
         """What was left out: task, what it was left out of ("all": the whole question), reason, and how many
         questions."""
         route = [] if self._route is None else [self._route]
-        rows = [asdict(skip) | {name: skip.route or "all" for name in route} for skip in getattr(self.settings, "skipped", ())]
+        rows = [
+            asdict(skip) | {name: skip.route or "all" for name in route}
+            for skip in getattr(self.settings, "skipped", ())
+        ]
         by = ["task", *route, "reason"]
         table = pd.DataFrame(rows, columns=["question", *by])
         return table.groupby(by, sort=False).size().reset_index(name="questions")

@@ -59,7 +59,8 @@ def draw(result: PathwayAccuracy) -> Figure:
     panel.grid(axis="x", color="#E6E6E6", linewidth=0.6)
     panel.set_xlabel("right choices (%)", fontsize=8, color=INK)
     figure.legend(loc="outside right lower", fontsize=7, frameon=False, labelcolor=INK, handlelength=1.2)
-    lost, random = result.loss(), f", {result.settings.seeds} draws each" if result.settings.random else ""
+    lost, seeds = result.loss(), result.settings.seeds
+    random = f", {seeds} draw{'s' if seeds > 1 else ''} each" if result.settings.random else ""
     under(
         figure,
         f"{_short(result.settings.model)} along one pathway: {_signed(-lost.value)} points",
