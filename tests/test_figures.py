@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers_flow import TASKS, plausible_flow
 
@@ -85,6 +86,24 @@ def test_misuse_is_one_clear_error(flow: vl.FlowMap) -> None:
     with pytest.raises(VideolensError, match="'cross-frame'"):
         other = vl.FlowMap(flow.table[flow.table["route"] != "cross-frame"].reset_index(drop=True), flow.settings)
         other.figure("cross-frame")
+
+
+def test_ten_tasks_fit_and_can_be_told_apart(flow: vl.FlowMap) -> None:
+    table, names = (
+        flow.table[flow.table["task"] == "object count"],
+        [f"A task with a rather long name {i}" for i in range(10)],
+    )
+    many = vl.FlowMap(pd.concat([table.assign(task=name) for name in names], ignore_index=True), flow.settings)
+    figure = many.figure("cross-frame")
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1, "the key is cut off"
+    assert len({line.get_color() for line in figure.legends[0].get_lines()}) == 10
+    figure = vl.FlowMap(
+        table.assign(task="A task whose name is longer than its panel is wide, whatever the panel"), flow.settings
+    ).figure("routes")
+    figure.draw_without_rendering()
+    left, right = (getattr(figure.axes[0], f"_{side}_title").get_window_extent() for side in ("left", "right"))
+    assert not left.overlaps(right), "title and count lie on each other"
 
 
 def test_drawing_never_touches_pyplot() -> None:

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from videolens.errors import SelectionError, near
 from videolens.experiments.answers import CLEAN, AnswerTrace
-from videolens.report.style import INK, MUTED, PALETTE, grid_of_axes, layer_axis, legend, note, plain
+from videolens.report.style import INK, MUTED, PALETTE, grid_of_axes, layer_axis, legend, note, plain, titled
 
 __all__ = ["draw"]
 
@@ -37,7 +37,7 @@ def draw(trace: AnswerTrace, *, tasks: Sequence[str] | None = None, conditions: 
     Args:
         trace: what to draw.
         tasks: one panel for each; None: all, and one for all together.
-        conditions: None: "clean" and up to three interventions.
+        conditions: None: all. "clean" and three interventions are drawn; the small print names what is left.
 
     Raises:
         SelectionError: a task or a condition is not in this trace.
@@ -46,7 +46,8 @@ def draw(trace: AnswerTrace, *, tasks: Sequence[str] | None = None, conditions: 
         for name in given or []:
             if name not in known:
                 raise SelectionError(near(name, known, kind=f"{what} in this answer trace"))
-    shown = list(conditions or trace.conditions)[: len(STYLES)]
+    wanted = list(conditions or trace.conditions)
+    shown = wanted[: len(STYLES)]
     panels: list[str | None] = list(tasks or trace.tasks)
     if tasks is None and len(panels) > 1:
         panels.append(None)
@@ -58,7 +59,7 @@ def draw(trace: AnswerTrace, *, tasks: Sequence[str] | None = None, conditions: 
             panel.set_ylabel("probability at the last token", fontsize=8, color=INK)
     axes[0].set_ylim(-0.02, 1.02)
     legend(figure, "The answer, layer by layer", _keys(trace, shown))
-    note(figure, _note(trace))
+    note(figure, _note(trace, wanted[len(STYLES) :]))
     return figure
 
 
@@ -80,8 +81,7 @@ def _panel(axes: Axes, trace: AnswerTrace, task: str | None, conditions: Sequenc
             axes.axvspan(where.low + 0.75, where.high + 1.25, color=PALETTE[2], alpha=0.13, linewidth=0, zorder=0)
             axes.axvline(where.value + 1, color=PALETTE[2], linewidth=0.9, zorder=1)
     layer_axis(axes, trace.settings.n_layers)
-    axes.set_title((ALL if task is None else task) or "questions", fontsize=9, color=INK, loc="left")
-    axes.set_title(f"n = {n}", fontsize=7.5, color=MUTED, loc="right")
+    titled(axes, (ALL if task is None else task) or "questions", f"n = {n}")
 
 
 def _keys(trace: AnswerTrace, conditions: Sequence[str]) -> list[Line2D]:
@@ -107,12 +107,14 @@ def _keys(trace: AnswerTrace, conditions: Sequence[str]) -> list[Line2D]:
     return keys
 
 
-def _note(trace: AnswerTrace) -> str:
+def _note(trace: AnswerTrace, undrawn: Sequence[str]) -> str:
+    """The small print, and the conditions for which there was no style of line left."""
     made = trace.settings
     kept = {"correct": "answered rightly", "wrong": "answered wrongly", "all": "all"}[made.samples]
     name = made.model.rstrip("/").split("/")[-1] or "model"
+    left_out = f" Not drawn: {', '.join(undrawn)}." if undrawn else ""
     return (
         f"Hidden state after each layer, counted from 1 as in the paper, read through the lens: {made.lens}; "
         f"probability of the option's first token among all tokens. {name}, questions: {kept} "
-        f"({trace.n} of {made.n_asked}). Bands: 95 % bootstrap over questions."
+        f"({trace.n} of {made.n_asked}). Bands: 95 % bootstrap over questions.{left_out}"
     )

@@ -16,7 +16,7 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.flowmap import FlowMap
 from videolens.experiments.flowtable import FlowSettings
 from videolens.experiments.windows import HALVES
-from videolens.report.style import INK, MUTED, PALETTE, layer_axis, plain
+from videolens.report.style import PALETTE, layer_axis, plain, titled
 
 __all__ = [
     "FLAT",
@@ -87,8 +87,7 @@ def panel(axes: Axes, flow: FlowMap, title: str, count: str, *, rule: bool = Tru
         axes.set_xlim(0.5, len(made.cuts) + 0.5)
     else:
         layer_axis(axes, made.n_layers)
-    axes.set_title(title, fontsize=9, color=INK, loc="left")
-    axes.set_title(count, fontsize=7.5, color=MUTED, loc="right")
+    titled(axes, title, count)
 
 
 def level_flat(axes: Axes, unit: str) -> None:

@@ -1,7 +1,9 @@
-"""How every figure looks. Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+"""How every figure looks. Colours are Okabe and Ito's, from the eighth on Tol's, which colour-blind readers can tell
+apart."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -21,14 +23,17 @@ __all__ = [
     "legend",
     "note",
     "plain",
+    "titled",
     "under",
 ]
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#882255", "#999933")
+"""Ten: a benchmark of ten tasks has a colour for each."""
 INK, MUTED, RULE = "#222222", "#666666", "#DDDDDD"
 
 CHANGE = "change in answer probability (%)"
 LAYER = "layer (from 1)"
+_TITLE = 34  # letters of a panel's title in one line
 
 
 def plain(axes: Axes) -> None:
@@ -77,23 +82,35 @@ def grid_of_axes(n: int, *, most_columns: int = 3, label: str = CHANGE) -> tuple
     return figure, axes[:n]
 
 
+def titled(axes: Axes, title: str, count: str) -> None:
+    """A panel's title, in lines that leave room for the count at their right."""
+    axes.set_title("\n".join(textwrap.wrap(title, _TITLE)), fontsize=9, color=INK, loc="left")
+    axes.set_title(count, fontsize=7.5, color=MUTED, loc="right")
+
+
 def legend(figure: Figure, title: str, handles: Sequence[Line2D]) -> None:
-    """The title, and under it what the lines are: one block, so that neither lies on the other."""
-    block = figure.legend(
-        handles=handles,
-        title=title,
-        alignment="left",
-        loc="outside upper left",
-        ncols=min(len(handles), int(figure.get_figwidth() / 1.3)),
-        fontsize=8,
-        title_fontproperties={"weight": "bold", "size": 11},
-        labelcolor=INK,
-        frameon=False,
-        handlelength=1.6,
-        columnspacing=1.2,
-        borderaxespad=0.2,
-    )
-    block.get_title().set_color(INK)
+    """The title, and under it what the lines are: one block, so that neither lies on the other, in as many columns as
+    the figure is wide."""
+    for columns in range(min(len(handles), int(figure.get_figwidth() / 1.3)), 0, -1):
+        block = figure.legend(
+            handles=handles,
+            title=title,
+            alignment="left",
+            loc="outside upper left",
+            ncols=columns,
+            fontsize=8,
+            title_fontproperties={"weight": "bold", "size": 11},
+            labelcolor=INK,
+            frameon=False,
+            handlelength=1.6,
+            columnspacing=1.2,
+            borderaxespad=0.2,
+        )
+        # at other resolutions letters are rounded to other widths: a little is left free
+        if columns == 1 or block.get_window_extent().width <= 0.95 * figure.bbox.width:
+            block.get_title().set_color(INK)
+            return
+        block.remove()
 
 
 def under(figure: Figure, title: str, text: str) -> None:
