@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import videolens as vl
-from videolens.errors import VideolensError
+from videolens.errors import SelectionError, VideolensError
 from videolens.interventions.edges import causal_mask, count_live
 from videolens.interventions.presets import PRESETS
 from videolens.interventions.random_blocking import MATCHES, _largest
@@ -435,3 +435,13 @@ def test_misuse_is_one_clear_error(make: object, message: str) -> None:
 
 def _no_video() -> Prompt:
     return plain_prompt(vl.TokenMap.from_spans(6, {"stem": [2, 3]}, grid=(0, 0, 0), video=[]))
+
+
+def test_closed_masks_want_a_video_and_then_a_question() -> None:
+    for prompt, what in ((_no_video(), "no video"), (_asked_first(), "no question after its video")):
+        with pytest.raises(SelectionError, match=f"closed pathway leads .* but the prompt has {what}"):
+            vl.Pathway(3, [0], [0], [0]).hooks(prompt)
+
+
+def _asked_first() -> Prompt:
+    return plain_prompt(vl.TokenMap.from_spans(8, {"stem": [1, 2]}, grid=(2, 1, 2), video=range(3, 7)))

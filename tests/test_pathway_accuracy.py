@@ -180,3 +180,14 @@ def test_a_pathway_is_chosen_by_what_does_not_saturate_task_by_task() -> None:
     # by the answer's probability alone, everything together, fewer layers come out
     paper = vl.Pathway.from_flow(chosen.flow)
     assert set(paper.video_to_question) <= set(chosen.pathway.video_to_question)
+
+
+def test_settings_of_something_else_are_one_clear_error(found: vl.PathwayAccuracy, tmp_path: Path) -> None:
+    import json
+
+    found.save(tmp_path / "kept")
+    for change in ({"windows": 3}, {"random": None}):
+        settings = json.loads((tmp_path / "kept/pathway.json").read_text()) | change
+        (tmp_path / "kept/pathway.json").write_text(json.dumps(settings))
+        with pytest.raises(VideolensError, match=r"pathway\.json does not hold the settings"):
+            vl.PathwayAccuracy.load(tmp_path / "kept")

@@ -12,7 +12,7 @@ import pandas as pd
 from videolens.errors import VideolensError, near
 from videolens.experiments.asking import Skip
 from videolens.experiments.statistics import Interval, proportion
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,15 +216,12 @@ class Accuracy:
             VideolensError: the directory holds no such result, or one that contradicts itself.
         """
         table, settings = read_result(path, TABLE, SETTINGS, what="accuracies")
-        settings = [
-            each
-            | {
-                "conditions": tuple(each["conditions"]),
-                "skipped": tuple(Skip(**skip) for skip in each.get("skipped", ())),
-            }
+        file = Path(path) / SETTINGS
+        made = [
+            settings_from(AccuracySettings, each, file, what="measurement of accuracy", tuples=("conditions",))
             for each in settings
         ]
-        return cls(table, tuple(AccuracySettings(**each) for each in settings))
+        return cls(table, tuple(made))
 
     def __repr__(self) -> str:
         return f"Accuracy({self.models}, {len(self.tasks)} tasks, {self.conditions}, {len(self.table)} answers)"

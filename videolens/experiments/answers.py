@@ -16,7 +16,7 @@ from videolens.experiments.asking import Skip
 from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.readout import FINAL_NORM
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,8 +244,7 @@ class AnswerTrace(QuestionsTable):
             VideolensError: the directory holds no answer trace, or one that contradicts itself.
         """
         table, settings = read_result(path, TABLE, SETTINGS, what="answer trace")
-        settings["skipped"] = tuple(Skip(**skip) for skip in settings["skipped"])
-        return cls(table, TraceSettings(**settings))
+        return cls(table, settings_from(TraceSettings, settings, Path(path) / SETTINGS, what="trace of answers"))
 
     def __repr__(self) -> str:
         made = self.settings

@@ -16,7 +16,7 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.asking import Skip
 from videolens.experiments.attention_measures import on_frames, on_video, spread, with_intervals
 from videolens.experiments.questions_table import QuestionsTable
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -246,9 +246,9 @@ class AttentionMap(QuestionsTable):
             VideolensError: the directory holds no attention map, or one that contradicts itself.
         """
         table, clips, settings = read_result(path, TABLE, PICTURES, SETTINGS, what="attention map")
-        settings |= {name: tuple(settings[name]) for name in ("words", "layers", "heads")}
-        settings["skipped"] = tuple(Skip(**skip) for skip in settings["skipped"])
-        return cls(table, clips, AttentionMapSettings(**settings))
+        file, tuples = Path(path) / SETTINGS, ("words", "layers", "heads")
+        made = settings_from(AttentionMapSettings, settings, file, what="map of attention", tuples=tuples)
+        return cls(table, clips, made)
 
     def __repr__(self) -> str:
         made = self.settings

@@ -17,7 +17,7 @@ from videolens.experiments.flowmeasures import ShareRight, measure_named, share_
 from videolens.experiments.flowtable import COLUMNS, FlowSettings, check_table
 from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.statistics import Interval, bootstrap, bootstrap_curve, centre
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -222,8 +222,7 @@ class FlowMap(QuestionsTable):
             VideolensError: the directory holds no flow map, or one that contradicts itself.
         """
         table, settings = read_result(path, TABLE, SETTINGS, what="flow map")
-        settings["skipped"] = tuple(Skip(**skip) for skip in settings["skipped"])
-        return cls(table, FlowSettings(**settings))
+        return cls(table, settings_from(FlowSettings, settings, Path(path) / SETTINGS, what="flow map"))
 
     def __repr__(self) -> str:
         made = self.settings

@@ -19,7 +19,7 @@ from videolens.experiments.keywords import Groups, grouped, subwords
 from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.readout import FINAL_NORM
 from videolens.experiments.statistics import bootstrap_shares
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 from videolens.experiments.windows import layer_bins
 
 if TYPE_CHECKING:
@@ -261,8 +261,8 @@ class LogitLens(QuestionsTable):
             VideolensError: the directory holds no logit lens, or one that contradicts itself.
         """
         table, clips, settings = read_result(path, TABLE, PICTURES, SETTINGS, what="logit lens")
-        settings["skipped"] = tuple(Skip(**skip) for skip in settings["skipped"])
-        return cls(table, clips, LensSettings(**settings), tokenizer)
+        made = settings_from(LensSettings, settings, Path(path) / SETTINGS, what="logit lens")
+        return cls(table, clips, made, tokenizer)
 
     def __repr__(self) -> str:
         made = self.settings

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.contrast import LEAST, METRICS, metric_column
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -251,7 +251,8 @@ class PatchMap:
             VideolensError: the directory holds no patch map, or one that contradicts itself.
         """
         table, runs, clips, settings = read_result(path, TABLE, RUN_TABLE, CLIP_TABLE, SETTINGS, what="patch map")
-        return cls(table, runs, clips, PatchSettings(**settings | {"layers": tuple(settings["layers"])}))
+        made = settings_from(PatchSettings, settings, Path(path) / SETTINGS, what="patch map", tuples=("layers",))
+        return cls(table, runs, clips, made)
 
     def __repr__(self) -> str:
         made = self.settings

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from videolens.errors import VideolensError, near
 from videolens.experiments.questions_table import QuestionsTable
 from videolens.experiments.statistics import Interval, bootstrap
-from videolens.experiments.storing import read_result, write_result
+from videolens.experiments.storing import read_result, settings_from, write_result
 from videolens.interventions.pathway import Pathway
 
 if TYPE_CHECKING:
@@ -192,12 +192,8 @@ class PathwayAccuracy(QuestionsTable):
             VideolensError: the directory does not hold it, or what it holds contradicts itself.
         """
         table, settings = read_result(path, TABLE, SETTINGS, what="accuracies under a pathway")
-        try:
-            made = PathwaySettings(**settings | {"random": tuple(settings["random"])})
-        except (TypeError, KeyError) as error:
-            raise VideolensError(
-                f"{Path(path) / SETTINGS} does not hold the settings of accuracies under a pathway ({error})"
-            ) from error
+        file, what = Path(path) / SETTINGS, "pathway's accuracies"
+        made = settings_from(PathwaySettings, settings, file, what=what, tuples=("random",))
         return cls(table, made)
 
     def __repr__(self) -> str:

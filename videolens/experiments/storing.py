@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from videolens.errors import VideolensError
+from videolens.experiments.asking import Skip
 
-__all__ = ["read_result", "write_result"]
+__all__ = ["read_result", "settings_from", "write_result"]
+
+S = TypeVar("S")
 
 
 def write_result(path: str | Path, files: Mapping[str, Any], *, what: str, overwrite: bool) -> Path:
@@ -53,3 +56,25 @@ def _read(file: Path, what: str) -> Any:
         return pd.read_parquet(file) if file.suffix == ".parquet" else json.loads(file.read_text())
     except (OSError, ValueError) as error:  # pyarrow's errors are among them
         raise VideolensError(f"{file} is damaged, so there are no {what} to read from it ({error})") from error
+
+
+def settings_from(kind: type[S], read: Any, file: Path, *, what: str, tuples: Sequence[str] = ()) -> S:
+    """Settings from what was read back: lists where it has tuples, and other fields, are JSON's and a damaged file's.
+
+    Args:
+        kind: the settings' class.
+        read: the fields, by name.
+        file: where they were read.
+        what: they are the settings of: "flow map".
+        tuples: fields that are tuples. `skipped` is one of `Skip`s.
+
+    Raises:
+        VideolensError: fields are missing, or there are others.
+    """
+    try:
+        fields = dict(read) | {name: tuple(read[name]) for name in tuples}
+        if "skipped" in fields:
+            fields["skipped"] = tuple(Skip(**skip) for skip in fields["skipped"])
+        return kind(**fields)
+    except (TypeError, KeyError) as error:
+        raise VideolensError(f"{file} does not hold the settings of a {what} ({error!r})") from error

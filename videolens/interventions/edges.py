@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from videolens.errors import SelectionError
 from videolens.prompt import Prompt
+from videolens.tokenmaps import TokenMaps
 from videolens.tokens import TokenMap
 
-__all__ = ["Allowed", "Edges", "causal_mask", "count_edges", "count_live", "live_rows", "once_per_kind"]
+__all__ = ["Allowed", "Edges", "causal_mask", "check_parts", "count_edges", "count_live", "live_rows", "once_per_kind"]
 
 Allowed = Callable[[int], Bool[Tensor, "query key"]]
 """0-based layer → causal pairs that are open there."""
@@ -85,3 +87,17 @@ def live_rows(
             rows[last] = True
         yield mask, rows
         rows = rows | mask[rows].view(torch.uint8).amax(0).bool()  # any(0), but faster
+
+
+def check_parts(tokens: TokenMap) -> None:
+    """A closed pathway is about a video and a question after it: without either its masks cut what they should not.
+
+    Raises:
+        SelectionError: part V or part Q is empty; a question before the video is in part P.
+    """
+    for one in tokens.maps if isinstance(tokens, TokenMaps) else [tokens]:
+        for part, what in (("part V", "no video"), ("part Q", "no question after its video")):
+            if len(one[part]) == 0:
+                raise SelectionError(
+                    f"a closed pathway leads from the video through the question, but the prompt has {what}"
+                )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from videolens.errors import VideolensError, near
 from videolens.interventions.bins import Flow, open_layers
-from videolens.interventions.edges import Allowed, causal_mask, count_edges, count_live, once_per_kind
+from videolens.interventions.edges import Allowed, causal_mask, check_parts, count_edges, count_live, once_per_kind
 from videolens.interventions.knockout import HookFunction, Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
@@ -251,8 +251,10 @@ class Pathway:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
 
         Raises:
-            SelectionError: published masks, and a prompt that has no question.
+            SelectionError: a prompt without a question, or (closed masks) without a video before it.
         """
+        if self.masks == "closed":
+            check_parts(prompt.tokens)
         return [pair for knockout in self.knockouts for pair in knockout.hooks(prompt)]
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
