@@ -404,3 +404,15 @@ def test_directories_that_somebody_changed(config: dict[str, Any], tmp_path: Pat
         (out / "run.json").write_text(json.dumps(broken))
         with pytest.raises(vl.VideolensError, match=message):
             vl.run(config, out, progress=False)
+
+
+def test_pictures_are_as_many_and_as_large_as_the_experiment_says(config: dict[str, Any], tmp_path: Path) -> None:
+    asked = {"name": "attention_map", "words": ["last"], "heads": "mean"}
+    listed = [asked | {"pictures": 1}, asked | {"pictures": 0, "label": "none"}, "logit_lens"]
+    found = vl.run(config | {"experiments": listed}, tmp_path / "out", progress=False).results
+    (_, one), (_, none), (_, lens) = found.items()
+    assert one.clips["question"].nunique() == 1 and len(none.clips) == 0
+    made = vl.logit_lens(
+        vl.HookedVideoTransformer.from_pretrained(config["model"]), vl.load_dataset(config["dataset"]), progress=False
+    )
+    pd.testing.assert_frame_equal(lens.clips, made.clips)

@@ -99,6 +99,7 @@ class LogitLensExperiment:
 
     name = "logit_lens"
     columns = COLUMNS
+    picture_size = _LONGEST
     dtypes: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("layer", "frame", "row", "column", "rank"), "int16"),
         "token": "int32",

@@ -13,12 +13,12 @@ from torch import Tensor
 from videolens.model.pixels import PixelSettings, Preparation
 from videolens.prompt import Prompt
 
-__all__ = ["pixels_of", "thumbnails"]
+__all__ = ["LONGEST", "pixels_of", "thumbnails"]
 
-_LONGEST = 96  # pixels
+LONGEST = 96  # pixels
 
 
-def thumbnails(prompt: Prompt, settings: Preparation | None, *, longest: int = _LONGEST) -> list[tuple[int, bytes]]:
+def thumbnails(prompt: Prompt, settings: Preparation | None, *, longest: int = LONGEST) -> list[tuple[int, bytes]]:
     """(frame of the token grid, PNG) for every frame; none where a prompt came without its video.
 
     1. Where it is known how pixels were prepared, undo the normalisation: patches of the token grid then lie over what

@@ -13,8 +13,7 @@ import pandas as pd
 
 from videolens.errors import VideolensError, near
 from videolens.experiments.asking import Skip, named_prompts
-from videolens.experiments.thumbnails import thumbnails
-from videolens.model.transformer import HookedVideoTransformer
+from videolens.experiments.thumbnails import LONGEST, thumbnails
 from videolens.question import Question
 from videolens.runs.config import RunConfig
 from videolens.runs.directory import MANIFEST, RESULTS, SUMMARY
@@ -26,7 +25,7 @@ from videolens.runs.writing import LEFTOVER, commit_directory
 __all__ = ["Run", "write_results"]
 
 PICTURED = 4
-"""Questions whose frames are kept beside a table, for figures that are drawn on frames."""
+"""Questions whose frames are kept beside a table, for figures that are drawn on frames, unless `pictures` says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +150,7 @@ def write_results(
         experiment = experiments[each.label]
         table = joined(experiment, parts)
         if hasattr(experiment, "clips") and getattr(experiment, "frames", True):
-            experiment.clips += _clips(experiment.model, questions, table)
+            experiment.clips += _clips(experiment, questions, table)
         # 2.
         without = undrawn = None
         try:
@@ -209,15 +208,15 @@ def _save(result: Any, folder: Path, *, figures: bool) -> str | None:
     return None
 
 
-def _clips(
-    model: HookedVideoTransformer, questions: Sequence[Question], table: pd.DataFrame
-) -> list[tuple[str, str, int, bytes]]:
-    """Frames of the table's first questions, for experiments that draw on them. They are made here and not kept in the
-    parts: what an experiment collects while it asks goes with a process that is killed."""
+def _clips(experiment: Any, questions: Sequence[Question], table: pd.DataFrame) -> list[tuple[str, str, int, bytes]]:
+    """Frames of the table's first questions, for experiments that draw on them: as many (`pictures`) and as large
+    (`picture_size`) as the experiment says. They are made here and not kept in the parts: what an experiment collects
+    while it asks goes with a process that is killed."""
+    n, size = getattr(experiment, "pictures", PICTURED), getattr(experiment, "picture_size", LONGEST)
     kept = set(table[["task", "question"]].drop_duplicates().itertuples(index=False, name=None))
-    first = [question for question in questions if (question.task, question.id) in kept][:PICTURED]
+    first = [question for question in questions if (question.task, question.id) in kept][:n]
     return [
         (name, task, frame, png)
-        for name, task, prompt in named_prompts(model, first)
-        for frame, png in thumbnails(prompt, model.pixel_settings)
+        for name, task, prompt in named_prompts(experiment.model, first)
+        for frame, png in thumbnails(prompt, experiment.model.pixel_settings, longest=size)
     ]
