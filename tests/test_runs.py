@@ -21,6 +21,7 @@ from videolens.experiments.accuracy import measure_accuracy
 from videolens.runs.config import read_config
 from videolens.runs.directory import RunDirectory
 from videolens.runs.registry import EXPERIMENTS, experiment_class, result_class
+from videolens.runs.writing import LEFTOVER, write_atomic
 
 ROUTES = ["cross-frame", "video -> last"]
 FLOW = {"name": "flow", "window": 1, "samples": "all", "routes": ROUTES}
@@ -416,3 +417,11 @@ def test_pictures_are_as_many_and_as_large_as_the_experiment_says(config: dict[s
         vl.HookedVideoTransformer.from_pretrained(config["model"]), vl.load_dataset(config["dataset"]), progress=False
     )
     pd.testing.assert_frame_equal(lens.clips, made.clips)
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / f"{LEFTOVER}part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomic(tmp_path / "part", b"x" * 100)
+    assert caught.value.filename == str(tmp_path / "part")
+    assert not (tmp_path / "part").exists()

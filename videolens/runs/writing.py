@@ -21,10 +21,13 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
     # 1.
     unfinished = path.with_name(f"{LEFTOVER}{path.name}")
-    with unfinished.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:  # a full disk does not say by itself which file it was
+        raise OSError(error.errno, error.strerror, str(path)) from error
     # 2.
     os.replace(unfinished, path)
     # 3.
