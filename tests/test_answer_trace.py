@@ -16,7 +16,7 @@ from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answer_trace import AnswerTraceExperiment, _conditions
 from videolens.experiments.answers import COLUMNS, TraceSettings
 from videolens.experiments.asking import Asked, tabulated
-from videolens.experiments.readout import check_samples
+from videolens.experiments.samples import check_samples
 
 AFTER = {True: np.exp(2) / (np.exp(2) + 5), False: 1 / 6}
 """The logit of a colour that was taken is 2 after the norm, all other logits are 0; of six tokens."""

@@ -321,3 +321,14 @@ def test_figures_of_heads_means_and_shares(asked, found) -> None:
     assert len(mean.clips) == 0 and len(mean.figure().axes) == 3 * 2 * len(mean.settings.layers[:2]) + 1
     with pytest.raises(SelectionError, match="holds the mean over heads only"):
         mean.figure(heads="max")
+
+
+def test_one_id_in_two_tasks_is_not_averaged_in_silence(asked) -> None:
+    model, several = asked
+    twins = [replace(several[0], task="one"), replace(several[2], id=several[0].id, task="two")]
+    both = vl.attention_map(model, twins, ["last"], progress=False)
+    with pytest.raises(SelectionError, match=r"'q0' is in several tasks, \['one', 'two'\]: say task="):
+        both.maps("last", question="q0")
+    alone = vl.attention_map(model, twins[1:], ["last"], progress=False)
+    assert np.array_equal(both.maps("last", question="q0", task="two"), alone.maps("last"))
+    assert both.figure(question="q0", task="two") is not None

@@ -21,7 +21,8 @@ from videolens.experiments.answers import CLEAN, COLUMNS, AnswerTrace, TraceSett
 from videolens.experiments.asking import Asked, Row, Skip, ask_all
 from videolens.experiments.contrast import token_text
 from videolens.experiments.provenance import made_with
-from videolens.experiments.readout import FINAL_NORM, NO_NORM, WHY_LEFT_OUT, check_samples, listeners, read_logits
+from videolens.experiments.readout import FINAL_NORM, NO_NORM, listeners, read_logits
+from videolens.experiments.samples import check_samples, why_left_out
 from videolens.interventions.knockout import Knockout
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
@@ -110,8 +111,8 @@ class AnswerTraceExperiment:
         traced, said = self._trace(prompt, ())
         tick(share)
         correct = None if prompt.answer_token is None else said == prompt.answer_token
-        if self.samples != "all" and correct is not (self.samples == "correct"):
-            return Asked([], [Skip(name, task, None, WHY_LEFT_OUT[correct])])
+        if reason := why_left_out(self.samples, correct):
+            return Asked([], [Skip(name, task, None, reason)])
         # 2. what is followed
         followed = _followed(self.model, prompt, said)
         if isinstance(followed, str):

@@ -18,6 +18,7 @@ from videolens.experiments.asking import Asked, Skip, ask_all
 from videolens.experiments.attention_maps import AVERAGED, CLIPS, COLUMNS, AttentionMap, AttentionMapSettings
 from videolens.experiments.provenance import made_with
 from videolens.experiments.rows import read_rows
+from videolens.experiments.samples import check_samples, why_left_out
 from videolens.experiments.thumbnails import thumbnails
 from videolens.experiments.words import check_words, rows_of
 from videolens.interventions.knockout import Knockout
@@ -121,8 +122,7 @@ class AttentionMapExperiment:
         pictures: int = 4,
         seed: int = 0,
     ) -> None:
-        if samples not in ("correct", "wrong", "all"):
-            raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
+        check_samples(samples)
         if isinstance(heads, str) and heads != "mean":
             raise VideolensError(near(heads, ("mean",), kind="choice of heads") + ", or numbers, or None for each")
         self.model, self.words = model, check_words(words)
@@ -210,10 +210,9 @@ class AttentionMapExperiment:
             return "no video tokens"
         if self.samples == "all":
             return None
-        if prompt.answer_token is None:
-            return "the right answer is not known"
-        correct = int(last_logits(self.model, prompt).argmax()) == prompt.answer_token
-        return None if correct is (self.samples == "correct") else f"answered {'rightly' if correct else 'wrongly'}"
+        right = prompt.answer_token
+        correct = None if right is None else int(last_logits(self.model, prompt).argmax()) == right
+        return why_left_out(self.samples, correct)
 
 
 def _numbers(kind: str, numbers: Iterable[int] | int | None, n: int) -> tuple[int, ...]:

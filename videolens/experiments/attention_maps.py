@@ -153,14 +153,14 @@ class AttentionMap(QuestionsTable):
         """Questions in the map."""
         return len({(part.task, part.question) for part in self._parts})
 
-    def maps(self, word: str, *, question: str | None = None, blocked: bool = False) -> Maps:
+    def maps(self, word: str, *, question: str | None = None, task: str | None = None, blocked: bool = False) -> Maps:
         """A word's attention to every video token; the mean over questions if none is named.
 
         Raises:
-            SelectionError: no such word or question.
+            SelectionError: no such word, question or task, or a question of this name in several tasks.
             VideolensError: the mean over clips of different grids.
         """
-        found = list(self._each(word, blocked, question=question))
+        found = list(self._each(word, blocked, question=question, task=task))
         if grids := sorted({" × ".join(map(str, maps.shape[2:])) for maps in found})[1:]:
             raise VideolensError(f"clips of unequal grids ({', '.join(grids)}, …) have no mean map: name a question")
         return np.mean(found, axis=0)
@@ -283,6 +283,8 @@ class AttentionMap(QuestionsTable):
             if name not in names and not (name is None and kind != "word"):
                 raise SelectionError(near(name, names, kind=f"{kind} in this attention map"))
         asked = [part for part in self._parts if question in (None, part.question) and task in (None, part.task)]
+        if question is not None and len(tasks := {part.task for part in asked}) > 1:
+            raise SelectionError(f"question {question!r} is in several tasks, {sorted(tasks)}: say task=")
         if not any(part.word == word for part in asked):
             raise SelectionError(f"{word!r} was found in other questions only: skipped() says where it was not")
         return (self._of(part, blocked) for part in asked if part.word == word)

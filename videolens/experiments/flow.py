@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.engine import check_engine, last_logits, sweep
-from videolens.errors import SelectionError, VideolensError, near
+from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.asking import Asked, Skip, ask_all
 from videolens.experiments.contrast import token_text
 from videolens.experiments.flowmap import COLUMNS, FlowMap, FlowSettings
 from videolens.experiments.flowplan import INTO_FALSE_OPTIONS, check_routes, route_knockouts
 from videolens.experiments.provenance import made_with
+from videolens.experiments.samples import check_samples, why_left_out
 from videolens.experiments.windows import cut_layers
 from videolens.interventions.knockout import ROUTES
 from videolens.model.transformer import HookedVideoTransformer
@@ -125,8 +126,7 @@ class FlowExperiment:
         max_memory: int | None = None,
         verify: bool = False,
     ) -> None:
-        if samples not in ("correct", "wrong", "all"):
-            raise VideolensError(near(samples, ("correct", "wrong", "all"), kind="choice of samples"))
+        check_samples(samples)
         check_engine(engine)
         self.model = model
         self.window, self.style = check_routes(model, routes, window, style), style
@@ -144,9 +144,8 @@ class FlowExperiment:
         answer, right = int(base.argmax()), _right_token(prompt)
         correct = None if right is None else answer == right
         # 2. kept or not
-        if self.samples != "all" and correct is not (self.samples == "correct"):
-            reason = {None: _why_unknown(prompt), True: "answered rightly", False: "answered wrongly"}[correct]
-            return Asked([], [Skip(name, task, None, reason)])
+        if reason := why_left_out(self.samples, correct):
+            return Asked([], [Skip(name, task, None, reason if correct is not None else _why_unknown(prompt))])
         # 3. every route, every window
         n_layers = self.model.cfg.n_layers
         knockouts, kept, missing = route_knockouts(prompt, self.routes, self.window, n_layers, style=self.style)

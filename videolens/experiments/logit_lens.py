@@ -23,11 +23,10 @@ from videolens.experiments.provenance import made_with
 from videolens.experiments.readout import (
     FINAL_NORM,
     INPUT_EMBEDDING,
-    WHY_LEFT_OUT,
-    check_samples,
     listeners,
     top_words,
 )
+from videolens.experiments.samples import check_samples, why_left_out
 from videolens.experiments.thumbnails import thumbnails
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt import Prompt
@@ -150,8 +149,8 @@ class LogitLensExperiment:
             residual = self.model.run_layers(residual, at)
             said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
         correct = None if prompt.answer_token is None else said == prompt.answer_token
-        if self.samples != "all" and correct is not (self.samples == "correct"):
-            return Asked([], [Skip(name, task, None, WHY_LEFT_OUT[correct])])
+        if reason := why_left_out(self.samples, correct):
+            return Asked([], [Skip(name, task, None, reason)])
         places = torch.stack([tokens.frame, tokens.row, tokens.column], dim=1)[tokens["video"]].tolist()
         rows: list[Row] = []
         for layer in range(n_layers):

@@ -20,9 +20,6 @@ __all__ = [
     "FINAL_NORM",
     "INPUT_EMBEDDING",
     "NO_NORM",
-    "SAMPLES",
-    "WHY_LEFT_OUT",
-    "check_samples",
     "listeners",
     "read_logits",
     "top_words",
@@ -35,19 +32,7 @@ NO_NORM = "no norm (published)"
 INPUT_EMBEDDING = "input embedding, no norm (published)"
 """The *input* embedding, without the norm: the published words of video tokens."""
 
-SAMPLES = ("correct", "wrong", "all")
-WHY_LEFT_OUT = {None: "the right answer is not known", True: "answered rightly", False: "answered wrongly"}
-"""Why a question is left out, by whether the model answers it rightly (None: not known)."""
-
 _LOGITS_AT_ONCE = 2**23
-
-
-def check_samples(samples: str) -> None:
-    """Raises:
-    VideolensError: no such choice of samples.
-    """
-    if samples not in SAMPLES:
-        raise VideolensError(near(samples, SAMPLES, kind="choice of samples"))
 
 
 @torch.no_grad()

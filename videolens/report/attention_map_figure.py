@@ -56,6 +56,7 @@ def draw_frames(
     *,
     word: str | None = None,
     question: str | None = None,
+    task: str | None = None,
     layers: Iterable[int] | int | None = None,
     heads: str | int = "mean",
     scale: str = "log",
@@ -67,6 +68,7 @@ def draw_frames(
         word: which word; None: the first.
         question: id of a question; "mean": the mean over all, without pictures; None: the first that has the word,
             one whose frames are known if there is one.
+        task: where questions of several tasks have the same id; with "mean": the mean over this task.
         layers: 0-based; None: up to four between a third and two thirds of the depth, where the paper looks.
         heads: the mean over heads, the largest of them for each patch, or one head, counted from 0.
         scale: "log": log10(a + 5e-5), as in the paper; "linear".
@@ -78,18 +80,18 @@ def draw_frames(
     if scale not in ("log", "linear"):
         raise VideolensError(near(scale, ("log", "linear"), kind="scale"))
     word = attended.words[0] if word is None else word
-    chosen = _question(attended, word, question)
+    chosen = _question(attended, word, question, task)
     shown = _layers(attended, layers)
     at = [attended.settings.layers.index(layer) for layer in shown]
     grids = [
-        _over_heads(attended, attended.maps(word, question=chosen, blocked=blocked)[at], heads)
+        _over_heads(attended, attended.maps(word, question=chosen, task=task, blocked=blocked)[at], heads)
         for blocked in (False, True)
     ]
     values = [np.log10(grid + FLOOR) if scale == "log" else grid for grid in grids]
     limits = Normalize(min(float(each.min()) for each in values), max(float(each.max()) for each in values))
-    figure = _panels(values, shown, _pictures(attended, chosen), limits)
+    figure = _panels(values, shown, _pictures(attended, chosen, task), limits)
     _bar(figure, limits, scale)
-    under(figure, f"What {word!r} looks at, unblocked and blocked", _note(attended, word, chosen, heads))
+    under(figure, f"What {word!r} looks at, unblocked and blocked", _note(attended, word, chosen, task, heads))
     return figure
 
 
@@ -215,13 +217,15 @@ def _over_heads(
     return maps[:, known.index(heads)]
 
 
-def _question(attended: AttentionMap, word: str, question: str | None) -> str | None:
+def _question(attended: AttentionMap, word: str, question: str | None, task: str | None) -> str | None:
     """Whose maps are drawn; None: the mean."""
     if question == "mean":
         return None
     if question is not None:
         return question
-    having = attended.table.loc[attended.table["word"] == word, "question"].unique()
+    rows = attended.table["word"] == word
+    rows = rows if task is None else rows & (attended.table["task"] == task)
+    having = attended.table.loc[rows, "question"].unique()
     pictured = [name for name in having if name in set(attended.clips["question"])]
     return next(iter([*pictured, *having]), None)
 
@@ -242,13 +246,14 @@ def _layers(attended: AttentionMap, layers: Iterable[int] | int | None) -> list[
     return chosen
 
 
-def _pictures(attended: AttentionMap, question: str | None) -> Frames:
+def _pictures(attended: AttentionMap, question: str | None, task: str | None) -> Frames:
     clips = attended.clips[attended.clips["question"] == question]
+    clips = clips if task is None else clips[clips["task"] == task]
     return [pixels_of(png) for png in clips["png"]]
 
 
-def _note(attended: AttentionMap, word: str, question: str | None, heads: str | int) -> str:
-    n = len(attended.video_share(word))
+def _note(attended: AttentionMap, word: str, question: str | None, task: str | None, heads: str | int) -> str:
+    n = len(attended.video_share(word, task=task))
     of = f"Mean of n = {n} questions" if question is None else f"Question {question}, one of {n} with this word"
     over = {"mean": "mean over heads", "max": "the largest of the heads"}.get(str(heads), f"head {heads} (from 0)")
     return (
