@@ -35,6 +35,8 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
+        if self.n < 2:
+            return f"{self.value:.3g}, n = {self.n} (no interval)"
         # three digits that count: a share of 0.998 is not 1.0, and −21.8 % is not −22 %
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.n}"
 
