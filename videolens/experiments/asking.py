@@ -60,16 +60,24 @@ class Experiment(Protocol[Result_co]):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What a configuration calls it."""
+        ...
 
     @property
-    def model(self) -> HookedVideoTransformer: ...
+    def model(self) -> HookedVideoTransformer:
+        """What is asked."""
+        ...
 
     @property
-    def columns(self) -> Sequence[str]: ...
+    def columns(self) -> Sequence[str]:
+        """Of the table, in order."""
+        ...
 
     @property
-    def dtypes(self) -> Mapping[str, str]: ...
+    def dtypes(self) -> Mapping[str, str]:
+        """Of the columns that need one said."""
+        ...
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
         """Ask one question, a single prompt. `tick` is told which share of the question's work is done."""

@@ -34,17 +34,25 @@ class Flow(Protocol):
     """What a pathway is chosen from: a `FlowMap`."""
 
     @property
-    def settings(self) -> Any: ...
+    def settings(self) -> Any:
+        """`n_layers`, and the style of its windows."""
+        ...
 
     @property
-    def routes(self) -> list[str]: ...
+    def routes(self) -> list[str]:
+        """What was traced."""
+        ...
 
     @property
-    def tasks(self) -> list[str]: ...
+    def tasks(self) -> list[str]:
+        """Whose questions."""
+        ...
 
     def changes(
         self, route: str, *, task: str | None = None, measure: str = "answer"
-    ) -> Float[ndarray, "question layer"]: ...
+    ) -> Float[ndarray, "question layer"]:
+        """The change of every question by the window around every layer."""
+        ...
 
 
 def open_layers(

@@ -7,7 +7,7 @@ edge is *live* if it lies on some path to the last token. Only live edges say ho
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,22 +19,45 @@ from videolens.prompt import Prompt
 from videolens.tokenmaps import TokenMaps
 from videolens.tokens import TokenMap
 
-__all__ = ["Allowed", "Edges", "causal_mask", "check_parts", "count_edges", "count_live", "live_rows", "once_per_kind"]
+__all__ = [
+    "Allowed",
+    "OpenEdges",
+    "causal_mask",
+    "check_parts",
+    "count_edges",
+    "count_live",
+    "live_rows",
+    "once_per_kind",
+]
 
 Allowed = Callable[[int], Bool[Tensor, "query key"]]
 """0-based layer → causal pairs that are open there."""
 
 
-@runtime_checkable
-class Edges(Protocol):
-    """What is open, layer by layer."""
+class OpenEdges:
+    """The counts that everything has which says, layer by layer, what is open: pathways, and random cuts."""
 
-    @property
-    def n_layers(self) -> int: ...
+    if TYPE_CHECKING:
+
+        @property
+        def n_layers(self) -> int:
+            """Depth of the model it is for."""
 
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
-        """Causal pairs that are open in a layer."""
-        ...
+        """Causal pairs that are open in a 0-based layer."""
+        raise NotImplementedError
+
+    def edges(self, prompt: Prompt | TokenMap) -> int:
+        """Open causal pairs, summed over layers. With nothing cut: layers × n (n + 1) / 2."""
+        return count_edges(self._each(prompt), self.n_layers)
+
+    def live_edges(self, prompt: Prompt | TokenMap) -> int:
+        """Open pairs on some path to the last token. With nothing cut: (layers − 1) × n (n + 1) / 2 + n."""
+        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
+        return count_live(self._each(tokens), self.n_layers, int(tokens["last"][0]))
+
+    def _each(self, prompt: Prompt | TokenMap) -> Allowed:
+        return lambda layer: self.allowed(prompt, layer)
 
 
 def causal_mask(n_pos: int) -> Bool[Tensor, "query key"]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from videolens.errors import VideolensError, near
 from videolens.interventions.bins import Flow, open_layers
-from videolens.interventions.edges import Allowed, causal_mask, check_parts, count_edges, count_live, once_per_kind
+from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts, once_per_kind
 from videolens.interventions.knockout import HookFunction, Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
@@ -37,7 +37,7 @@ CLOSED_ROUTES = ("cross-part", "part V -> part Q", "part Q -> part A")
 
 
 @dataclass(frozen=True)
-class Pathway:
+class Pathway(OpenEdges):
     """Which routes are open in which 0-based layers. An intervention: it cuts all the rest.
 
     Attributes:
@@ -282,15 +282,6 @@ class Pathway:
             if layer in knockout.layers:
                 knockout.close(mask, tokens)
         return mask
-
-    def edges(self, prompt: Prompt | TokenMap) -> int:
-        """Open causal pairs, summed over layers. With nothing cut: layers × n (n + 1) / 2."""
-        return count_edges(self._each(prompt), self.n_layers)
-
-    def live_edges(self, prompt: Prompt | TokenMap) -> int:
-        """Open pairs on some path to the last token. With nothing cut: (layers − 1) × n (n + 1) / 2 + n."""
-        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
-        return count_live(self._each(tokens), self.n_layers, int(tokens["last"][0]))
 
     def _each(self, prompt: Prompt | TokenMap) -> Allowed:
         def cut_by(layer: int) -> tuple[bool, ...]:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64, Int8
 from torch import Tensor
 
 from videolens.errors import VideolensError, near
-from videolens.interventions.edges import causal_mask, count_edges, count_live, live_rows
+from videolens.interventions.edges import OpenEdges, causal_mask, count_live, live_rows
 from videolens.interventions.knockout import HookFunction
 from videolens.interventions.pathway import Pathway
 from videolens.parts import PARTS, part_frames, parts
@@ -38,7 +38,7 @@ _ROUNDS = 200  # of proportional fitting; it has long settled then
 
 
 @dataclass(frozen=True)
-class RandomBlocking:
+class RandomBlocking(OpenEdges):
     """Random pairs cut in every layer, as many as leave what a pathway leaves.
 
     Attributes:
@@ -68,15 +68,6 @@ class RandomBlocking:
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
         """Causal pairs that are open in a 0-based layer."""
         return _drawn(self, prompt.tokens if isinstance(prompt, Prompt) else prompt)(layer)
-
-    def edges(self, prompt: Prompt | TokenMap) -> int:
-        """Open causal pairs, summed over layers."""
-        return count_edges(lambda layer: self.allowed(prompt, layer), self.n_layers)
-
-    def live_edges(self, prompt: Prompt | TokenMap) -> int:
-        """Open pairs on some path to the last token."""
-        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
-        return count_live(lambda layer: self.allowed(tokens, layer), self.n_layers, int(tokens["last"][0]))
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`. Generated tokens see everything."""
