@@ -213,8 +213,8 @@ class AnswerTrace(QuestionsTable):
                     last = bootstrap(each, lambda curve: float(curve[-1]), seed=self.settings.seed)
                     rise = self.rise(kind, task=task, condition=condition)
                     row: dict[str, Any] = {"task": "all" if task is None else task, "condition": condition}
-                    row |= {"kind": kind, "n": last.n} | _columns("last", last)
-                    rows.append(row | _columns("rise_layer", rise.layer) | _columns("rise", rise.amount))
+                    row |= {"kind": kind, "n": last.n} | last.columns("last")
+                    rows.append(row | rise.layer.columns("rise_layer") | rise.amount.columns("rise"))
         return pd.DataFrame(rows)
 
     def figure(self, *, tasks: Sequence[str] | None = None, conditions: Sequence[str] | None = None) -> Figure:
@@ -258,7 +258,3 @@ def _rising(curve: Float[np.ndarray, " layer"]) -> float:
     """The 0-based layer after which the curve is highest above what it was before; NaN if it never rises."""
     steps = np.diff(curve)
     return float(steps.argmax() + 1) if len(steps) and steps.max() > 0 else float("nan")
-
-
-def _columns(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -190,8 +190,8 @@ class FlowMap(QuestionsTable):
                     continue
                 layer, peak = self.peak(route, **about)
                 row: dict[str, Any] = {"task": "all" if task is None else task, "route": route, "n": peak.n}
-                row |= _columns("effect", self.effect(route, **about), unit=unit) | {"peak_layer": layer}
-                row |= _columns("peak", peak, unit=unit) | _columns("centre", self.centre(route, **about))
+                row |= self.effect(route, **about).columns("effect", unit=unit) | {"peak_layer": layer}
+                row |= peak.columns("peak", unit=unit) | self.centre(route, **about).columns("centre")
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -237,7 +237,3 @@ class FlowMap(QuestionsTable):
         if task is not None:
             rows &= self.table["task"] == self._known("task", task, self.tasks)
         return self.table[rows]
-
-
-def _columns(name: str, interval: Interval, *, unit: str = "") -> dict[str, float]:
-    return {f"{name}{unit}": interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -160,10 +160,10 @@ class PathwayAccuracy(QuestionsTable):
             for condition in self.conditions:
                 row: dict[str, Any] = {"task": "all" if task is None else task, "condition": condition}
                 accuracy = self.mean("correct", condition, task=task)
-                row |= {"n": accuracy.n} | _columns("accuracy", accuracy)
-                row |= _columns("loss_points", self.loss(condition, task=task))
-                row |= _columns("first", self.mean("first", condition, task=task))
-                row |= _columns("p_answer", self.mean("p_answer", condition, task=task))
+                row |= {"n": accuracy.n} | accuracy.columns("accuracy")
+                row |= self.loss(condition, task=task).columns("loss_points")
+                row |= self.mean("first", condition, task=task).columns("first")
+                row |= self.mean("p_answer", condition, task=task).columns("p_answer")
                 row["edges_kept"] = self._share("edges", condition, task).value
                 row["live_edges_kept"] = self._share("live_edges", condition, task).value
                 rows.append(row)
@@ -223,7 +223,3 @@ class PathwayAccuracy(QuestionsTable):
 
 def _only(mean: np.ndarray) -> float:
     return float(mean[0])
-
-
-def _columns(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

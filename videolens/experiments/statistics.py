@@ -34,6 +34,10 @@ class Interval:
     high: float
     n: int
 
+    def columns(self, name: str, *, unit: str = "") -> dict[str, float]:
+        """The same as columns of a table: `name` and its unit, `name_low`, `name_high`."""
+        return {f"{name}{unit}": self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
     def __str__(self) -> str:
         if self.n < 2:
             return f"{self.value:.3g}, n = {self.n} (no interval)"
