@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from helpers_parity import HuggingFaceReference, byte_tokenizer, ids_around, randomise, special_ids
+from helpers_parity import HuggingFaceReference, byte_tokenizer, ids_around, randomise, special_ids, write_module
 from torch import Tensor
 from transformers import (
     Qwen2_5_VLConfig,
@@ -139,3 +140,10 @@ def two_prompts(
         )
         for n in (9, 14)
     ]
+
+
+def through_disk(original: torch.nn.Module, directory: Path) -> HookedVideoTransformer:
+    """The original written as a checkpoint with tokenizer and preprocessor, and read back as ours."""
+    write_module(directory, original, files={"preprocessor_config.json": PREPROCESSOR})
+    tokenizer().save_pretrained(directory)
+    return HookedVideoTransformer.from_pretrained(directory)

@@ -11,15 +11,14 @@ from helpers_parity import STORAGES, prove, rounded, write_module, write_state
 from helpers_qwen import (
     BLOCK,
     PAIR,
-    PREPROCESSOR,
     SHARED,
     TEXT,
     VIDEO,
     VISION_2_5,
     flat_patches,
     reference,
+    through_disk,
     tiny_qwen2_5_vl,
-    tokenizer,
     two_prompts,
 )
 from test_model_pixels import clip
@@ -38,10 +37,7 @@ def original():
 
 @pytest.fixture(scope="module")
 def ours(original, tmp_path_factory) -> HookedVideoTransformer:
-    directory = tmp_path_factory.mktemp("qwen2_5_vl")
-    write_module(directory, original, files={"preprocessor_config.json": PREPROCESSOR})
-    tokenizer().save_pretrained(directory)
-    return HookedVideoTransformer.from_pretrained(directory)
+    return through_disk(original, tmp_path_factory.mktemp("qwen2_5_vl"))
 
 
 @pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)

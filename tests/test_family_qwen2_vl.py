@@ -19,8 +19,8 @@ from helpers_qwen import (
     VISION_2,
     flat_patches,
     reference,
+    through_disk,
     tiny_qwen2_vl,
-    tokenizer,
     two_prompts,
 )
 from test_model_pixels import clip
@@ -41,10 +41,7 @@ def original():
 
 @pytest.fixture(scope="module")
 def ours(original, tmp_path_factory) -> HookedVideoTransformer:
-    directory = tmp_path_factory.mktemp("qwen2_vl")
-    write_module(directory, original, files={"preprocessor_config.json": PREPROCESSOR})
-    tokenizer().save_pretrained(directory)
-    return HookedVideoTransformer.from_pretrained(directory)
+    return through_disk(original, tmp_path_factory.mktemp("qwen2_vl"))
 
 
 @pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
