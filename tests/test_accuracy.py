@@ -9,16 +9,16 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from helpers_report import invented_accuracy, letter_model, questions
+from helpers.report import invented_accuracy, letter_model, questions
 
 import videolens as vl
-from videolens.bundled import bundled_names
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import QuestionError, VideolensError
-from videolens.experiments.accuracies import COLUMNS, Accuracy, AccuracySettings
-from videolens.experiments.accuracy import measure_accuracy, option_probabilities
-from videolens.experiments.conditions import CONDITIONS, apply
-from videolens.experiments.statistics import proportion
+from videolens.experiments.accuracy.conditions import CONDITIONS, apply
+from videolens.experiments.accuracy.experiment import measure_accuracy, option_probabilities
+from videolens.experiments.accuracy.result import COLUMNS, Accuracy, AccuracySettings
+from videolens.experiments.common.statistics import proportion
+from videolens.model.checkpoints.bundled import bundled_names
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_the_figure_shows_every_task_condition_and_model(tmp_path) -> None:
     not {"shapes", "shapes-image"} <= set(bundled_names()), reason="runs once both checkpoints are in videolens/assets"
 )
 def test_the_bundled_models_on_a_fresh_seed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videolens.report.benchmark import shapes_accuracy
+    from videolens.experiments.accuracy.shapes import shapes_accuracy
 
     monkeypatch.setenv("VIDEOLENS_CACHE", str(tmp_path))
     names = ("shapes", "shapes-image")

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers_micro import BALL_RED, BLANK, BLUE, RED, SEEKER, micro_model, micro_prompt
-from helpers_prompts import tiny_model, tiny_prompt
+from helpers.micro import BALL_RED, BLANK, BLUE, RED, SEEKER, micro_model, micro_prompt
+from helpers.prompts import tiny_model, tiny_prompt
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.answer_trace import AnswerTraceExperiment, _conditions
-from videolens.experiments.answers import COLUMNS, TraceSettings
-from videolens.experiments.asking import Asked, tabulated
-from videolens.experiments.samples import check_samples
+from videolens.experiments.answer_trace.experiment import AnswerTraceExperiment, _conditions
+from videolens.experiments.answer_trace.result import COLUMNS, TraceSettings
+from videolens.experiments.common.asking import Asked, tabulated
+from videolens.experiments.common.samples import check_samples
 
 AFTER = {True: np.exp(2) / (np.exp(2) + 5), False: 1 / 6}
 """The logit of a colour that was taken is 2 after the norm, all other logits are 0; of six tokens."""

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_prompts import tiny_model, tiny_prompt
-from helpers_report import letter_model, questions
+from helpers.prompts import tiny_model, tiny_prompt
+from helpers.report import letter_model, questions
 
 import videolens as vl
 from videolens import Knockout
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.asking import Experiment
-from videolens.experiments.attention_map import AttentionMapExperiment
-from videolens.experiments.attention_maps import COLUMNS
-from videolens.experiments.attention_measures import on_frames, on_video, spread
-from videolens.experiments.rows import read_rows
-from videolens.experiments.words import rows_of
+from videolens.experiments.attention_map.experiment import AttentionMapExperiment
+from videolens.experiments.attention_map.measures import on_frames, on_video, spread
+from videolens.experiments.attention_map.patterns import read_rows
+from videolens.experiments.attention_map.result import COLUMNS
+from videolens.experiments.attention_map.words import rows_of
+from videolens.experiments.common.asking import Experiment
 
 N_LAYERS, N_HEADS = 3, 4
 

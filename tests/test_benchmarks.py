@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_benchmarks import (
+from helpers.benchmarks import (
     CODECS,
     entry,
     frames,

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, LlavaNextVideoForConditionalGeneration
 
 import videolens as vl
-from videolens.bundled import bundled_names
+from videolens.model.checkpoints.bundled import bundled_names
 
 NAMES = ("shapes", "shapes-image")
 TOLERANCE = 1e-4

@@ -11,15 +11,15 @@ import test_family_internvl_chat
 import test_family_llava_onevision
 import test_family_video_llama_3
 import torch
-from helpers_parity import byte_tokenizer, randomise, write_module, write_state
-from helpers_qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_5_vl, tiny_qwen2_vl
+from helpers.parity import byte_tokenizer, randomise, write_module, write_state
+from helpers.qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_5_vl, tiny_qwen2_vl
 from test_templates import KINDS
 from transformers import VideoLlama3ForConditionalGeneration
 
 from videolens.__main__ import main
 from videolens.errors import ModelError
-from videolens.model import original
-from videolens.model.checking import Check, Compared, check_model, default_clip
+from videolens.model.checkpoints import original
+from videolens.model.checkpoints.check import Check, Compared, check_model, default_clip
 
 PROCESSOR = "preprocessor_config.json"
 

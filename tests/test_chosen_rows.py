@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_engine import FAMILIES, N_LAYERS, POINTS, LargestFloat, random_pair
-from helpers_models import tiny_inputs, tiny_llava_next_video
-from helpers_prompts import tiny_prompt
+from helpers.engine import FAMILIES, N_LAYERS, POINTS, LargestFloat, random_pair
+from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.prompts import tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

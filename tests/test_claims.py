@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers_flow import plausible_flow
+from helpers.flow import plausible_flow
 
 import videolens as vl
 from videolens.errors import VideolensError
-from videolens.experiments.claims import NEEDED, check_claims
-from videolens.experiments.statistics import Interval
-from videolens.experiments.verdicts import CLAIMS, Claims, Finding, judge, judge_difference
+from videolens.experiments.claims.experiment import NEEDED, check_claims
+from videolens.experiments.claims.result import CLAIMS, Claims, Finding, judge, judge_difference
+from videolens.experiments.common.statistics import Interval
 
 
 def scaled(flow: vl.FlowMap, factor: float, routes: tuple[str, ...] = vl.ROUTES) -> vl.FlowMap:

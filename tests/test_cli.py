@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from helpers_report import letter_checkpoint
+from helpers.report import letter_checkpoint
 
 import videolens as vl
 from videolens.__main__ import main, parser
-from videolens.experiments.accuracies import Accuracy
-from videolens.experiments.verdicts import Claims
+from videolens.experiments.accuracy.result import Accuracy
+from videolens.experiments.claims.result import Claims
 
 
 @pytest.fixture(scope="module")

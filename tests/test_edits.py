@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import videolens as vl
 from videolens.errors import QuestionError, VideoError
 from videolens.question import Question
-from videolens.video import Video
+from videolens.video.video import Video
 
 N = 6
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_engine import (
+from helpers.engine import (
     FAMILIES,
     N_LAYERS,
     POINTS,
@@ -28,15 +28,15 @@ from helpers_engine import (
     plain_logits,
     random_pair,
 )
-from helpers_prompts import SPANS, tiny_prompt
+from helpers.prompts import SPANS, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.engine import evaluate
 from videolens.errors import VideolensError
-from videolens.experiments.windows import window_layers
 from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.interventions.layer_sets import window_layers
 
 TOLERANCE = 1e-4  # float32
 FELT = 100 * TOLERANCE  # what a knockout must do to the logits, for that tolerance to mean anything

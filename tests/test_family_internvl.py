@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_parity import (
+from helpers.parity import (
     STORAGES,
     HuggingFaceReference,
     byte_tokenizer,
@@ -28,9 +28,9 @@ from transformers import (
 
 from videolens import Question, Video
 from videolens.errors import VideolensError
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import family_of
-from videolens.templates import template_named
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.known_templates import template_named
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 IDS = special_ids(SPECIAL)

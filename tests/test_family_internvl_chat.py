@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_internvl_chat import CONFIG, IMAGE, ORIGINAL, VISION, PlainInternVLChat
-from helpers_parity import (
+from helpers.internvl_chat import CONFIG, IMAGE, ORIGINAL, VISION, PlainInternVLChat
+from helpers.parity import (
     STORAGES,
     PlainReference,
     byte_tokenizer,
@@ -21,8 +21,8 @@ from helpers_parity import (
 
 from videolens import Prompt, Question, Video
 from videolens.errors import ModelError, VideolensError
-from videolens.model import HookedVideoTransformer
-from videolens.templates import template_named
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.known_templates import template_named
 
 SPECIAL = ("<s>", "<|end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 IDS = special_ids(SPECIAL)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_models import BOS, VIDEO, tiny_config
-from helpers_parity import STORAGES, HuggingFaceReference, ids_around, prove, randomise, rounded, write_module
+from helpers.models import BOS, VIDEO, tiny_config
+from helpers.parity import STORAGES, HuggingFaceReference, ids_around, prove, randomise, rounded, write_module
 from transformers import LlavaNextVideoForConditionalGeneration
 
 from videolens import Prompt
-from videolens.model import HookedVideoTransformer
+from videolens.model.transformer import HookedVideoTransformer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "grouped heads": {},

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_parity import (
+from helpers.parity import (
     STORAGES,
     HuggingFaceReference,
     byte_tokenizer,
@@ -26,7 +26,7 @@ from transformers.models.llava_onevision.processing_llava_onevision import Llava
 
 from videolens import Knockout, Prompt, Question, Video
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
+from videolens.model.transformer import HookedVideoTransformer
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 VIDEO = special_ids(SPECIAL)["<video>"]

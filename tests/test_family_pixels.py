@@ -23,7 +23,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
 from videolens.model.families import family_of, known_families
-from videolens.model.pixels import preparation_of
+from videolens.model.vision.pixels import preparation_of
 
 LEVEL = 1 / 255
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_parity import (
+from helpers.parity import (
     STORAGES,
     HuggingFaceReference,
     PlainReference,
@@ -28,7 +28,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from videolens import Prompt, Question, Video
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
+from videolens.model.transformer import HookedVideoTransformer
 
 SPECIAL = ("<s>", "</s>", "<image>")
 VIDEO = special_ids(SPECIAL)["<image>"]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers_parity import STORAGES, prove, rounded, write_module, write_state
-from helpers_qwen import (
+from helpers.parity import STORAGES, prove, rounded, write_module, write_state
+from helpers.qwen import (
     BLOCK,
     PAIR,
     SHARED,
@@ -25,9 +25,9 @@ from test_model_pixels import clip
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 
 from videolens import Question, TokenMap, Video
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import Clock, family_of
-from videolens.model.mrope import multimodal_positions
+from videolens.model.families._mrope import multimodal_positions
+from videolens.model.transformer import HookedVideoTransformer
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers_parity import STORAGES, prove, rounded, write_module, write_state
-from helpers_qwen import (
+from helpers.parity import STORAGES, prove, rounded, write_module, write_state
+from helpers.qwen import (
     BLOCK,
     PAIR,
     PREPROCESSOR,
@@ -28,10 +28,10 @@ from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 
 from videolens import Knockout, Question, Video, sweep
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
-from videolens.model.mrope import multimodal_positions
-from videolens.model.smart_resize import SmartResize
-from videolens.tokens import TokenMap
+from videolens.model.families._mrope import multimodal_positions
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.vision.smart_resize import SmartResize
+from videolens.prompt.tokens import TokenMap
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from helpers_models import tiny_llava_next_video
-from helpers_parity import byte_tokenizer, randomise, write_module, write_state
-from helpers_tokenizer import tiny_tokenizer
+from helpers.models import tiny_llava_next_video
+from helpers.parity import byte_tokenizer, randomise, write_module, write_state
+from helpers.tokenizer import tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videolens import Prompt, Question, Video
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import known_families
-from videolens.spans import OF_FRAMES, ROLES
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.selections import OF_FRAMES, ROLES
 
 FAMILY_FILES = sorted((Path(import_module("videolens.model.families").__file__).parent).glob("*.py"))
 MAX_LINES = 150
@@ -95,8 +95,8 @@ CASES = {
     "internvl": Case(of_transformers("test_family_internvl")),
     "internvl_chat": Case(internvl_chat),
     "llava": Case(pllava, step=2),
-    "qwen2_vl": Case(of_transformers("helpers_qwen", "tiny_qwen2_vl")),
-    "qwen2_5_vl": Case(of_transformers("helpers_qwen", "tiny_qwen2_5_vl")),
+    "qwen2_vl": Case(of_transformers("helpers.qwen", "tiny_qwen2_vl")),
+    "qwen2_5_vl": Case(of_transformers("helpers.qwen", "tiny_qwen2_5_vl")),
     "video_llama_3": Case(video_llama_3),
     "videollama3_qwen2": Case(videollama3_qwen2),
 }

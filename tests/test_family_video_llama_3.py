@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_parity import (
+from helpers.parity import (
     STORAGES,
     HuggingFaceReference,
     byte_tokenizer,
@@ -26,8 +26,8 @@ from transformers.models.video_llama_3.processing_video_llama_3 import VideoLlam
 
 from videolens import Question, Video
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import Clock, family_of
+from videolens.model.transformer import HookedVideoTransformer
 
 SPECIAL = ("<|video_pad|>", "<|image_pad|>", "<|im_start|>", "<|im_end|>")
 VIDEO = special_ids(SPECIAL)["<|video_pad|>"]

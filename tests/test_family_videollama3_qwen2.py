@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_parity import (
+from helpers.parity import (
     STORAGES,
     PlainReference,
     byte_tokenizer,
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from videolens import Question, Video
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import family_of
+from videolens.model.transformer import HookedVideoTransformer
 
 SPECIAL = ("<image>", "<|im_start|>", "<|im_end|>")
 IMAGE = special_ids(SPECIAL)["<image>"]

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from helpers_flow import TASKS, plausible_flow
+from helpers.flow import TASKS, plausible_flow
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.flowplan import INTO_FALSE_OPTIONS
-from videolens.report.figures import KINDS
+from videolens.experiments.flow.figure import KINDS
+from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_ten_tasks_fit_and_can_be_told_apart(flow: vl.FlowMap) -> None:
 
 def test_drawing_never_touches_pyplot() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from helpers_flow import plausible_flow; "
+        "import sys; sys.path.insert(0, 'tests'); from helpers.flow import plausible_flow; "
         "plausible_flow(n=2).figure().savefig('/dev/null', format='png'); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

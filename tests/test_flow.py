@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_flow import plausible_flow
-from helpers_micro import BALL_BLUE, BALL_RED, BLANK, SEEKER, micro_model, micro_prompt
-from helpers_models import tiny_llava_next_video
-from helpers_prompts import tiny_model, tiny_prompt
-from helpers_tokenizer import tiny_tokenizer
+from helpers.flow import plausible_flow
+from helpers.micro import BALL_BLUE, BALL_RED, BLANK, SEEKER, micro_model, micro_prompt
+from helpers.models import tiny_llava_next_video
+from helpers.prompts import tiny_model, tiny_prompt
+from helpers.tokenizer import tiny_tokenizer
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.flowmap import COLUMNS
-from videolens.experiments.windows import window_layers
-from videolens.model.pixels import PixelSettings
+from videolens.experiments.flow.result import COLUMNS
+from videolens.interventions.layer_sets import window_layers
+from videolens.model.vision.pixels import PixelSettings
 
 DIRECT = ("cross-frame", "video -> question", "video -> last", "question -> last")
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_flow import TASKS, plausible_flow
-from helpers_prompts import tiny_model, tiny_prompt
-from helpers_report import LETTERS, letter_model
+from helpers.flow import TASKS, plausible_flow
+from helpers.prompts import tiny_model, tiny_prompt
+from helpers.report import LETTERS, letter_model
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.flowmeasures import MEASURES
-from videolens.experiments.flowsplit import FlowSplit
+from videolens.experiments.flow.measures import MEASURES
+from videolens.experiments.flow.split import FlowSplit
 
 CROSS, OUT = "cross-frame", "question -> last"
 

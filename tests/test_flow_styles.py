@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers_engine import N_LAYERS, distance, plain_logits, random_pair
-from helpers_flow import TASKS, plausible_flow
-from helpers_micro import BALL_RED, BLANK, SEEKER, micro_model, micro_prompt
-from helpers_prompts import tiny_model, tiny_prompt
+from helpers.engine import N_LAYERS, distance, plain_logits, random_pair
+from helpers.flow import TASKS, plausible_flow
+from helpers.micro import BALL_RED, BLANK, SEEKER, micro_model, micro_prompt
+from helpers.prompts import tiny_model, tiny_prompt
 
 import videolens as vl
 from videolens.engine import evaluate
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.claims import check_claims
-from videolens.experiments.flowplan import INTO_FALSE_OPTIONS, route_knockouts
-from videolens.experiments.windows import STYLES, WINDOWED, cut_layers
+from videolens.experiments.claims.experiment import check_claims
+from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS, route_knockouts
+from videolens.interventions.layer_sets import STYLES, WINDOWED, cut_layers
 
 DIRECT = ("cross-frame", "video -> question", "question -> last")
 ALL_ROUTES = (*vl.ROUTES, *INTO_FALSE_OPTIONS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_prompts import tiny_model, tiny_prompt
+from helpers.prompts import tiny_model, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

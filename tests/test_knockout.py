@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_prompts import SPANS, plain_prompt, tiny_model, tiny_prompt
+from helpers.prompts import SPANS, plain_prompt, tiny_model, tiny_prompt
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +17,7 @@ from videolens.engine import evaluate, last_logits
 from videolens.engine.full import batched_hooks
 from videolens.errors import PromptError, SelectionError, VideolensError
 from videolens.interventions.knockout import ROUTES, Knockout
-from videolens.tokens import TokenMap
+from videolens.prompt.tokens import TokenMap
 
 NAMES = (
     "system",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_models import VIDEO, tiny_inputs, tiny_llava_next_video
+from helpers.models import VIDEO, tiny_inputs, tiny_llava_next_video
 from safetensors.torch import load_file, save_file
 
 from videolens.errors import ModelError, PromptError
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import _FAMILIES, family_of, register
+from videolens.model.transformer import HookedVideoTransformer
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -59,8 +59,8 @@ def nothing_heavy(monkeypatch) -> None:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("videolens.model.loading._by_transformers", never)
-    monkeypatch.setattr("videolens.model.loading.build", never)
+    monkeypatch.setattr("videolens.model.checkpoints.read._by_transformers", never)
+    monkeypatch.setattr("videolens.model.checkpoints.read.build", never)
     monkeypatch.setattr("safetensors.safe_open", never)
 
 

@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers_micro import BALL_RED, BLANK, RED, SEEKER, micro_model, micro_prompt
-from helpers_models import tiny_inputs
-from helpers_prompts import tiny_model, tiny_prompt
+from helpers.micro import BALL_RED, BLANK, RED, SEEKER, micro_model, micro_prompt
+from helpers.models import tiny_inputs
+from helpers.prompts import tiny_model, tiny_prompt
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments import readout
-from videolens.experiments.asking import tabulated
-from videolens.experiments.keywords import ACTION_SEQUENCE, KEYWORD_SETS, SHAPES, first_subword
-from videolens.experiments.lenses import CLIPS, COLUMNS, LensSettings
-from videolens.experiments.logit_lens import LogitLensExperiment, clips_of
+from videolens.experiments.common import readout
+from videolens.experiments.common.asking import tabulated
+from videolens.experiments.logit_lens.experiment import LogitLensExperiment, clips_of
+from videolens.experiments.logit_lens.keywords import ACTION_SEQUENCE, KEYWORD_SETS, SHAPES, first_subword
+from videolens.experiments.logit_lens.result import CLIPS, COLUMNS, LensSettings
 
 
 @pytest.fixture(scope="module")

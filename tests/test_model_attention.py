@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_models import VIDEO, tiny_inputs, tiny_llava_next_video
+from helpers.models import VIDEO, tiny_inputs, tiny_llava_next_video
 
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer, KeyValues, Rows
+from videolens.model.decoder.rows import KeyValues, Rows
+from videolens.model.transformer import HookedVideoTransformer
 
 LAYERS = range(3)
 

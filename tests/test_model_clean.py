@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_models import tiny_inputs, tiny_llava_next_video
+from helpers.models import tiny_inputs, tiny_llava_next_video
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import videolens as vl
 from videolens import HookedVideoTransformer, Knockout
-from videolens.model import CleanRun
+from videolens.model.resuming import CleanRun
 
 TOLERANCE = 1e-5
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_models import VIDEO, tiny_inputs, tiny_llava_next_video
-from helpers_tokenizer import tiny_tokenizer
+from helpers.models import VIDEO, tiny_inputs, tiny_llava_next_video
+from helpers.tokenizer import tiny_tokenizer
 
 from videolens.errors import ModelError, PromptError, SelectionError
-from videolens.model import HookedVideoTransformer
-from videolens.model.pixels import PixelSettings
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.vision.pixels import PixelSettings
 from videolens.question import Question
-from videolens.video import Video
+from videolens.video.video import Video
 
 PIXELS = PixelSettings(size=16, crop=(16, 16))
 

@@ -7,14 +7,14 @@ import dataclasses
 import pytest
 import torch
 import transformer_lens
-from helpers_models import D_VOCAB, tiny_inputs, tiny_llava_next_video
-from helpers_tokenizer import tiny_tokenizer
+from helpers.models import D_VOCAB, tiny_inputs, tiny_llava_next_video
+from helpers.tokenizer import tiny_tokenizer
 from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.model_protocol import TransformerLensModelWithWeights
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
+from videolens.model.transformer import HookedVideoTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N_LAYERS, N_HEADS, D_MODEL = 3, 4, 32

@@ -7,14 +7,14 @@ import shutil
 
 import pytest
 import torch
-from helpers_models import tiny_inputs, tiny_llava_next_video
-from helpers_tokenizer import tiny_tokenizer
+from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.tokenizer import tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from videolens.bundled import bundled_names
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
+from videolens.model.checkpoints.bundled import bundled_names
 from videolens.model.families import family_of, known_families
+from videolens.model.transformer import HookedVideoTransformer
 
 PREPROCESSOR = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
 
@@ -154,9 +154,9 @@ def test_families_are_found_by_themselves() -> None:
 
 
 def test_a_family_of_ones_own_is_one_registration() -> None:
-    # helpers_micro.py holds a whole toy family; its model goes through the same conversion
-    import helpers_micro
+    # helpers/micro.py holds a whole toy family; its model goes through the same conversion
+    import helpers.micro
 
-    model = helpers_micro.micro_model()
+    model = helpers.micro.micro_model()
     assert model.cfg.model_type == "micro"
     assert "micro" in known_families()

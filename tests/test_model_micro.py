@@ -1,10 +1,10 @@
-"""The micro model of helpers_micro.py: every number below can be worked out on paper."""
+"""The micro model of helpers/micro.py: every number below can be worked out on paper."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from helpers_micro import BALL_BLUE, BALL_RED, BLANK, BLUE, RED, SEEKER, micro_model, micro_prompt
+from helpers.micro import BALL_BLUE, BALL_RED, BLANK, BLUE, RED, SEEKER, micro_model, micro_prompt
 
 from videolens.interventions.knockout import Knockout
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_models import BOS, D_VOCAB, VIDEO, tiny_inputs, tiny_llava_next_video
-from helpers_parity import TOLERANCE
+from helpers.models import BOS, D_VOCAB, VIDEO, tiny_inputs, tiny_llava_next_video
+from helpers.parity import TOLERANCE
 from test_family_llava_next_video import VARIANTS
 from transformers import LlamaForCausalLM
 
-from videolens.model import HookedVideoTransformer
+from videolens.model.transformer import HookedVideoTransformer
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from videolens.errors import ModelError
-from videolens.model.pixels import FILES, PixelSettings, preparation_of
+from videolens.model.vision.pixels import FILES, PixelSettings, preparation_of
 
 CLIP = {
     "size": {"shortest_edge": 64},

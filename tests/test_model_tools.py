@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_models import tiny_inputs, tiny_llava_next_video
-from helpers_tokenizer import tiny_tokenizer
+from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.tokenizer import tiny_tokenizer
 from transformer_lens import patching
 from transformer_lens.head_detector import detect_head
 
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
+from videolens.model.transformer import HookedVideoTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N_LAYERS, N_HEADS, D_MODEL = 3, 4, 32

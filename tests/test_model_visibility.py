@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from videolens.model import kernels
-from videolens.model.kernels import attend
-from videolens.model.views import dense_mask, views_of
-from videolens.model.visibility import Run, Visible
+from videolens.model.decoder import kernels
+from videolens.model.decoder.kernels import attend
+from videolens.model.decoder.views import dense_mask, views_of
+from videolens.model.decoder.visibility import Run, Visible
 
 N = 70
 

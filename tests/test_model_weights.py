@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from videolens.errors import ModelError
-from videolens.model import HookedVideoTransformer
+from videolens.model.checkpoints.weights import without_storage
 from videolens.model.families import Family, register
-from videolens.model.weights import without_storage
+from videolens.model.transformer import HookedVideoTransformer
 
 VIDEO = 7
 TEXT: dict[str, Any] = dict(
@@ -58,7 +58,7 @@ ODD = Family(
 
 def odd_checkpoint(directory: Path, *, dtype: torch.dtype = torch.float32, tied: bool = False, shards: int = 1) -> Any:
     """Write a random one in its own layout; gives the module it was written from."""
-    from videolens.model.checkpoint import PlainConfig
+    from videolens.model.checkpoints.files import PlainConfig
 
     settings = {
         "model_type": "odd",

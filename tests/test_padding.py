@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_models import tiny_inputs, tiny_llava_next_video
+from helpers.models import tiny_inputs, tiny_llava_next_video
 
 import videolens as vl
 from videolens import HookedVideoTransformer, Knockout, Prompt

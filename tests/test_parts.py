@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_prompts import plain_prompt, tiny_model, tiny_prompt
+from helpers.prompts import plain_prompt, tiny_model, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.errors import SelectionError
 from videolens.interventions.knockout import PART_ROUTES
-from videolens.parts import PARTS, is_selection
-from videolens.tokens import TokenMap
+from videolens.prompt.parts import PARTS, is_selection
+from videolens.prompt.tokens import TokenMap
 
 
 def test_parts_of_the_tiny_prompt() -> None:

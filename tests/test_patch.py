@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers_models import tiny_inputs
-from helpers_prompts import SPANS, tiny_model, tiny_prompt
+from helpers.models import tiny_inputs
+from helpers.prompts import SPANS, tiny_model, tiny_prompt
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

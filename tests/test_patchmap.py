@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_models import tiny_inputs
-from helpers_prompts import SPANS, tiny_model, tiny_prompt
-from helpers_report import letter_model, questions
+from helpers.models import tiny_inputs
+from helpers.prompts import SPANS, tiny_model, tiny_prompt
+from helpers.report import letter_model, questions
 from transformer_lens import patching
 
 import videolens as vl
 from videolens.errors import ModelError, PromptError, SelectionError, VideolensError
-from videolens.experiments.patchmap import CLIPS, COLUMNS, RUNS
-from videolens.experiments.patchunits import check_over, units_of
+from videolens.experiments.patch_map.result import CLIPS, COLUMNS, RUNS
+from videolens.experiments.patch_map.units import check_over, units_of
 from videolens.interventions.sites import named_site
 
 N_LAYERS, N_POS = 3, 25

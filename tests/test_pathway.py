@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers_prompts import plain_prompt, tiny_model, tiny_prompt
+from helpers.prompts import plain_prompt, tiny_model, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,7 +21,7 @@ from videolens.errors import SelectionError, VideolensError
 from videolens.interventions.edges import causal_mask, count_live
 from videolens.interventions.presets import PRESETS
 from videolens.interventions.random_blocking import MATCHES, _largest
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 L = 3
 layers = st.sets(st.integers(0, L - 1))

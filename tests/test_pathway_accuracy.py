@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers_prompts import tiny_model, tiny_prompt
+from helpers.prompts import tiny_model, tiny_prompt
 
 import videolens as vl
 from videolens.errors import QuestionError, VideolensError
-from videolens.experiments.pathway import PathwayExperiment
-from videolens.experiments.pathways import PathwaySettings
+from videolens.experiments.pathway.experiment import PathwayExperiment
+from videolens.experiments.pathway.result import PathwaySettings
 from videolens.interventions.edges import causal_mask, count_live
 
 MODEL = tiny_model()
@@ -75,7 +75,7 @@ def test_accuracies_losses_and_shares_are_means_over_questions() -> None:
             rows.append(
                 (f"q{i}", "t", condition, seed, 2, "A", "AB"[1 - hit], bool(hit), bool(hit), 0.5, *kept_edges, 90, 80)
             )
-    from videolens.experiments.pathways import COLUMNS
+    from videolens.experiments.pathway.result import COLUMNS
 
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64"})
     settings = PathwaySettings("m", PATHWAY.to_dict(), ("live edges",), 2, 3)

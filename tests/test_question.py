@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from videolens.encoding import EncodedQuestion, encode_question, pieces_of_tokens
 from videolens.errors import PromptError, QuestionError
-from videolens.layout import VideoLayout
+from videolens.prompt.encoding import EncodedQuestion, encode_question, pieces_of_tokens
+from videolens.prompt.known_templates import TEMPLATES, template_named
+from videolens.prompt.template import Piece, PromptTemplate
+from videolens.prompt.video_layout import VideoLayout
 from videolens.question import Question
-from videolens.template import Piece, PromptTemplate
-from videolens.templates import TEMPLATES, template_named
-from videolens.video import Video
+from videolens.video.video import Video
 
 SPECIAL = ["<unk>", "<s>", "<video>"]
 VIDEO = Video.from_array(np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3), fps=2)

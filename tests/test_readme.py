@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from videolens.bundled import bundled_names
+from videolens.model.checkpoints.bundled import bundled_names
 
 README = Path(__file__).parent.parent / "README.md"
 

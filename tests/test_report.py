@@ -14,24 +14,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers_flow import TASKS, plausible_flow
-from helpers_prompts import tiny_model, tiny_prompt
-from helpers_report import invented_accuracy, invented_attention, letter_model, questions
+from helpers.flow import TASKS, plausible_flow
+from helpers.prompts import tiny_model, tiny_prompt
+from helpers.report import invented_accuracy, invented_attention, letter_model, questions
 from PIL import Image
 
 import videolens as vl
+from videolens.drawing.html import badge, embed, frame_image, table
 from videolens.errors import VideolensError
-from videolens.experiments.attention import SegmentAttention, measure_attention
-from videolens.experiments.claims import check_claims
-from videolens.experiments.verdicts import CLAIMS
-from videolens.report.circuits import MOST_HEADS, attention_view, script, standalone
-from videolens.report.cost import SideBySide, cost_section, cost_words, side_by_side
-from videolens.report.demo import Demo, DemoSettings
-from videolens.report.demo_page import demo_page
-from videolens.report.html import badge, embed, frame_image, table
-from videolens.report.pathway_sections import Pruned
-from videolens.report.pruned_view import pruning_view
-from videolens.report.sections import Asked, clip_card
+from videolens.experiments.claims.experiment import check_claims
+from videolens.experiments.claims.result import CLAIMS
+from videolens.experiments.flow.cost import SideBySide, cost_section, cost_words, side_by_side
+from videolens.experiments.pathway.section import Pruned
+from videolens.experiments.pathway.view import pruning_view
+from videolens.experiments.segment_attention.experiment import SegmentAttention, measure_attention
+from videolens.experiments.segment_attention.view import MOST_HEADS, attention_view, script, standalone
+from videolens.pages.clips import Asked, clip_card
+from videolens.pages.demo import Demo, DemoSettings
+from videolens.pages.demo_page import demo_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from helpers_report import letter_checkpoint
+from helpers.report import letter_checkpoint
 
 import videolens as vl
 from videolens.__main__ import main
-from videolens.experiments.accuracy import measure_accuracy
+from videolens.experiments.accuracy.experiment import measure_accuracy
 from videolens.runs.config import read_config
 from videolens.runs.directory import RunDirectory
 from videolens.runs.registry import EXPERIMENTS, experiment_class, result_class

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_report import letter_checkpoint
-from helpers_runs import STEPS, Kill, Server
+from helpers.report import letter_checkpoint
+from helpers.runs import STEPS, Kill, Server
 
 SEED, N_QUESTIONS, CHUNK = 5, 5, 2
 N_CHUNKS = 2 * 3

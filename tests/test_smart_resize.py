@@ -9,7 +9,7 @@ from test_model_pixels import clip
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from videolens.errors import ModelError
-from videolens.model.smart_resize import SmartResize, smart_size
+from videolens.model.vision.smart_resize import SmartResize, smart_size
 
 PUBLISHED = {  # preprocessor_config.json as Qwen2-VL-7B-Instruct is published
     "min_pixels": 3136,

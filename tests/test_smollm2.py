@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import Family, register
+from videolens.model.transformer import HookedVideoTransformer
 
 TEXTS = (
     "The capital of France is",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videolens.errors import VideolensError
-from videolens.experiments.statistics import bootstrap, bootstrap_curve, centre, proportion
+from videolens.experiments.common.statistics import bootstrap, bootstrap_curve, centre, proportion
 
 
 def test_the_bootstrap_interval_of_a_mean_is_that_of_the_central_limit() -> None:

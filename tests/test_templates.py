@@ -7,16 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers_parity import byte_tokenizer, write_module
-from helpers_qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_vl
+from helpers.parity import byte_tokenizer, write_module
+from helpers.qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_vl
 
 from videolens import Question, Video
-from videolens.chat import chat_template
 from videolens.errors import PromptError
-from videolens.model import HookedVideoTransformer
 from videolens.model.families import family_of, known_families
-from videolens.template import PromptTemplate
-from videolens.templates import TEMPLATES, template_named
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.chat_template import chat_template
+from videolens.prompt.known_templates import TEMPLATES, template_named
+from videolens.prompt.template import PromptTemplate
 
 VIDEO = Video.from_array(np.zeros((4, 32, 32, 3), dtype=np.uint8), fps=2)
 ASKED = Question(VIDEO, "Which way does it move?", ["left", "right"], "right")

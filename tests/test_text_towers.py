@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_parity import TOLERANCE, randomise
-from helpers_tokenizer import tiny_tokenizer
+from helpers.parity import TOLERANCE, randomise
+from helpers.tokenizer import tiny_tokenizer
 from transformers import (
     AutoTokenizer,
     LlamaConfig,
@@ -20,9 +20,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from videolens.model import HookedVideoTransformer
-from videolens.model.conversion import convert
+from videolens.model.checkpoints.convert import convert
 from videolens.model.families import LLAMA, PHI3, family_of
+from videolens.model.transformer import HookedVideoTransformer
 
 TEXT = dict(
     vocab_size=96,

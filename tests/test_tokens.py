@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videolens.errors import PromptError, SelectionError, near
-from videolens.prompt import Prompt
-from videolens.spans import ROLES
-from videolens.tokens import TokenMap
+from videolens.prompt.prompt import Prompt
+from videolens.prompt.selections import ROLES
+from videolens.prompt.tokens import TokenMap
 
 
 @st.composite

@@ -10,17 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_models import tiny_inputs, tiny_llava_next_video
-from helpers_tokenizer import tiny_tokenizer
+from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.tokenizer import tiny_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 import videolens as vl
-from videolens.model import HookedVideoTransformer
-from videolens.model.pixels import PixelSettings
-from videolens.model.tower import TowerMemory, _checksum, _hash
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.vision.pixels import PixelSettings
+from videolens.model.vision.tower_memory import TowerMemory, _checksum, _hash
 from videolens.question import Question
-from videolens.video import Video
+from videolens.video.video import Video
 
 IDS, _, PIXELS = tiny_inputs(frames=3)
 OTHER = tiny_inputs(frames=3, seed=1)[2]

@@ -1,16 +1,16 @@
-"""docs/models.md, "Add your own in one file", as somebody new would try it: `toy_family.py` is that file."""
+"""docs/models.md, "Add your own in one file", as somebody new would try it: `helpers/toy_family.py` is that file."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import torch
-from helpers_parity import byte_tokenizer, randomise, special_ids, write_state
-from toy_family import Toy
+from helpers.parity import byte_tokenizer, randomise, special_ids, write_state
+from helpers.toy_family import Toy
 
 from videolens import Question, trace_flow
-from videolens.model import HookedVideoTransformer
-from videolens.model.checking import check_model, default_clip
+from videolens.model.checkpoints.check import check_model, default_clip
+from videolens.model.transformer import HookedVideoTransformer
 
 VIDEO = special_ids(["<video>", "<s>"])["<video>"]
 TEXT = {

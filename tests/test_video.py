@@ -16,11 +16,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videolens import containers, decoding
-from videolens import video as video_module
 from videolens.errors import VideoError, VideolensError
-from videolens.sampling import Request, midpoints, stride, uniform
-from videolens.video import Video
+from videolens.video import containers, decoding
+from videolens.video import video as video_module
+from videolens.video.sampling import Request, midpoints, stride, uniform
+from videolens.video.video import Video
 
 BITS = 12
 HEIGHT, WIDTH = 32, 8 * BITS

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_models import tiny_inputs, tiny_llava_next_video
-from helpers_prompts import tiny_model, tiny_prompt
-from helpers_report import letter_model, questions
+from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.prompts import tiny_model, tiny_prompt
+from helpers.report import letter_model, questions
 
 import videolens as vl
 from videolens import Knockout
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.segment_edges import SegmentEdges, segment_edges
+from videolens.experiments.attention_map.view import _layout
+from videolens.experiments.pathway.edges import SegmentEdges, segment_edges
 from videolens.interventions.pathway import Pathway
-from videolens.report import View, pruning_view, script, token_view
-from videolens.report.tokens_view import _layout
+from videolens.views import View, pruning_view, script, token_view
 
 N_LAYERS, N_HEADS = 3, 4
 
@@ -190,7 +190,7 @@ def test_pages_of_a_7b_stay_light(large, tmp_path: Path, monkeypatch) -> None:
     check_page(pruning_view(model, prompt, pathway), tmp_path / "pruned.html")
     view = token_view(model, prompt, ["last", "stem", "option B"], layers=[1, 4])
     check_page(view, tmp_path / "tokens.html")
-    monkeypatch.setattr("videolens.report.view.MOST_BYTES", 2**21)
+    monkeypatch.setattr("videolens.drawing.view.MOST_BYTES", 2**21)
     with pytest.raises(VideolensError, match=r"would be \d+\.\d MB: show fewer"):
         view.save_html(tmp_path / "more.html")
     assert not (tmp_path / "more.html").exists()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videolens.errors import VideolensError
-from videolens.experiments.windows import (
+from videolens.interventions.layer_sets import (
     HALVES,
     STYLES,
     WINDOWED,

@@ -19,12 +19,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import videolens as vl
-from videolens.experiments.flow import FlowExperiment
-from videolens.experiments.pathway import PathwayExperiment
+from videolens.experiments.flow.experiment import FlowExperiment
+from videolens.experiments.pathway.experiment import PathwayExperiment
 from videolens.engine.stages import stage_interventions
-from videolens.model.clean import positions_of
-from videolens.experiments.storing import read_result
-from videolens.experiments.windows import check_window
+from videolens.model.resuming import positions_of
+from videolens.experiments.common.storing import read_result
+from videolens.interventions.layer_sets import check_window
 from videolens.interventions.bins import open_layers
 
 video = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from videolens.datasets.shapes_tasks import Ask
+from videolens.prompt.known_templates import TEMPLATES
 from videolens.question import Question
-from videolens.templates import TEMPLATES
-from videolens.video import Video
+from videolens.video.video import Video
 
 TEMPLATE = TEMPLATES["shapes"]
 _BLANK = Video.from_array(np.zeros((1, 2, 2, 3), np.uint8))  # only the words matter here

@@ -13,40 +13,40 @@ __version__ = "0.1.0"
 
 # public name -> the module it lives in
 _PUBLIC = {
-    "AnswerTrace": "videolens.experiments.answer_trace",
-    "AttentionMap": "videolens.experiments.attention_maps",
-    "FlowMap": "videolens.experiments.flow",
+    "AnswerTrace": "videolens.experiments.answer_trace.experiment",
+    "AttentionMap": "videolens.experiments.attention_map.result",
+    "FlowMap": "videolens.experiments.flow.experiment",
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
-    "LogitLens": "videolens.experiments.logit_lens",
+    "LogitLens": "videolens.experiments.logit_lens.experiment",
     "Patch": "videolens.interventions.patch",
-    "PatchMap": "videolens.experiments.patchmap",
+    "PatchMap": "videolens.experiments.patch_map.result",
     "Pathway": "videolens.interventions.pathway",
-    "PathwayAccuracy": "videolens.experiments.pathways",
-    "Prompt": "videolens.prompt",
+    "PathwayAccuracy": "videolens.experiments.pathway.result",
+    "Prompt": "videolens.prompt.prompt",
     "Question": "videolens.question",
     "ROUTES": "videolens.interventions.knockout",
     "RandomBlocking": "videolens.interventions.random_blocking",
     "Run": "videolens.runs",
     "SourceRun": "videolens.interventions.source",
-    "TokenMap": "videolens.tokens",
-    "Video": "videolens.video",
+    "TokenMap": "videolens.prompt.tokens",
+    "Video": "videolens.video.video",
     "VideolensError": "videolens.errors",
-    "answer_trace": "videolens.experiments.answer_trace",
-    "attention_map": "videolens.experiments.attention_map",
-    "bundled_path": "videolens.bundled",
-    "check_claims": "videolens.experiments.claims",
-    "choose_pathway": "videolens.experiments.pathway_choice",
-    "evaluate_pathway": "videolens.experiments.pathway",
+    "answer_trace": "videolens.experiments.answer_trace.experiment",
+    "attention_map": "videolens.experiments.attention_map.experiment",
+    "bundled_path": "videolens.model.checkpoints.bundled",
+    "check_claims": "videolens.experiments.claims.experiment",
+    "choose_pathway": "videolens.experiments.pathway.choice",
+    "evaluate_pathway": "videolens.experiments.pathway.experiment",
     "load_dataset": "videolens.datasets",
-    "logit_lens": "videolens.experiments.logit_lens",
-    "measure_accuracy": "videolens.experiments.accuracy",
-    "measure_attention": "videolens.experiments.attention",
-    "patch_map": "videolens.experiments.patch",
-    "plan_flow": "videolens.experiments.flowplan",
+    "logit_lens": "videolens.experiments.logit_lens.experiment",
+    "measure_accuracy": "videolens.experiments.accuracy.experiment",
+    "measure_attention": "videolens.experiments.segment_attention.experiment",
+    "patch_map": "videolens.experiments.patch_map.experiment",
+    "plan_flow": "videolens.experiments.flow.plan",
     "run": "videolens.runs",
     "sweep": "videolens.engine",
-    "trace_flow": "videolens.experiments.flow",
+    "trace_flow": "videolens.experiments.flow.experiment",
 }
 
 __all__ = [
@@ -88,31 +88,31 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from videolens.bundled import bundled_path
     from videolens.datasets import load_dataset
     from videolens.engine import sweep
     from videolens.errors import VideolensError
-    from videolens.experiments.answer_trace import AnswerTrace, answer_trace
-    from videolens.experiments.attention_maps import AttentionMap
-    from videolens.experiments.flow import FlowMap, trace_flow
-    from videolens.experiments.flowplan import plan_flow
-    from videolens.experiments.logit_lens import LogitLens, logit_lens
-    from videolens.experiments.patch import patch_map
-    from videolens.experiments.patchmap import PatchMap
-    from videolens.experiments.pathway import evaluate_pathway
-    from videolens.experiments.pathway_choice import choose_pathway
-    from videolens.experiments.pathways import PathwayAccuracy
+    from videolens.experiments.answer_trace.experiment import AnswerTrace, answer_trace
+    from videolens.experiments.attention_map.result import AttentionMap
+    from videolens.experiments.flow.experiment import FlowMap, trace_flow
+    from videolens.experiments.flow.plan import plan_flow
+    from videolens.experiments.logit_lens.experiment import LogitLens, logit_lens
+    from videolens.experiments.patch_map.experiment import patch_map
+    from videolens.experiments.patch_map.result import PatchMap
+    from videolens.experiments.pathway.choice import choose_pathway
+    from videolens.experiments.pathway.experiment import evaluate_pathway
+    from videolens.experiments.pathway.result import PathwayAccuracy
     from videolens.interventions.knockout import ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.pathway import Pathway
     from videolens.interventions.random_blocking import RandomBlocking
     from videolens.interventions.source import SourceRun
+    from videolens.model.checkpoints.bundled import bundled_path
     from videolens.model.transformer import HookedVideoTransformer
-    from videolens.prompt import Prompt
+    from videolens.prompt.prompt import Prompt
+    from videolens.prompt.tokens import TokenMap
     from videolens.question import Question
     from videolens.runs import Run, run
-    from videolens.tokens import TokenMap
-    from videolens.video import Video
+    from videolens.video.video import Video
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, Literal
 
-from videolens import edits
 from videolens.errors import QuestionError, near
-from videolens.video import Video
+from videolens.video import edits
+from videolens.video.video import Video
 
 __all__ = ["Question"]
 

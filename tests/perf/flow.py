@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (0, 1, 2)]
 
 import perf_memory
 import torch
-from helpers_engine import LargestFloat
+from helpers.engine import LargestFloat
 from perf_compare import Comparison, Rounds, knockouts_of
 from perf_models import Shape, original_logits, random_original, random_prompt
 from perf_timing import interleaved, machine, table
@@ -34,7 +34,7 @@ from perf_timing import interleaved, machine, table
 import videolens as vl
 from videolens.engine import sweep
 from videolens.engine.full import full_logits
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 TEXT_ROUTES = vl.ROUTES[1:]  # all but cross-frame
 SHAPES = {

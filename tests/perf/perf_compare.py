@@ -14,9 +14,9 @@ from torch import Tensor
 import videolens as vl
 from videolens.engine import plan, sweep
 from videolens.engine.full import full_logits
-from videolens.experiments.flowplan import route_knockouts
-from videolens.experiments.windows import default_window
-from videolens.prompt import Prompt
+from videolens.experiments.flow.plan import route_knockouts
+from videolens.interventions.layer_sets import default_window
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["Comparison", "Rounds", "knockouts_of"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
 import videolens as vl
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 _SHARP = 1.5  # spread of queries and keys: scores have a standard deviation of 2, and half of all knockouts move the
 # logits by more than 0.3 standard deviations; at 2.5 the model is chaotic, and rounding alone moves them by 5e-4

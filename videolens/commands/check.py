@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     quiet()
     import torch
 
-    from videolens.model.checking import check_model, default_clip
-    from videolens.video import Video
+    from videolens.model.checkpoints.check import check_model, default_clip
+    from videolens.video.video import Video
 
     video = (
         Video.from_file(options.video, n_frames=options.n_frames) if options.video else default_clip(options.n_frames)

@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the demonstration, and tell where the page is."""
     quiet()
-    from videolens.report.demo import DemoSettings, run_demo
+    from videolens.pages.demo import DemoSettings, run_demo
 
     settings = DemoSettings(
         model=options.model,

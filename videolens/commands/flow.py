@@ -6,7 +6,7 @@ import argparse
 import os
 
 from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
-from videolens.experiments.windows import STYLES
+from videolens.interventions.layer_sets import STYLES
 
 __all__ = ["add", "run"]
 
@@ -67,9 +67,9 @@ def run(options: argparse.Namespace) -> None:
     """Map the question, or tell what that would cost."""
     quiet()
     from videolens.interventions.knockout import ROUTES
+    from videolens.pages.own_clip import map_own_clip, plan_own_clip
     from videolens.question import Question
-    from videolens.report.own_clip import map_own_clip, plan_own_clip
-    from videolens.video import Video
+    from videolens.video.video import Video
 
     video = Video.from_file(options.video, n_frames=options.n_frames, start=options.start, end=options.end)
     question = Question(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, get_args
 from videolens.errors import DatasetError, near
 
 if TYPE_CHECKING:
-    from videolens.datasets.layout import Layout, WhenMissing
+    from videolens.datasets.benchmark import Layout, WhenMissing
     from videolens.datasets.questions import Questions
-    from videolens.sampling import Sampling
+    from videolens.video.sampling import Sampling
 
 __all__ = ["load_dataset"]
 
@@ -61,7 +61,7 @@ def load_dataset(
         DatasetError: no such data set, task or split; a listing that is not JSON, or not in its layout (the file, the
             entry and the field are named); fewer than `n` questions; missing videos; no network.
     """
-    from videolens.datasets.layout import Look, WhenMissing, open_benchmark
+    from videolens.datasets.benchmark import Look, WhenMissing, open_benchmark
 
     if not isinstance(name, (str, Path)) or not str(name).strip():
         raise DatasetError(f"the data set's name is {name!r}: give a name or a directory, as text")

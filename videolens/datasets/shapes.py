@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from videolens.datasets.layout import slug
+from videolens.datasets.benchmark import slug
 from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, TASKS, TEMPORAL_TASKS, Ask
 from videolens.datasets.shapes_world import FPS, Scene, render
 from videolens.errors import DatasetError, near
@@ -136,7 +136,7 @@ def write_clip(scene: Scene, path: Path) -> None:
     """Draw a clip and write it as H.264 in mp4, unless the file is there."""
     if path.exists():
         return
-    from videolens.video import Video
+    from videolens.video.video import Video
 
     part = path.with_name(f".{os.getpid()}-{path.name}")
     Video.from_array(render(scene), fps=FPS).write(part, fps=FPS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videolens.datasets.layout import Look, listings_in
+from videolens.datasets.benchmark import Look, listings_in
 from videolens.datasets.listing import Record
 from videolens.question import Question
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videolens.errors import PromptError
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["HookFunction", "batched_hooks", "check_single", "full_logits", "last_logits"]
 

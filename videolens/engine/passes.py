@@ -15,8 +15,8 @@ from videolens.engine.full import HookFunction
 from videolens.engine.stages import Staged
 from videolens.engine.tree import Branch, Level, grow
 from videolens.errors import VideolensError
-from videolens.model.views import alike
-from videolens.model.visibility import Visible
+from videolens.model.decoder.views import alike
+from videolens.model.decoder.visibility import Visible
 
 __all__ = ["Pass", "Sight", "Sights", "make_passes"]
 

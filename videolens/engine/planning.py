@@ -16,7 +16,7 @@ from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["PassPlan", "Plan", "Planner", "Round", "plan"]
 

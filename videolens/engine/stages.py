@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from videolens.engine.full import HookFunction
 from videolens.errors import VideolensError
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["Functions", "Intervention", "Staged", "is_declared", "stage_interventions"]
 

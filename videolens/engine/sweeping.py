@@ -16,9 +16,9 @@ from videolens.engine.planning import Plan, Planner
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.engine.walk import walk
 from videolens.errors import VideolensError, near
-from videolens.model.rows import heard
+from videolens.model.decoder.rows import heard
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["ENGINES", "Sweep", "check_engine", "evaluate", "sweep"]
 

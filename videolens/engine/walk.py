@@ -24,10 +24,10 @@ from videolens.engine.passes import Pass, Sights
 from videolens.engine.planning import Round
 from videolens.engine.stages import Functions
 from videolens.engine.tree import Branch
-from videolens.model.rows import KeyValues, Rows
+from videolens.model.decoder.rows import KeyValues, Rows
+from videolens.model.decoder.views import View
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.model.views import View
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["walk"]
 

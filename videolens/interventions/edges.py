@@ -15,9 +15,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import SelectionError
-from videolens.prompt import Prompt
-from videolens.tokenmaps import TokenMaps
-from videolens.tokens import TokenMap
+from videolens.prompt.batched_tokens import TokenMaps
+from videolens.prompt.prompt import Prompt
+from videolens.prompt.tokens import TokenMap
 
 __all__ = [
     "Allowed",

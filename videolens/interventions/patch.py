@@ -20,7 +20,7 @@ from videolens.errors import ModelError, VideolensError
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.sites import Places, Site, as_places, named_site
 from videolens.interventions.source import SourceRun
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["Patch"]
 

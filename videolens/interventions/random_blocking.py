@@ -22,9 +22,9 @@ from videolens.errors import VideolensError, near
 from videolens.interventions.edges import OpenEdges, causal_mask, count_live, live_rows
 from videolens.interventions.knockout import HookFunction
 from videolens.interventions.pathway import Pathway
-from videolens.parts import PARTS, part_frames, parts
-from videolens.prompt import Prompt
-from videolens.tokens import TokenMap
+from videolens.prompt.parts import PARTS, part_frames, parts
+from videolens.prompt.prompt import Prompt
+from videolens.prompt.tokens import TokenMap
 
 __all__ = ["MATCHES", "RandomBlocking"]
 

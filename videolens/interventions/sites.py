@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError, SelectionError, VideolensError, near
 from videolens.interventions.numbering import whole_numbers
-from videolens.tokens import TokenMap
+from videolens.prompt.tokens import TokenMap
 
 __all__ = ["SITES", "Places", "Site", "as_places", "named_site"]
 

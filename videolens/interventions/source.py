@@ -14,9 +14,9 @@ from videolens.errors import PromptError, VideolensError
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.sites import SITES, Site, named_site
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt import Prompt
+from videolens.prompt.prompt import Prompt
+from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
-from videolens.tokens import TokenMap
 
 __all__ = ["SourceRun", "check_same_layout"]
 

@@ -11,8 +11,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.rows import KeyValues
-from videolens.prompt import Prompt
+from videolens.model.decoder.rows import KeyValues
+from videolens.prompt.prompt import Prompt
 
 if TYPE_CHECKING:
     from videolens.model.running import Running

@@ -9,7 +9,7 @@ from typing import Any
 from transformer_lens import ActivationCache
 
 from videolens.errors import ModelError, near
-from videolens.model.lens import LensSurface
+from videolens.model.lens_surface import LensSurface
 
 __all__ = ["Listening"]
 

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.chat import chat_template
-from videolens.encoding import encode_question
 from videolens.errors import ModelError, PromptError
 from videolens.model.families import Clock
-from videolens.prompt import Prompt
+from videolens.prompt.chat_template import chat_template
+from videolens.prompt.encoding import encode_question
+from videolens.prompt.known_templates import template_named
+from videolens.prompt.prompt import Prompt
+from videolens.prompt.template import PromptTemplate
+from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
-from videolens.template import PromptTemplate
-from videolens.templates import template_named
-from videolens.tokens import TokenMap
 
 if TYPE_CHECKING:
     from videolens.model.transformer import HookedVideoTransformer

@@ -14,13 +14,13 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, near
-from videolens.model.clean import CleanRun, Where, positions_of, resume, run_clean
-from videolens.model.config import ATTENTION_PATHS
+from videolens.model.decoder.config import ATTENTION_PATHS
+from videolens.model.decoder.rows import KeyValues, Rows, fire
+from videolens.model.decoder.views import padded_views
 from videolens.model.generation import Generation, Interventions, generate
 from videolens.model.listening import Listening
-from videolens.model.rows import KeyValues, Rows, fire
-from videolens.model.views import padded_views
-from videolens.prompt import Prompt
+from videolens.model.resuming import CleanRun, Where, positions_of, resume, run_clean
+from videolens.prompt.prompt import Prompt
 
 __all__ = ["Running"]
 

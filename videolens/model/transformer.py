@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
-from videolens.model.conversion import Converted, convert
+from videolens.model.checkpoints.convert import Converted, convert
+from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.families import family_of
-from videolens.model.loading import read_checkpoint
-from videolens.model.pixels import Preparation
 from videolens.model.prompting import prompt_from_ids, prompt_from_question
 from videolens.model.running import Running
-from videolens.prompt import Prompt
+from videolens.model.vision.pixels import Preparation
+from videolens.prompt.prompt import Prompt
+from videolens.prompt.template import PromptTemplate
 from videolens.question import Question
-from videolens.template import PromptTemplate
 
 __all__ = ["HookedVideoTransformer"]
 

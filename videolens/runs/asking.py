@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from videolens.errors import VideolensError
-from videolens.experiments.asking import Experiment, Row, Skip, named_prompts, tabulated
+from videolens.experiments.common.asking import Experiment, Row, Skip, named_prompts, tabulated
 from videolens.question import Question
 from videolens.runs.parts import Chunk, Failure, Part
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from videolens.errors import DatasetError
-from videolens.model.checkpoint import find
+from videolens.model.checkpoints.files import find
 from videolens.question import Question
 from videolens.runs.config import digest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videolens.errors import VideolensError
-from videolens.experiments.provenance import versions
+from videolens.experiments.common.provenance import versions
 from videolens.question import Question
 from videolens.runs.config import RunConfig, digest
 from videolens.runs.directory import CONFIG, differences

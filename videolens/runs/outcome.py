@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.asking import Skip, named_prompts
-from videolens.experiments.thumbnails import LONGEST, thumbnails
+from videolens.experiments.common.asking import Skip, named_prompts
+from videolens.experiments.common.thumbnails import LONGEST, thumbnails
 from videolens.question import Question
 from videolens.runs.config import RunConfig
 from videolens.runs.directory import MANIFEST, RESULTS, SUMMARY

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videolens.errors import VideolensError
-from videolens.experiments.asking import Experiment, Skip, tabulated
+from videolens.experiments.common.asking import Experiment, Skip, tabulated
 from videolens.runs.writing import write_atomic
 
 __all__ = ["Chunk", "DamagedPartError", "Failure", "Part", "joined", "read_part", "write_part"]

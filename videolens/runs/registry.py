@@ -11,12 +11,12 @@ __all__ = ["EXPERIMENTS", "experiment_class", "result_class"]
 
 # name -> module, class of the `Experiment` protocol, class of its result (with `load`); both are found in the module
 EXPERIMENTS: dict[str, tuple[str, str, str]] = {
-    "accuracy": ("videolens.experiments.accuracy", "AccuracyExperiment", "Accuracy"),
-    "answer_trace": ("videolens.experiments.answer_trace", "AnswerTraceExperiment", "AnswerTrace"),
-    "attention_map": ("videolens.experiments.attention_map", "AttentionMapExperiment", "AttentionMap"),
-    "flow": ("videolens.experiments.flow", "FlowExperiment", "FlowMap"),
-    "logit_lens": ("videolens.experiments.logit_lens", "LogitLensExperiment", "LogitLens"),
-    "pathway": ("videolens.experiments.pathway", "PathwayExperiment", "PathwayAccuracy"),
+    "accuracy": ("videolens.experiments.accuracy.experiment", "AccuracyExperiment", "Accuracy"),
+    "answer_trace": ("videolens.experiments.answer_trace.experiment", "AnswerTraceExperiment", "AnswerTrace"),
+    "attention_map": ("videolens.experiments.attention_map.experiment", "AttentionMapExperiment", "AttentionMap"),
+    "flow": ("videolens.experiments.flow.experiment", "FlowExperiment", "FlowMap"),
+    "logit_lens": ("videolens.experiments.logit_lens.experiment", "LogitLensExperiment", "LogitLens"),
+    "pathway": ("videolens.experiments.pathway.experiment", "PathwayExperiment", "PathwayAccuracy"),
 }
 
 

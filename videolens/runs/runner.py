@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError
-from videolens.experiments.asking import Experiment
+from videolens.experiments.common.asking import Experiment
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.runs.asking import ask_chunk, cut

@@ -17,8 +17,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from videolens.errors import ModelError, near
-from videolens.layout import VideoLayout
-from videolens.tokens import TokenMap
+from videolens.prompt.tokens import TokenMap
+from videolens.prompt.video_layout import VideoLayout
 
 __all__ = ["LLAMA", "PHI3", "Clock", "Family", "LayerPaths", "family_of", "known_families", "register"]
 

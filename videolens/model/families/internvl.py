@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.layout import VideoLayout, VideoPiece
 from videolens.model.families import Clock, Family, Parts, register
-from videolens.model.pixels import PixelSettings
+from videolens.model.vision.pixels import PixelSettings
+from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
 __all__ = ["FAMILY", "grid", "pixel_shuffle"]
 

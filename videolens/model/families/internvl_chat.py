@@ -3,7 +3,7 @@
 The layout of Mini-InternVL-4B and its video-tuned successor in Map the Flow (section "Models"): InternViT, its class
 token dropped, squares of 2 × 2 patches shuffled into channels, `mlp1` (norm and two layers), and a decoder whose
 projections are fused. The code that comes with a checkpoint is not needed and not run: the tower is
-`videolens.model.towers.internvit`, the decoder transformers' own, under the checkpoint's names.
+`videolens.model.vision.internvit`, the decoder transformers' own, under the checkpoint's names.
 
 A video is one image of all frames' tokens, `<img><IMG_CONTEXT>…</img>`, as the paper's model was tuned.
 """
@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videolens.errors import ModelError
-from videolens.layout import VideoLayout, VideoPiece
 from videolens.model.families import PHI3, Clock, Family, Parts, register
 from videolens.model.families.internvl import grid, pixel_shuffle
-from videolens.model.towers.internvit import InternViT
+from videolens.model.vision.internvit import InternViT
+from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
 __all__ = ["CONTEXT", "FAMILY", "InternVLChat"]
 

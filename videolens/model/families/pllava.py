@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videolens.errors import ModelError
-from videolens.layout import VideoLayout
 from videolens.model.families import Clock, Family, Parts, register
+from videolens.prompt.video_layout import VideoLayout
 
 __all__ = ["FAMILY", "Pllava"]
 

@@ -16,10 +16,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from videolens.model.families import Clock, Parts, register
+from videolens.model.families._mrope import multimodal_positions
 from videolens.model.families.qwen2_vl import FAMILY as QWEN2_VL
 from videolens.model.families.qwen2_vl import by_rows, run_tower
-from videolens.model.mrope import multimodal_positions
-from videolens.tokens import TokenMap
+from videolens.prompt.tokens import TokenMap
 
 __all__ = ["FAMILY"]
 

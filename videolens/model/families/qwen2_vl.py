@@ -17,11 +17,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.layout import VideoLayout
 from videolens.model.families import Clock, Family, Parts, register
-from videolens.model.mrope import multimodal_positions
-from videolens.model.smart_resize import SmartResize
-from videolens.tokens import TokenMap
+from videolens.model.families._mrope import multimodal_positions
+from videolens.model.vision.smart_resize import SmartResize
+from videolens.prompt.tokens import TokenMap
+from videolens.prompt.video_layout import VideoLayout
 
 __all__ = ["FAMILY", "features", "grid", "layout", "project", "run_tower"]
 

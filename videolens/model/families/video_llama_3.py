@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.layout import VideoLayout, VideoPiece
 from videolens.model.families import Clock, Family, Parts, register
-from videolens.model.smart_resize import SmartResize
+from videolens.model.vision.smart_resize import SmartResize
+from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
 __all__ = ["FAMILY", "MERGE", "features", "grid", "layout", "project"]
 

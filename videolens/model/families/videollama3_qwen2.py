@@ -23,8 +23,8 @@ from torch import nn
 from videolens.errors import ModelError
 from videolens.model.families import Family, register
 from videolens.model.families.video_llama_3 import MERGE, features, grid, layout, project
-from videolens.model.pixels import PixelSettings
-from videolens.model.smart_resize import SmartResize
+from videolens.model.vision.pixels import PixelSettings
+from videolens.model.vision.smart_resize import SmartResize
 
 __all__ = ["FAMILY", "TokenBudget"]
 

@@ -1,0 +1,1 @@
+"""What tests share: tiny models, clips and checkpoints in the real formats, and comparisons."""

@@ -1,0 +1,185 @@
+"""What the benchmarks' layouts share: a folder of listings, one for each task, and videos, checked when opened."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from videolens.datasets.listing import Record, read_listing
+from videolens.datasets.questions import Missing, Questions, counted
+from videolens.errors import DatasetError, near
+from videolens.question import Question
+from videolens.video.sampling import Sampling
+from videolens.video.video import Video
+
+__all__ = ["Layout", "Look", "WhenMissing", "listings_in", "open_benchmark", "slug"]
+
+WhenMissing = Literal["error", "report"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How videos are looked at: how many frames, and which ("midpoints", …: see `Video.open`)."""
+
+    n_frames: int = 8
+    sampling: Sampling = "midpoints"
+
+    def open(self, paths: Sequence[Path], start: float | int | None = None, end: float | int | None = None) -> Video:
+        """The first of the files that is there, else the first; decoded when it is first looked at."""
+        path = next((each for each in paths if each.exists()), paths[0])
+        return Video.open(path, n_frames=self.n_frames, start=start, end=end, sampling=self.sampling)
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """A benchmark as it lies on disk.
+
+    Attributes:
+        name: what it is called ("TVBench").
+        looks: what lies where, in a few words.
+        keyed: a listing is an object of questions by their keys, else a list.
+        required: fields that every question has.
+    """
+
+    name: str
+    looks: str
+    keyed: bool
+    required: tuple[str, ...]
+
+    def listings(self, root: Path) -> dict[str, Path]:
+        """Task → its listing; empty if the directory is not in this layout."""
+        ...
+
+    def question(self, root: Path, task: str, record: Record, look: Look) -> Question:
+        """One question, its fields checked; whether its video is there is not.
+
+        Raises:
+            DatasetError: a field is not as it should be.
+        """
+        ...
+
+
+def slug(task: str) -> str:
+    """A task's name as it is in file names: "moving direction" → "moving_direction"."""
+    return task.lower().replace(" ", "_")
+
+
+def listings_in(folder: Path) -> dict[str, Path]:
+    """The listings of a folder by their tasks' names in the API: visual_cues.json → "visual cues"."""
+    return {path.stem.replace("_", " "): path for path in sorted(folder.glob("*.json"))}
+
+
+def open_benchmark(
+    layout: Layout,
+    root: Path,
+    *,
+    tasks: Sequence[str] | None,
+    n: int | None,
+    missing: WhenMissing,
+    look: Look,
+) -> Questions:
+    """The questions of a benchmark.
+
+    1. Find the listings of the tasks.
+    2. Read each whole and check every entry of it, also those beyond the first `n`.
+    3. Look whether the videos of the first `n` are there.
+    4. Refuse if one is not, or leave its question out and say so.
+
+    Raises:
+        DatasetError: the directory is in another layout, no such task, a listing or an entry that is not as it should
+            be, fewer than `n` questions, videos that are not there.
+    """
+    # 1.
+    listings = layout.listings(root)
+    if not listings:
+        raise DatasetError(f"{root} holds no listings of {layout.name}: its layout is {layout.looks}")
+    names = list(listings) if tasks is None else [_known(task, listings, layout.name, root) for task in tasks]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DatasetError(f"task {twice[0]!r} is asked for twice: name each task once")
+
+    questions: list[Question] = []
+    left_out: list[Missing] = []
+    for task in names:
+        # 2.
+        listing = listings[task]
+        records = read_listing(listing, keyed=layout.keyed, required=layout.required, benchmark=layout.name)
+        found = [layout.question(root, task, record, look) for record in records]
+        _ids_differ(records, found)
+        if n is not None and n > len(found):
+            raise DatasetError(f"{listing} has {len(found)} questions, fewer than the n = {n} asked for")
+        # 3.
+        for question in found[:n]:
+            path = question.video.path
+            assert path is not None, "a benchmark's videos are files"
+            reason = _trouble(path)
+            if reason is None:
+                questions.append(question)
+            else:
+                left_out.append(Missing(task, question.id, path, reason))
+    # 4.
+    if left_out and (missing == "error" or not questions):
+        raise DatasetError(_lacking(layout, root, left_out, len(questions) + len(left_out)))
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} of {len(questions) + len(left_out)} questions have no video and are left out: "
+            f"{counted(left_out)}; .missing of what load_dataset returns lists them",
+            stacklevel=3,
+        )
+    return Questions(questions, left_out)
+
+
+def _known(task: str, listings: dict[str, Path], name: str, root: Path) -> str:
+    """The task's name in the API; "Action Antonym", "action_antonym" and "Fine-grained action" are understood."""
+    folded = {_folded(each): each for each in listings}
+    known = task if task in listings else folded.get(_folded(task))
+    if known is None:
+        raise DatasetError(near(task, listings, kind="task") + f" ({name} in {root})")
+    return known
+
+
+def _folded(task: str) -> str:
+    return task.lower().replace("_", " ").replace("-", " ")
+
+
+def _ids_differ(records: Sequence[Record], questions: Sequence[Question]) -> None:
+    first: dict[str, Record] = {}
+    for record, question in zip(records, questions, strict=True):
+        if question.id in first:
+            raise record.error("id", f"{question.id!r} is also the id of entry {first[question.id].key!r}: change one")
+        first[question.id] = record
+
+
+def _trouble(path: Path) -> str | None:
+    """What is wrong with a video file, as far as can be told without reading it; None: nothing."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return "is not there"
+    if path.is_dir():
+        return "is a folder, not a video file"
+    if size == 0:
+        return "has zero bytes"
+    if size < 1024 and path.read_bytes().startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the video (git lfs pull)"
+    return None
+
+
+def _lacking(layout: Layout, root: Path, left_out: list[Missing], n_questions: int) -> str:
+    """The one message for all videos that are not there."""
+    files = {each.path: each.reason for each in left_out}
+    shown = "; ".join(f"{path} {reason}" for path, reason in list(files.items())[:3])
+    more = f"; and {len(files) - 3} more" if len(files) > 3 else ""
+    packed = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.zip"))
+    unpack = f" (still packed: {', '.join(packed[:3])}{', …' if len(packed) > 3 else ''}: unzip them there)"
+    folders = any(each.reason.startswith("is a folder") for each in left_out)
+    frames = " (of a folder of frames make a video: ffmpeg -framerate 3 -i FOLDER/%05d.jpg FOLDER.mp4)"
+    return (
+        f"{layout.name} in {root}: {len(files)} videos are missing, of {len(left_out)} of {n_questions} questions "
+        f"({counted(left_out)}): {shown}{more}. Put them there{unpack if packed else ''}{frames if folders else ''}, "
+        "name other tasks, or leave these questions out and have them listed: load_dataset(…, missing='report')"
+        + ("" if len(left_out) < n_questions else "; no question at all has its video")
+    )

@@ -1,0 +1,1 @@
+"""Answer traces: the probability of every option after each layer."""

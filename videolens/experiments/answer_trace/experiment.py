@@ -1,0 +1,259 @@
+"""Watching the answer form: the probability of every option at the last token, layer by layer.
+
+Map the Flow, section "Generation probability" (figure 9).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videolens.engine.full import check_single
+from videolens.engine.stages import stage_interventions
+from videolens.errors import SelectionError, VideolensError
+from videolens.experiments.answer_trace.result import CLEAN, COLUMNS, AnswerTrace, TraceSettings
+from videolens.experiments.common.asking import Asked, Row, Skip, ask_all
+from videolens.experiments.common.provenance import made_with
+from videolens.experiments.common.readout import FINAL_NORM, NO_NORM, listeners, read_logits
+from videolens.experiments.common.samples import check_samples, why_left_out
+from videolens.experiments.patch_map.contrast import token_text
+from videolens.interventions.knockout import Knockout
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.prompt import Prompt
+from videolens.question import Question
+
+__all__ = ["AnswerTrace", "AnswerTraceExperiment", "answer_trace"]
+
+Samples = Literal["correct", "wrong", "all"]
+
+
+def answer_trace(
+    model: HookedVideoTransformer,
+    questions: Question | Prompt | Iterable[Question | Prompt],
+    *,
+    norm: bool = True,
+    interventions: Mapping[str, Any] | None = None,
+    samples: Samples = "correct",
+    seed: int = 0,
+    progress: bool = True,
+) -> AnswerTrace:
+    """Read every option's probability off the last token's hidden state after every layer.
+
+    1. Run the model with nothing changed. Its answer is the token it ranks first; keep the question if `samples` says
+       so, otherwise record why not.
+    2. What is followed: every option's first token; of an open-ended question, that of the answer and of each
+       alternative. If the model's answer is none of them, it is followed as well.
+    3. Hidden state after each layer → final norm → unembedding → softmax over the vocabulary: the probability of each
+       of these tokens, and the word that is ranked first. After the last layer, these are the model's own.
+    4. The same under every intervention.
+
+    Layers count from 0: layer l is the hidden state that leaves the l-th block. The embedding that enters layer 0 is
+    not among them.
+
+    Args:
+        model: the model.
+        questions: questions, or prompts made from them or by hand; a batch of prompts counts as several.
+        norm: False leaves the final norm out, as was published for LLaVA and InternVL; the last layer's probabilities
+            are then not the model's.
+        interventions: by a name of your own, what to trace beside the clean model: a Knockout, Patch or Pathway, a list
+            of them that hold at once, or plain data, {"route": "video -> question", "layers": [2, 3]}.
+        samples: "correct": questions that the clean model answers rightly; "wrong": the others; "all": every question,
+            whether or not its answer is known.
+        seed: of the bootstrap that the result's intervals come from.
+        progress: show a bar if it takes longer than two seconds.
+
+    Raises:
+        VideolensError: no questions, none left after choosing `samples`, an intervention on layers or heads that the
+            model does not have, or that no question has.
+        SelectionError: plain data that names no route.
+    """
+    experiment = AnswerTraceExperiment(model, norm=norm, interventions=interventions, samples=samples, seed=seed)
+    return ask_all(experiment, questions, progress=progress)
+
+
+class AnswerTraceExperiment:
+    """Steps 1 to 4 of `answer_trace`, the same for every question. The arguments are those of `answer_trace`.
+
+    Raises:
+        SelectionError: plain data that names no route.
+        VideolensError: a choice of samples that does not exist, an intervention on layers that the model lacks.
+    """
+
+    name = "answer_trace"
+    columns = COLUMNS
+    dtypes: ClassVar[dict[str, str]] = {"correct": "boolean"}
+
+    def __init__(
+        self,
+        model: HookedVideoTransformer,
+        *,
+        norm: bool = True,
+        interventions: Mapping[str, Any] | None = None,
+        samples: Samples = "correct",
+        seed: int = 0,
+    ) -> None:
+        check_samples(samples)
+        self.model, self.samples, self.seed = model, samples, seed
+        self.lens = FINAL_NORM if norm else NO_NORM
+        self.interventions = _conditions(model, interventions or {})
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+        """Rows of the table for one question, and what was left out of it."""
+        check_single(prompt)
+        share = 1 / (1 + len(self.interventions))
+        # 1. unblocked
+        traced, said = self._trace(prompt, ())
+        tick(share)
+        correct = None if prompt.answer_token is None else said == prompt.answer_token
+        if reason := why_left_out(self.samples, correct):
+            return Asked([], [Skip(name, task, None, reason)])
+        # 2. what is followed
+        followed = _followed(self.model, prompt, said)
+        if isinstance(followed, str):
+            return Asked([], [Skip(name, task, None, followed)])
+        # 3. every layer
+        rows = self._rows(traced, followed, (name, task, CLEAN), correct)
+        skipped = []
+        # 4. under every intervention
+        for condition, acting in self.interventions.items():
+            try:
+                traced, _ = self._trace(prompt, acting)
+            except SelectionError as error:
+                skipped.append(Skip(name, task, condition, str(error)))
+            else:
+                rows += self._rows(traced, followed, (name, task, condition), correct)
+            tick(share)
+        return Asked(rows, skipped)
+
+    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> AnswerTrace:
+        """The trace of all questions."""
+        if not len(table):
+            reasons = "; ".join(sorted({skip.reason for skip in skipped}))
+            raise VideolensError(
+                f"none of the {n_asked} questions is left with samples={self.samples!r}: {reasons}. "
+                "samples='all' keeps every question whose options can be told apart"
+            )
+        if missing := sorted(set(self.interventions) - set(table["condition"])):
+            reasons = "; ".join(sorted({skip.reason for skip in skipped if skip.route in missing}))
+            raise SelectionError(f"no question has what the interventions {missing} act on: {reasons}")
+        cfg = self.model.cfg
+        settings = TraceSettings(
+            **made_with(self.model),
+            n_layers=cfg.n_layers,
+            lens=self.lens,
+            samples=self.samples,
+            n_asked=n_asked,
+            seed=self.seed,
+            interventions={name: "; ".join(map(_described, acting)) for name, acting in self.interventions.items()},
+            skipped=tuple(skipped),
+            seconds=seconds,
+        )
+        return AnswerTrace(table, settings)
+
+    @torch.no_grad()
+    def _trace(self, prompt: Prompt, acting: Sequence[Any]) -> tuple[Float[Tensor, "layer d_vocab"], int]:
+        """(probabilities at the last token after every layer, the token that the model ranks first at its end)."""
+        staged = stage_interventions(self.model, prompt, acting)
+        last = prompt.tokens["last"].to(self.model.frontend.device)
+        kept: dict[int, Tensor] = {}
+
+        def keep(layer: int, value: Float[Tensor, "1 pos d_model"]) -> None:
+            kept[layer] = value[0, last[0]].clone()
+
+        n_layers = self.model.cfg.n_layers
+        hooks = [each for one in staged for each in one.hooks]
+        with self.model.hooks([*hooks, *listeners(n_layers, keep)]):
+            residual, at = self.model.enter(prompt)
+            residual = self.model.run_layers(residual, at)
+            said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
+        states = torch.stack([kept[layer] for layer in range(n_layers)])
+        return read_logits(self.model, states, self.lens).softmax(-1).cpu(), said
+
+    def _rows(
+        self,
+        probabilities: Float[Tensor, "layer d_vocab"],
+        followed: Mapping[str, tuple[str, int]],
+        where: tuple[str, str, str],
+        correct: bool | None,
+    ) -> list[Row]:
+        best = probabilities.max(dim=-1)
+        tops = [token_text(self.model, token) for token in best.indices.tolist()]
+        return [
+            (
+                *where,
+                option,
+                kind,
+                token_text(self.model, token),
+                layer,
+                float(probabilities[layer, token]),
+                tops[layer],
+                float(best.values[layer]),
+                correct,
+            )
+            for option, (kind, token) in followed.items()
+            for layer in range(len(probabilities))
+        ]
+
+
+def _followed(model: HookedVideoTransformer, prompt: Prompt, said: int) -> dict[str, tuple[str, int]] | str:
+    """Option → (kind, token): step 2. A string says why the question cannot be traced."""
+    tokens, right = prompt.option_tokens, prompt.answer_token
+    choices = () if prompt.question is None else prompt.question.choices
+    in_words = prompt.question is not None and prompt.question.style == "open-ended" and len(choices) == len(tokens)
+    if not tokens and right is not None:
+        tokens = (right,)
+    if right is not None and list(tokens).count(right) > 1:
+        return "the right answer begins with the same token as a wrong one: their probabilities cannot be told apart"
+    names = list(choices) if in_words else list(string.ascii_uppercase[: len(tokens)])
+    if not prompt.option_tokens:
+        names = [token_text(model, token) for token in tokens]
+    found: dict[str, tuple[str, int]] = {}
+    by_token: dict[int, str] = {}
+    for name, token in zip(names, tokens, strict=True):
+        if token in by_token:  # two wrong ones that begin alike are one
+            continue
+        by_token[token] = name
+        found[name] = ("unknown" if right is None else "true" if token == right else "false", token)
+    if said not in by_token:
+        found[f"says {token_text(model, said)!r}"] = ("model's answer", said)
+    return found
+
+
+def _conditions(model: HookedVideoTransformer, interventions: Any) -> dict[str, list[Any]]:
+    """Interventions that hold at once, by the name of the condition, checked against the model."""
+    if not isinstance(interventions, Mapping):
+        raise VideolensError(
+            f"interventions are {interventions!r}: give each a name, such as "
+            '{"video cut": Knockout("video", "question", layers=[2, 3])}'
+        )
+    found: dict[str, list[Any]] = {}
+    for name, given in interventions.items():
+        if name == CLEAN or not isinstance(name, str) or not name:
+            raise VideolensError(f"an intervention is called {name!r}: {CLEAN!r} is the model with nothing changed")
+        several = isinstance(given, (list, tuple)) and not (given and isinstance(given[0], tuple))
+        found[name] = [_from_data(each) for each in (given if several else [given])]
+        for each in found[name]:
+            if callable(getattr(each, "check", None)):
+                each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    return found
+
+
+def _from_data(given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    if not {"route", "layers"} <= set(given) <= {"route", "layers", "heads"}:
+        raise VideolensError(
+            f"an intervention is {dict(given)!r}: as plain data it has a route, layers and, if need be, heads, such as "
+            '{"route": "video -> question", "layers": [2, 3]}'
+        )
+    return Knockout.route(given["route"], layers=given["layers"], heads=given.get("heads"))
+
+
+def _described(intervention: Any) -> str:
+    return repr(intervention) if hasattr(intervention, "hooks") else "hook functions"

@@ -1,0 +1,1 @@
+"""Attention maps: what words look at in the video."""

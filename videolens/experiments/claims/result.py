@@ -1,0 +1,214 @@
+"""Verdicts on claims: computed from intervals, never from means, and put into words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pandas as pd
+
+from videolens.errors import VideolensError
+from videolens.experiments.common.statistics import Interval
+from videolens.experiments.common.storing import read_result, write_result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CLAIMS", "MARGIN", "Claims", "Finding", "Verdict", "judge", "judge_difference"]
+
+Verdict = Literal["holds", "does not hold", "cannot be told"]
+MARGIN = 3.0
+"""Percent or points: a mean change within ± this much counts as none, and so does a difference of two."""
+
+CLAIMS = {
+    "1": "Temporal reasoning starts with attention between frames, in early-to-middle layers; "
+    "the image-only base has none of it.",
+    "2a": "The video then reaches the question, in the middle layers, and lands on the true option.",
+    "2b": "How it gets there depends on the task: straight from the video for action antonym, action sequence and "
+    "scene transition, through the question's stem for moving direction and object count.",
+    "3": "The question then reaches the last token, in middle-to-late layers; "
+    "almost nothing goes there from the video directly.",
+}
+"""The paper's claims 1 to 3, in our words; the second in two parts, for one can hold without the other."""
+
+FILE = "claims.json"
+
+
+def judge(interval: Interval, *, low: float = -math.inf, high: float = math.inf) -> Verdict:
+    """Whether a quantity lies between `low` and `high`, as far as its interval tells.
+
+    "holds": all of the interval lies inside. "does not hold": all of it lies outside. "cannot be told": some does, or
+    the quantity is not defined.
+    """
+    if math.isnan(interval.value) or math.isnan(interval.low) or math.isnan(interval.high):
+        return "cannot be told"
+    if low < interval.low and interval.high < high:
+        return "holds"
+    if interval.high <= low or interval.low >= high:
+        return "does not hold"
+    return "cannot be told"
+
+
+def judge_difference(interval: Interval, *, sign: int, margin: float) -> Verdict:
+    """Whether a difference has the `sign` (1 or −1) that is claimed. One smaller than `margin` tells nothing."""
+    if not abs(interval.value) >= margin:
+        return "cannot be told"
+    return judge(interval, low=0.0) if sign > 0 else judge(interval, high=0.0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement of a claim, what was measured, and the verdict.
+
+    Attributes:
+        claim: "1", "2a", "2b" or "3".
+        name: a few words for what was measured.
+        statement: in words.
+        measured: the estimate with its interval; None if there is nothing to measure it on.
+        unit: "%" (relative change of the answer's probability), "points" (change of the right option's), "layer"
+            (0-based) or "layers" (a distance).
+        verdict: computed by `judge`.
+    """
+
+    claim: str
+    name: str
+    statement: str
+    measured: Interval | None
+    unit: str
+    verdict: Verdict
+
+    def __post_init__(self) -> None:
+        if self.claim not in CLAIMS:
+            raise VideolensError(f"claim {self.claim!r} is not one of {list(CLAIMS)}")
+        if self.verdict not in get_args(Verdict):
+            raise VideolensError(f"verdict {self.verdict!r} is not one of {list(get_args(Verdict))}")
+        if self.measured is None and self.verdict != "cannot be told":
+            raise VideolensError(f"{self.statement!r} is said to be {self.verdict!r}, but nothing was measured")
+
+    @property
+    def estimate(self) -> str:
+        """The measurement in words, without n. Layers are counted from 1 here, as in the paper and in the figures."""
+        if self.measured is None:
+            return "not measured"
+        if math.isnan(self.measured.value):
+            return "not defined: no window lowers the probability"
+        first = 1 if self.unit == "layer" else 0
+        sign = "" if self.unit == "layer" else "+"
+        value, low, high = (
+            "0.0" if round(number + first, 1) == 0 else f"{number + first:{sign}.1f}".replace("-", "−")
+            for number in (self.measured.value, self.measured.low, self.measured.high)
+        )
+        number = f"{value} [{low}, {high}]"
+        return f"layer {number}" if self.unit == "layer" else f"{number} {self.unit}"
+
+    @property
+    def numbers(self) -> str:
+        """The measurement in words, with n."""
+        return self.estimate if self.measured is None else f"{self.estimate}, n = {self.measured.n}"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What was found about each claim.
+
+    Attributes:
+        findings: every statement, claim by claim.
+        tuned, base: the models' names.
+        n_layers: depth of the tuned model.
+        window: layers blocked together.
+        margin: what counts as no effect, in percent or points.
+
+    Raises:
+        VideolensError: a claim without a statement. Only 2b may go without: where none of its tasks was traced.
+    """
+
+    findings: tuple[Finding, ...]
+    tuned: str
+    base: str | None
+    n_layers: int
+    window: int
+    margin: float = MARGIN
+
+    def __post_init__(self) -> None:
+        if missing := [claim for claim in CLAIMS if claim != "2b" and not self.about(claim)]:
+            raise VideolensError(f"there is no finding about the claims {missing}")
+
+    def about(self, claim: str) -> list[Finding]:
+        """The findings about one claim."""
+        return [finding for finding in self.findings if finding.claim == claim]
+
+    def verdict(self, claim: str) -> Verdict:
+        """Holds if every statement does, does not hold if one does not, else cannot be told."""
+        verdicts = {finding.verdict for finding in self.about(claim)} or {"cannot be told"}
+        if "does not hold" in verdicts:
+            return "does not hold"
+        return "cannot be told" if "cannot be told" in verdicts else "holds"
+
+    def sentence(self, claim: str) -> str:
+        """The verdict on a claim in one plain sentence, with the numbers it rests on."""
+        found = self.about(claim)
+        if not found:
+            return f"Claim {claim} cannot be told: none of its tasks was traced."
+        told = {
+            verdict: [f"{each.name} {each.estimate}" for each in found if each.verdict == verdict]
+            for verdict in get_args(Verdict)
+        }
+        holding, failing, open_ = (told[verdict] for verdict in ("holds", "does not hold", "cannot be told"))
+        whole = not (failing or open_)
+        parts = [f"{len(failing)} of its {len(found)} statements fail ({'; '.join(failing)})"] if failing else []
+        parts += [f"{len(open_)} cannot be told ({'; '.join(open_)})"] if open_ else []
+        parts += (
+            [f"{f'all {len(holding)} statements' if whole else len(holding)} hold ({'; '.join(holding)})"]
+            if holding
+            else []
+        )
+        counts = sorted({each.measured.n for each in found if each.measured is not None})
+        n = (
+            ""
+            if not counts
+            else f", n = {counts[0]}"
+            if len(counts) == 1
+            else f", n = {counts[0]} to {counts[-1]} questions"
+        )
+        verdict = {"holds": "holds in this model", "does not hold": "does not hold as a whole in this model"}
+        return f"Claim {claim} {verdict.get(self.verdict(claim), 'cannot be told as a whole')}: {', '.join(parts)}{n}."
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per statement: claim, name, statement, value, low, high, n, unit, verdict. Layers count from 0."""
+        rows = []
+        for finding in self.findings:
+            seen = finding.measured or Interval(math.nan, math.nan, math.nan, 0)
+            row: dict[str, Any] = {"claim": finding.claim, "name": finding.name, "statement": finding.statement}
+            row |= {"value": seen.value, "low": seen.low, "high": seen.high, "n": seen.n}
+            rows.append(row | {"unit": finding.unit, "verdict": finding.verdict})
+        return pd.DataFrame(rows)
+
+    def figure(self) -> Figure:
+        """Every statement with its interval, against the line or band it is judged by."""
+        from videolens.experiments.claims.figure import draw
+
+        return draw(self)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `claims.json` into a directory.
+
+        Raises:
+            VideolensError: it is there already, and `overwrite` is False.
+        """
+        return write_result(path, {FILE: asdict(self)}, what="claims", overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Claims:
+        """Read what `save` wrote.
+
+        Raises:
+            VideolensError: the directory holds no claims, or such as contradict themselves.
+        """
+        (read,) = read_result(path, FILE, what="claims")
+        found = [
+            Finding(**(each | {"measured": None if each["measured"] is None else Interval(**each["measured"])}))
+            for each in read.pop("findings")
+        ]
+        return cls(findings=tuple(found), **read)

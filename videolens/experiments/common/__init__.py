@@ -1,0 +1,1 @@
+"""What experiments have in common: asking question after question, results, statistics, provenance."""

@@ -1,0 +1,1 @@
+"""Flow maps: cut every route in every window of layers."""

@@ -1,0 +1,108 @@
+"""What flow maps cost: in forwards, planned, and in seconds, measured; by the exact way and by the published one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from videolens.drawing.html import escape, paragraph, table
+from videolens.experiments.flow.experiment import trace_flow
+from videolens.experiments.flow.result import FlowMap
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.question import Question
+
+__all__ = ["SideBySide", "cost_section", "cost_words", "side_by_side"]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The same maps by both ways, one after the other on the same machine.
+
+    Attributes:
+        model: whose maps.
+        n: questions.
+        cuts: knockouts, over all questions.
+        exact_seconds, full_seconds: for all of them; the vision tower is not in it.
+        apart: largest difference between the two ways in any probability that was measured.
+        moved: largest change of a probability by any of the cuts, beside which `apart` is to be seen.
+    """
+
+    model: str
+    n: int
+    cuts: int
+    exact_seconds: float
+    full_seconds: float
+    apart: float
+    moved: float
+
+
+def side_by_side(
+    model: HookedVideoTransformer, questions: Sequence[Question], *, name: str, progress: bool = True
+) -> SideBySide:
+    """Map the same questions by both ways."""
+    prompts = [model.prompt(question) for question in questions]
+    exact = trace_flow(model, prompts, samples="all", engine="exact", progress=progress)
+    full = trace_flow(model, prompts, samples="all", engine="full", progress=progress)
+    cut, base = full.table["p_knockout"], full.table["p_base"]
+    return SideBySide(
+        model=name,
+        n=len(questions),
+        cuts=len(cut),
+        exact_seconds=exact.settings.seconds or 0.0,
+        full_seconds=full.settings.seconds or 0.0,
+        apart=float((exact.table["p_knockout"] - cut).abs().max()),
+        moved=float((cut - base).abs().max()),
+    )
+
+
+def cost_words(flow: FlowMap) -> str:
+    """The cost of one question's map in a few words; nothing if the map does not know it."""
+    made = flow.settings
+    if made.forwards is None or made.full_forwards is None:
+        return ""
+    if made.engine == "full":
+        return f"{_count(made.full_forwards)} forwards"
+    return f"{made.forwards:.1f} forwards instead of {_count(made.full_forwards)}"
+
+
+def cost_section(flows: Sequence[FlowMap], check: SideBySide | None = None) -> str:
+    """Both ways' cost of every map, and how they compared when both were run."""
+    body = paragraph(
+        "The published procedure runs the whole prompt once for every route and window, and once with nothing cut. "
+        "But attention is causal: a cut that begins at some token, in some layer, leaves all earlier tokens and all "
+        "earlier layers as they were. The exact way runs the prompt once with nothing cut, computes only what a cut "
+        "can change, and lets cuts that have been alike so far share it. Its results are the same to rounding. "
+        "A <i>forward</i> is what one plain run of the whole prompt costs in arithmetic."
+    )
+    head = ["model", "questions", "forwards each,<br>published", "forwards each,<br>here", "fewer", "seconds, all"]
+    rows = []
+    for flow in flows:
+        made = flow.settings
+        known = made.forwards is not None and made.full_forwards is not None and made.forwards > 0
+        rows.append(
+            [
+                escape(made.model.rstrip("/").split("/")[-1]),
+                str(flow.n),
+                _count(made.full_forwards),
+                "–" if made.forwards is None else f"{made.forwards:.1f}",
+                f"{(made.full_forwards or 0) / (made.forwards or 1):.1f} ×" if known else "–",
+                "–" if made.seconds is None else f"{made.seconds:.0f}",
+            ]
+        )
+    note = (
+        "Forwards are counted from the plan of each question (<code>vl.plan_flow</code>), on average. Seconds were "
+        "measured, and include making the prompts and asking the questions that were then left out."
+    )
+    body += table(head, rows, note=note)
+    if check is not None:
+        body += paragraph(
+            f"Side by side, {check.n} of these questions in {escape(check.model)}: {check.exact_seconds:.1f} s by the "
+            f"exact way, {check.full_seconds:.1f} s by the published one on the same machine, "
+            f"{check.full_seconds / max(check.exact_seconds, 1e-9):.0f} times as long. None of the {check.cuts:,} "
+            f"probabilities differs by more than {check.apart:.1g}; the cuts change them by up to {check.moved:.2f}."
+        )
+    return body
+
+
+def _count(forwards: float | None) -> str:
+    return "–" if forwards is None else f"{forwards:.0f}" if forwards == round(forwards) else f"{forwards:.1f}"

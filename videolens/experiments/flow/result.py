@@ -1,0 +1,239 @@
+"""The result of tracing flow: how far the answer's probability falls when a route is cut in a window of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from videolens.errors import VideolensError
+from videolens.experiments.common.asking import Skip
+from videolens.experiments.common.result import QuestionsTable
+from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_curve, centre
+from videolens.experiments.common.storing import read_result, settings_from, write_result
+from videolens.experiments.flow.measures import ShareRight, measure_named, share_right
+from videolens.experiments.flow.table import COLUMNS, FlowSettings, check_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from videolens.experiments.flow.split import FlowSplit
+
+__all__ = ["COLUMNS", "Curve", "FlowMap", "FlowSettings"]
+
+TABLE, SETTINGS = "flow.parquet", "flow.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Mean change per knockout, with its 95 % bootstrap band, over n questions.
+
+    Attributes:
+        layers: 0-based layer that names each knockout: the centre of its window, unless the style is another.
+        mean, low, high: in the unit of the measure (percent, unless another was asked for).
+        unknown: questions along the route that are not among the n: there the measure is not known.
+    """
+
+    mean: Float[np.ndarray, " layer"]
+    low: Float[np.ndarray, " layer"]
+    high: Float[np.ndarray, " layer"]
+    n: int
+    layers: tuple[int, ...]
+    unknown: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FlowMap(QuestionsTable):
+    """One row per question, route and knockout, and how it was made.
+
+    What its methods measure is the relative change of the followed answer's probability, unless `measure` names another
+    of `MEASURES`.
+
+    Attributes:
+        table: the columns of `COLUMNS`; every question and route has all knockouts (`settings.cuts`), in order.
+        settings: how it was made.
+
+    Raises:
+        VideolensError: the table contradicts itself or the settings.
+    """
+
+    table: pd.DataFrame
+    settings: FlowSettings
+
+    _called: ClassVar[str] = "flow map"
+    _route: ClassVar[str | None] = "route"
+
+    def __post_init__(self) -> None:
+        check_table(self.table, self.settings)
+
+    @property
+    def routes(self) -> list[str]:
+        """Routes, in the order in which they were traced."""
+        return list(self.table["route"].unique())
+
+    def by_question(self, route: str, *, task: str | None = None, measure: str = "answer") -> pd.DataFrame:
+        """The change of every question (index: task, question) by every knockout (columns: its layer).
+
+        NaN where the measure is not known, as that of a right option is where no answer was given.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: no such measure.
+        """
+        rows, layers = self._rows(route, task), list(self.settings.cuts)
+        values = measure_named(measure).of(rows).reshape(-1, len(layers))
+        index = pd.MultiIndex.from_frame(rows[["task", "question"]].iloc[:: len(layers)])
+        return pd.DataFrame(values, index=index, columns=pd.Index(layers, name="layer"))
+
+    def changes(
+        self, route: str, *, task: str | None = None, measure: str = "answer"
+    ) -> Float[np.ndarray, "question layer"]:
+        """The change of every question for which it is known, by every knockout. `task` None: all tasks.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: no such measure.
+        """
+        return self.by_question(route, task=task, measure=measure).dropna().to_numpy(dtype=float)
+
+    def curve(self, route: str, *, task: str | None = None, measure: str = "answer") -> Curve:
+        """Mean change by every knockout with its interval.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: no question of that task was traced along that route, or of none the measure is known.
+        """
+        every = self.by_question(route, task=task, measure=measure)
+        changes = every.dropna().to_numpy(dtype=float)
+        if len(every) and not len(changes):
+            raise VideolensError(f"{measure!r} is not known of any of the {len(every)} questions along {route!r}")
+        mean, low, high = bootstrap_curve(changes, seed=self.settings.seed)
+        unknown, layers = len(every) - len(changes), tuple(self.settings.cuts)
+        return Curve(mean=mean, low=low, high=high, n=len(changes), layers=layers, unknown=unknown)
+
+    def accuracy(self, route: str, *, task: str | None = None, among: str = "all tokens") -> ShareRight:
+        """Share of questions answered rightly when the route is cut, by every knockout, and the drop in points.
+
+        It is an accuracy only if all questions were traced (`samples="all"`); `ShareRight.kind` says what it is.
+        `among`: "all tokens", the token ranked first of all is the right one; "options", of the options' tokens.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: of no question the right answer is known.
+        """
+        made = self.settings
+        return share_right(self._rows(route, task), tuple(made.cuts), samples=made.samples, among=among, seed=made.seed)
+
+    def effect(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
+        """Mean change over all knockouts."""
+        changes = self.changes(route, task=task, measure=measure)
+        return bootstrap(changes, lambda curve: float(curve.mean()), seed=self.settings.seed)
+
+    def peak(self, route: str, *, task: str | None = None, measure: str = "answer") -> tuple[int, Interval]:
+        """(layer, change there) where the mean change is deepest.
+
+        The layer is chosen once, on all questions; the interval is that of the change at this layer.
+        """
+        changes = self.changes(route, task=task, measure=measure)
+        at = int(changes.mean(axis=0).argmin()) if len(changes) else 0
+        found = bootstrap(changes, lambda curve: float(curve[at]), seed=self.settings.seed)
+        return list(self.settings.cuts)[at], found
+
+    def centre(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
+        """The 0-based layer the effect centres on: mean layer, weighted by how far the mean change falls below zero.
+
+        NaN unless the style is "centre": of other cuts it would not say where in depth the effect lies.
+        """
+        changes = self.changes(route, task=task, measure=measure)
+        if self.settings.style != "centre":
+            return Interval(np.nan, np.nan, np.nan, len(changes))
+        return bootstrap(changes, centre, seed=self.settings.seed)
+
+    def split(self, route: str = "cross-frame", *, by: str = "mean") -> FlowSplit:
+        """The questions in groups, by whether cutting `route` lowers or raises the followed answer's probability.
+
+        See `split_flow`. The failed ones among a model's answers (`samples="wrong"`) are such two groups in the paper.
+        """
+        from videolens.experiments.flow.split import split_flow
+
+        return split_flow(self, route, by=by)
+
+    def of(self, questions: Sequence[tuple[str, str]], *, reason: str) -> FlowMap:
+        """The map of some questions, by (task, question); the others are recorded as left out, with the reason.
+
+        Raises:
+            VideolensError: none of them is in this map.
+        """
+        chosen = set(questions)
+        pairs = list(zip(self.table["task"], self.table["question"], strict=True))
+        kept = np.array([pair in chosen for pair in pairs])
+        out = tuple(Skip(name, task, None, reason) for task, name in dict.fromkeys(pairs) if (task, name) not in chosen)
+        made = replace(self.settings, skipped=self.settings.skipped + out)
+        return FlowMap(self.table[kept].reset_index(drop=True), made)
+
+    def summary(self, *, measure: str = "answer") -> pd.DataFrame:
+        """Per task ("all": every question) and route: effect, deepest window and centre, each with its 95 % interval.
+
+        Columns: task, route, n, effect_percent, effect_low, effect_high, peak_layer, peak_percent, peak_low, peak_high,
+        centre, centre_low, centre_high; for other measures with their unit instead of percent. Layers count from 0.
+        """
+        rows, unit = [], f"_{measure_named(measure).unit}"
+        for task in [None, *self.tasks]:
+            for route in self.routes:
+                about: dict[str, Any] = {"task": task, "measure": measure}
+                if len(self.changes(route, **about)) == 0:
+                    continue
+                layer, peak = self.peak(route, **about)
+                row: dict[str, Any] = {"task": "all" if task is None else task, "route": route, "n": peak.n}
+                row |= self.effect(route, **about).columns("effect", unit=unit) | {"peak_layer": layer}
+                row |= peak.columns("peak", unit=unit) | self.centre(route, **about).columns("centre")
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def figure(self, kind: str = "heat map", **options: Any) -> Figure:
+        """Draw the map: "heat map", "routes", "cross-frame", "options", "into the true option" or "into the false
+        options".
+
+        Options: `tasks=`, a list of them; `base=`, a second map; `measure=`, one of `MEASURES`.
+        """
+        from videolens.experiments.flow.figure import draw
+
+        return draw(self, kind, **options)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `flow.parquet` and `flow.json` into a directory.
+
+        Raises:
+            VideolensError: a flow map is there already, and `overwrite` is False.
+        """
+        files = {TABLE: self.table, SETTINGS: asdict(self.settings)}
+        return write_result(path, files, what="a flow map", overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FlowMap:
+        """Read what `save` wrote.
+
+        Raises:
+            VideolensError: the directory holds no flow map, or one that contradicts itself.
+        """
+        table, settings = read_result(path, TABLE, SETTINGS, what="flow map")
+        return cls(table, settings_from(FlowSettings, settings, Path(path) / SETTINGS, what="flow map"))
+
+    def __repr__(self) -> str:
+        made = self.settings
+        return (
+            f"FlowMap({made.model!r}, {self.n} of {made.n_asked} questions ({made.samples}), "
+            f"{len(self.routes)} routes, {made.n_layers} layers, "
+            + (f"window {made.window})" if made.style == "centre" else f"cut: {made.style})")
+        )
+
+    def _rows(self, route: str, task: str | None) -> pd.DataFrame:
+        rows = self.table["route"] == self._known("route", route, self.routes)
+        if task is not None:
+            rows &= self.table["task"] == self._known("task", task, self.tasks)
+        return self.table[rows]

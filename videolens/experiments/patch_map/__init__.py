@@ -1,0 +1,1 @@
+"""Patch maps: copy activations from another run, everywhere."""

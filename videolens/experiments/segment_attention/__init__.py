@@ -1,0 +1,1 @@
+"""Attention between the segments of a prompt, head by head."""

@@ -1,0 +1,148 @@
+"""From a loaded module to a decoder with hook points: weights are taken as they lie and never copied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from videolens.model.decoder.attention import Attention
+from videolens.model.decoder.block import Block
+from videolens.model.decoder.config import VideoTransformerConfig
+from videolens.model.decoder.layers import GatedMLP, RMSNorm, Unembed
+from videolens.model.families import Family
+from videolens.model.vision.frontend import FrontEnd, Rotary
+
+__all__ = ["Converted", "convert"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The parts of a `HookedVideoTransformer`, sharing storage with what they were converted from."""
+
+    cfg: VideoTransformerConfig
+    frontend: FrontEnd
+    blocks: list[Block]
+    ln_final: RMSNorm
+    unembed: Unembed
+
+
+def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
+    """Take a loaded model's parts as they lie; everything else of it can be dropped."""
+    config = module.config
+    text = family.text_config(config)
+    decoder: Any = module.get_submodule(family.decoder)
+    head: Any = module.get_submodule(family.unembed)
+    embed = _shared_embedding(decoder.embed_tokens)
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    vision = getattr(config, "vision_config", None)
+    cfg = VideoTransformerConfig(
+        d_model=text.hidden_size,
+        d_head=d_head,
+        n_layers=text.num_hidden_layers,
+        # a sliding window changes nothing in prompts that fit into it; what it does to longer ones is not done here
+        n_ctx=min(text.max_position_embeddings, getattr(text, "sliding_window", None) or text.max_position_embeddings),
+        n_heads=text.num_attention_heads,
+        n_key_value_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
+        d_mlp=text.intermediate_size,
+        d_vocab=head.weight.shape[0],
+        eps=text.rms_norm_eps,
+        act_fn=text.hidden_act,
+        device=str(embed.weight.device),
+        dtype=embed.weight.dtype,
+        model_name=name,
+        model_type=family.model_type,
+        video_token=family.video_token(config),
+        # Qwen2-VL's hidden_size is the decoder's
+        d_vision=next((getattr(vision, name) for name in ("embed_dim", "hidden_size") if hasattr(vision, name)), -1),
+    )
+    parts = {part: _part(module, path) for part, path in family.parts.items()}
+    frontend = FrontEnd(family, config, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
+    frontend.requires_grad_(False)
+    blocks = [_block(cfg, family, layer, index) for index, layer in enumerate(decoder.layers)]
+    ln_final = RMSNorm(_shared(decoder.norm.weight), cfg.eps)
+    tied = head.weight is decoder.embed_tokens.weight
+    unembed = Unembed(cast(nn.Parameter, embed.weight) if tied else _shared(head.weight))
+    return Converted(cfg=cfg, frontend=frontend, blocks=blocks, ln_final=ln_final, unembed=unembed)
+
+
+def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index: int) -> Block:
+    paths = family.layer
+
+    def part(path: str) -> Any:
+        return layer.get_submodule(path)
+
+    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    if paths.qkv is None:
+        projections = {name: _shared_linear(part(getattr(paths, name))) for name in "qkv"}
+    else:
+        sizes = [heads * cfg.d_head for heads in (cfg.n_heads, n_kv, n_kv)]
+        projections = dict(zip("qkv", _split_linear(part(paths.qkv), sizes), strict=True))
+    if paths.gate_up is None:
+        gate, up = (_shared_linear(part(path)) for path in (paths.gate, paths.up))
+    else:
+        fused = part(paths.gate_up)
+        gate, up = _split_linear(fused, [fused.out_features // 2] * 2)
+    attn = Attention(cfg, index, **projections, o=_shared_linear(part(paths.o)))
+    attn.q_norm, attn.k_norm = (
+        RMSNorm(_shared(part(path).weight), cfg.eps) if _has(layer, path) else None
+        for path in (paths.q_norm, paths.k_norm)
+    )
+    return Block(
+        cfg,
+        ln1=RMSNorm(_shared(part(paths.ln1).weight), cfg.eps),
+        attn=attn,
+        ln2=RMSNorm(_shared(part(paths.ln2).weight), cfg.eps),
+        mlp=GatedMLP(part(paths.act), gate=gate, up=up, down=_shared_linear(part(paths.down))),
+    )
+
+
+def _part(module: nn.Module, path: str) -> nn.Module | nn.Parameter:
+    """A module, or a single parameter."""
+    parent, _, name = path.rpartition(".")
+    found = getattr(module.get_submodule(parent), name)
+    return _shared(found) if isinstance(found, torch.Tensor) else found
+
+
+def _has(layer: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(layer.get_submodule(path), nn.Module)
+    except AttributeError:
+        return False
+
+
+def _shared(weight: torch.Tensor) -> nn.Parameter:
+    """The same storage as a parameter of our own. Frozen: gradients start where a backward hook asks for them."""
+    return nn.Parameter(weight.detach(), requires_grad=False)
+
+
+def _shared_linear(linear: nn.Linear) -> nn.Linear:
+    own = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+    own.weight = _shared(linear.weight)
+    if linear.bias is not None:
+        own.bias = _shared(linear.bias)
+    return own
+
+
+def _split_linear(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
+    """The parts of a fused projection: rows of its weight, in its storage."""
+    parts = []
+    for weight, bias in zip(
+        linear.weight.split(sizes),
+        linear.bias.split(sizes) if linear.bias is not None else [None] * len(sizes),
+        strict=True,
+    ):
+        own = nn.Linear(linear.in_features, len(weight), bias=bias is not None, device="meta")
+        own.weight = _shared(weight)
+        if bias is not None:
+            own.bias = _shared(bias)
+        parts.append(own)
+    return parts
+
+
+def _shared_embedding(embedding: nn.Embedding) -> nn.Embedding:
+    own = nn.Embedding(embedding.num_embeddings, embedding.embedding_dim, device="meta")
+    own.weight = _shared(embedding.weight)
+    return own

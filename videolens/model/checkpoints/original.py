@@ -1,0 +1,106 @@
+"""The original of a checkpoint, as transformers runs it on the prompts of this package."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from videolens.model.families import Family
+from videolens.prompt.prompt import Prompt
+
+__all__ = ["Run", "flat_patches", "originals"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one way of computing gives: streams [pos d_model], before layer 0 and after every layer; last logits too."""
+
+    streams: list[Tensor]
+    logits: Float[Tensor, "pos d_vocab"]
+
+
+def originals(
+    family: Family, directory: Path, prompt: Prompt, dtype: torch.dtype, trust_remote_code: bool
+) -> dict[str, Run]:
+    """What the transformers class of a family gives for a prompt, with attention "eager" and "sdpa".
+
+    Args:
+        directory: of the checkpoint.
+        prompt: one, with pixels, on the CPU.
+    """
+    import transformers
+
+    assert isinstance(family.architecture, str)
+    original = getattr(transformers, family.architecture).from_pretrained(
+        str(directory), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+    )
+    original.eval()
+    streams: list[Tensor] = []
+    layers = original.get_submodule(family.decoder).layers
+    layers[0].register_forward_pre_hook(
+        lambda module, args, kwargs: streams.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+    )
+    for layer in layers:
+        layer.register_forward_hook(
+            lambda module, args, output: streams.append(output if isinstance(output, Tensor) else output[0])
+        )
+    found = {}
+    for path in ("eager", "sdpa"):
+        original.set_attn_implementation(path)
+        streams.clear()
+        logits = original(**_inputs(original, prompt, dtype), use_cache=False).logits
+        found[path] = Run([stream[0].float() for stream in streams], logits[0].float())
+    return found
+
+
+def _inputs(original: Any, prompt: Prompt, dtype: torch.dtype) -> dict[str, Any]:
+    """A prompt's ids and pixels under the names, and in the layout, that the original's `forward` has for them."""
+    named = set(inspect.signature(original.forward).parameters)
+    ids, pixels = prompt.input_ids, prompt.pixel_values
+    assert pixels is not None
+    given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "pixel_values_videos" not in named:  # frames are images to it
+        return {**given, "pixel_values": pixels.flatten(0, 1)}
+    if "video_grid_thw" not in named:
+        return {**given, "pixel_values_videos": pixels}
+    config, tokens = original.config, prompt.tokens
+    frames, rows, columns = tokens.grid
+    patch = config.vision_config.patch_size
+    merge = pixels.shape[-1] // patch // columns
+    given["pixel_values_videos"] = flat_patches(pixels, patch=patch, merge=merge, group=tokens.merged)
+    given["video_grid_thw"] = torch.tensor([[frames, rows * merge, columns * merge]])
+    if "video_merge_sizes" in named:
+        given["video_merge_sizes"] = torch.tensor([merge])
+        given["video_compression_mask"] = torch.ones(frames * rows * columns, dtype=torch.bool)
+    if "mm_token_type_ids" in named:
+        given["mm_token_type_ids"] = 2 * (ids == config.video_token_id).int()
+    if "second_per_grid_ts" in named:
+        times = tokens.seconds[tokens["video"]].unique()
+        known = len(times) > 1 and bool(times.isfinite().all())
+        # what the processor gives: merged frames, times the seconds between two frames
+        given["second_per_grid_ts"] = torch.tensor([float(times[1] - times[0]) if known else 1.0])
+    return given
+
+
+def flat_patches(
+    pixels: Float[Tensor, "batch frame channel height width"], *, patch: int, merge: int, group: int
+) -> Float[Tensor, "patch values"]:
+    """Frames as video processors of transformers flatten them; the last frame is repeated to fill its group."""
+    missing = -pixels.shape[1] % group
+    pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1)
+    return rearrange(
+        pixels,
+        "b (t group) c (row mh ph) (column mw pw) -> (b t row column mh mw) (c group ph pw)",
+        group=group,
+        mh=merge,
+        mw=merge,
+        ph=patch,
+        pw=patch,
+    )

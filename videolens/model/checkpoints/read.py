@@ -1,0 +1,194 @@
+"""From a name or directory to a loaded module, its tokenizer and its preprocessor settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from videolens.errors import ModelError
+from videolens.model.checkpoints.bundled import bundled_names
+from videolens.model.checkpoints.files import Stored, find, read_config, stored_weights
+from videolens.model.checkpoints.weights import build, load_into, misfit
+from videolens.model.families import Family, family_of
+from videolens.model.vision.pixels import Preparation, preparation_of
+
+__all__ = ["BUNDLED_TEMPLATE", "Checkpoint", "read_checkpoint"]
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+BUNDLED_TEMPLATE = "shapes"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it was read.
+
+    Attributes:
+        template: name of the prompt template it was trained with: `prompt_template` of its config.json, else that of
+            its family; None: its own chat template.
+    """
+
+    name: str
+    family: Family
+    module: nn.Module
+    tokenizer: Any
+    pixels: Preparation | None
+    template: str | None
+
+
+def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, trust_remote_code: bool) -> Checkpoint:
+    """Read a bundled checkpoint, a directory, or a repository on the hub.
+
+    1. Find it: a bundled name, else a directory, else a hub name of the form owner/name.
+    2. `model_type` and `architectures` of its config.json say which family reads it.
+    3. Look at its weight files: all there, whole, safetensors.
+    4. Read the weights; a key that is missing or has the wrong shape is an error, never a random tensor.
+    5. Tokenizer and preprocessor settings where the checkpoint has them.
+
+    Raises:
+        ModelError: not found, an unknown or text-only architecture, code of its own, weights that are not safetensors,
+            not whole, or do not fit.
+    """
+    # 1.
+    directory = find(name, trust_remote_code=trust_remote_code)
+    # 2.
+    settings = read_config(directory)
+    family = _family(directory, settings, trust_remote_code=trust_remote_code)
+    # 3.
+    stored = stored_weights(directory)
+    # 4.
+    source = os.fspath(name)
+    if callable(family.architecture):
+        module = build(family, settings)
+        load_into(module, stored, family=family, dtype=dtype, source=source)
+    else:
+        module = _by_transformers(directory, stored, family, dtype=dtype, trust_remote_code=trust_remote_code)
+    # 5.
+    tokenizer = _tokenizer(directory, trust_remote_code=trust_remote_code)
+    if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
+        config: Any = module.config
+        config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
+    bundled = source in bundled_names()
+    return Checkpoint(
+        name=source,
+        family=family,
+        module=module,
+        tokenizer=tokenizer,
+        pixels=preparation_of(directory, family.pixels),
+        template=settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template),
+    )
+
+
+def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
+    """The family of a config.
+
+    Raises:
+        ModelError: none, a text-only model, or one that needs code of its own.
+    """
+    model_type, architectures = str(settings.get("model_type", "none given")), settings.get("architectures") or ()
+    try:
+        family = family_of(model_type, architectures)
+    except ModelError as error:
+        if settings.get("auto_map") and not trust_remote_code:
+            raise ModelError(f"{_needs_code(directory, settings)}; and no family here reads it: {error}") from None
+        raise ModelError(f"{directory / 'config.json'}: {error}") from None
+    automatic = isinstance(family.architecture, str) and family.architecture.startswith("Auto")
+    if automatic and settings.get("auto_map") and not trust_remote_code:
+        raise ModelError(_needs_code(directory, settings))
+    return family
+
+
+def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
+    code = sorted({str(where).partition(".")[0] + ".py" for where in dict(settings["auto_map"]).values()})
+    return (
+        f"{directory / 'config.json'} names code that comes with the checkpoint ({', '.join(code)}), which is refused: "
+        "read it, and where you trust it give trust_remote_code=True"
+    )
+
+
+def _by_transformers(
+    directory: Path, stored: Mapping[str, Stored], family: Family, *, dtype: torch.dtype | None, trust_remote_code: bool
+) -> nn.Module:
+    import transformers
+
+    assert isinstance(family.architecture, str)
+    architecture = getattr(transformers, family.architecture)
+    try:
+        module, info = architecture.from_pretrained(
+            str(directory),
+            dtype=dtype if dtype is not None else "auto",
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with their names
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a setting that makes no sense makes transformers raise
+        raise ModelError(
+            f"the weights of {str(directory)!r} cannot be read as {family.architecture}: {type(error).__name__}: "
+            f"{error}; config.json and *.safetensors must belong together"
+        ) from error
+    _check_fit(module, info, str(directory), family, stored)
+    return module
+
+
+def _check_fit(
+    module: nn.Module, info: Mapping[str, Any], source: str, family: Family, stored: Mapping[str, Stored]
+) -> None:
+    """What transformers found missing, misshapen or superfluous.
+
+    A superfluous weight of the decoder is an error: without it the numbers are those of another model. Others are a
+    warning.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+    missing = {name: shapes.get(name, ()) for name in sorted(info.get("missing_keys", ()))}
+    wrong = []
+    for name, _, shape in sorted(info.get("mismatched_keys", ())):
+        key = _key_of(name, stored)
+        wrong.append((stored[key], key, tuple(shape)))
+    superfluous = sorted(info.get("unexpected_keys", ()))
+    tails = tuple(path.rpartition(".")[2] + "." for path in (f"{family.decoder}.layers", family.unembed))
+    unexpected = [key for key in superfluous if any(f".{tail}" in f".{key}" for tail in tails) and "visi" not in key]
+    if missing or wrong or unexpected:
+        raise ModelError(misfit(source, family, missing=missing, unexpected=unexpected, wrong=wrong, stored=stored))
+    if superfluous:
+        warnings.warn(f"{source}: {len(superfluous)} weights are not used: {superfluous[:3]} …", stacklevel=5)
+
+
+def _key_of(name: str, stored: Mapping[str, Stored]) -> str:
+    """The checkpoint's key for a weight that transformers may have renamed: the one with the longest common end."""
+
+    def common(key: str) -> int:
+        same = 0
+        for one, other in zip(reversed(key.split(".")), reversed(name.split(".")), strict=False):
+            if one != other:
+                break
+            same += 1
+        return same
+
+    return max(stored, key=common)
+
+
+def _tokenizer(directory: Path, *, trust_remote_code: bool) -> Any:
+    import transformers
+
+    if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
+        return None
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
+        if (chat := directory / "chat_template.json").is_file():  # of the processor: it knows what a video is
+            tokenizer.chat_template = json.loads(chat.read_text())["chat_template"]
+        return tokenizer
+    except Exception as error:  # whatever its files make the tokenizer raise
+        held = [file for file in (*_TOKENIZER_FILES, "chat_template.json") if (directory / file).is_file()]
+        raise ModelError(
+            f"the tokenizer in {directory} ({held}) cannot be read: {type(error).__name__}: {error}"
+        ) from error

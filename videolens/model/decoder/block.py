@@ -1,0 +1,42 @@
+"""One layer of the decoder."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from videolens.model.decoder.attention import Attention
+from videolens.model.decoder.config import VideoTransformerConfig
+from videolens.model.decoder.layers import GatedMLP, RMSNorm
+from videolens.model.decoder.rows import Rows, fire
+
+__all__ = ["Block"]
+
+
+class Block(nn.Module):
+    """Attention and MLP, each reading the residual stream through a norm and adding to it."""
+
+    # TransformerLens asks this before it reads `hook_resid_post` as the whole stream.
+    hook_out_is_single_residual_stream = True
+
+    def __init__(
+        self, cfg: VideoTransformerConfig, *, ln1: RMSNorm, attn: Attention, ln2: RMSNorm, mlp: GatedMLP
+    ) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.ln1, self.attn, self.ln2, self.mlp = ln1, attn, ln2, mlp
+        self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
+        self.hook_attn_out, self.hook_mlp_in, self.hook_mlp_out = HookPoint(), HookPoint(), HookPoint()
+
+    def forward(self, resid: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch asked d_model"]:
+        """The residual stream after the layer, at the rows of `at` that are asked for."""
+        resid = fire(self.hook_resid_pre, resid, at)
+        attn_out = self.attn(resid, self.ln1, at)
+        if at.asked is not None:
+            resid, at = resid[:, at.asked], at.queries
+        resid = resid + fire(self.hook_attn_out, attn_out, at)
+        resid = fire(self.hook_resid_mid, resid, at)
+        mlp_in = fire(self.hook_mlp_in, resid.clone(), at) if self.cfg.use_hook_mlp_in else resid
+        resid = resid + fire(self.hook_mlp_out, self.mlp(self.ln2(mlp_in, at), at), at)
+        return fire(self.hook_resid_post, resid, at)

@@ -1,0 +1,139 @@
+"""Which rows a forward computes and what they may look at: the one idea behind prefill, decoding and resumed runs.
+
+A forward computes some *rows* of a prompt, each at an absolute position. Their *keys* are the rows themselves and,
+before them, the positions whose keys and values an earlier forward has left in a `KeyValues`. Prefill has no earlier
+ones, decoding has one row, a resumed run has the rows from the first that an intervention can change. In a last layer,
+where nobody needs the other rows any more, only the rows *asked* for have queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from videolens.model.decoder.views import View
+from videolens.model.decoder.visibility import Visible
+
+__all__ = ["KeyValues", "Piece", "Rows", "fire", "heard"]
+
+Piece = tuple[Tensor, Tensor]
+"""Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
+
+
+@dataclass
+class KeyValues:
+    """Rotated keys and values of earlier positions, per layer.
+
+    Attributes:
+        layers: layer → (keys, values), each [batch past n_kv d_head]; a layer that nothing has reached is missing.
+        growing: whether `join` keeps what it is given (decoding) or only reads (a resumed run).
+    """
+
+    layers: dict[int, Piece] = field(default_factory=dict)
+    growing: bool = True
+
+    def join(
+        self, layer: int, k: Float[Tensor, "batch row n_kv d_head"], v: Float[Tensor, "batch row n_kv d_head"]
+    ) -> list[Piece]:
+        """Keys and values of all positions: the stored ones, then these. Read-only ones are not copied together."""
+        if not self.growing:
+            return [self.layers[layer], (k, v)] if layer in self.layers else [(k, v)]
+        if layer in self.layers:
+            past_k, past_v = (past.expand(k.shape[0], -1, -1, -1) for past in self.layers[layer])
+            k, v = torch.cat([past_k, k], dim=1), torch.cat([past_v, v], dim=1)
+        self.layers[layer] = (k, v)
+        return [(k, v)]
+
+    def before(self, row: int) -> KeyValues:
+        """A read-only view of the positions before `row`, for a run that resumes there."""
+        if row == 0:
+            return KeyValues({}, growing=False)
+        return KeyValues({layer: (k[:, :row], v[:, :row]) for layer, (k, v) in self.layers.items()}, growing=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one forward.
+
+    Attributes:
+        rows: absolute positions of the rows, ascending.
+        keys: absolute positions of the keys: the earlier ones, then the rows.
+        cos, sin: rotary tables of the rows.
+        past: keys and values of the earlier positions; None where there are none and none are to be kept.
+        asked: which of the rows (as indices) are needed after this layer; None: all.
+        watched: for which of the rows (as indices) scores and patterns exist where somebody listens; None: all.
+        views: what each part of the batch sees, where that is less than causality allows; None: no limits.
+    """
+
+    rows: Int64[Tensor, " row"]
+    keys: Int64[Tensor, " key"]
+    cos: Float[Tensor, "table row d_rotary"]
+    sin: Float[Tensor, "table row d_rotary"]
+    past: KeyValues | None = None
+    asked: Int64[Tensor, " asked"] | None = None
+    watched: Int64[Tensor, " watched"] | None = None
+    views: Sequence[View] | None = None
+
+    def only(self, chosen: Int64[Tensor, " chosen"] | slice) -> Rows:
+        """Some of the rows, by index, with the same keys."""
+        return Rows(
+            rows=self.rows[chosen],
+            keys=self.keys,
+            cos=self.cos[:, chosen],
+            sin=self.sin[:, chosen],
+            past=self.past,
+        )
+
+    @property
+    def queries(self) -> Rows:
+        """The rows that are needed after this layer."""
+        # not itself cached: an object that holds itself, and keys and values with it, would wait for the collector
+        return self if self.asked is None else self._asked
+
+    @cached_property
+    def _asked(self) -> Rows:
+        assert self.asked is not None
+        return replace(self.only(self.asked), views=self.views)
+
+    @property
+    def last(self) -> Rows:
+        """The newest row alone."""
+        return self.only(slice(-1, None))
+
+    @cached_property
+    def causal(self) -> Bool[Tensor, "1 1 row key"]:
+        """True where a row may attend. Shared by all layers: clone before anybody may edit it."""
+        return (self.rows[:, None] >= self.keys[None, :])[None, None]
+
+    @cached_property
+    def open(self) -> tuple[View, ...]:
+        """What the rows see when nothing but causality limits them."""
+        return ((slice(None), None, Visible.causal(self.rows, self.keys)),)
+
+    @cached_property
+    def known(self) -> list[tuple[Tensor, Sequence[View]]]:
+        """Masks met in this forward and what they come to: a knockout has the same mask in many layers."""
+        return []
+
+
+def heard(point: HookPoint) -> bool:
+    """Whether anybody listens to a hook point."""
+    return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
+
+
+def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
+    """Pass a tensor through a hook point, telling its listeners which rows and keys it holds.
+
+    `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions in the prompt. Costs nothing when nobody listens.
+    """
+    if not heard(point):
+        return value
+    if at is not None:
+        point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys
+    return point(value)

@@ -1,0 +1,145 @@
+"""A clean run that can be resumed: what enters every layer, and every layer's keys and values.
+
+Attention is causal: whatever acts in layer a on rows ≥ r leaves all rows before r and all layers before a as they were.
+So a run under hook functions that begin there need compute nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from videolens.errors import ModelError
+from videolens.model.decoder.rows import KeyValues, Rows, heard
+from videolens.prompt.prompt import Prompt
+
+if TYPE_CHECKING:
+    from videolens.model.running import Running
+
+__all__ = ["CleanRun", "Where", "positions_of", "resume", "run_clean"]
+
+Where = str | int | Sequence[int] | Int64[Tensor, " row"]
+"""Some rows of a prompt: a selection such as "last" or "stem | options", or positions."""
+
+
+@dataclass(frozen=True, eq=False)
+class CleanRun:
+    """What a forward with nothing changed has left.
+
+    batch: prompts; pos: positions.
+
+    Attributes:
+        prompt: what was run.
+        residuals: what enters every layer, and at the end what leaves the last: n_layers + 1 tensors
+            [batch pos d_model].
+        keys_values: rotated keys and values of every layer.
+        at: the prompt's rows.
+    """
+
+    prompt: Prompt
+    residuals: tuple[Float[Tensor, "batch pos d_model"], ...]
+    keys_values: KeyValues
+    at: Rows
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it holds."""
+        kept = [*self.residuals, *(each for pair in self.keys_values.layers.values() for each in pair)]
+        return sum(each.nbytes for each in kept)
+
+
+@torch.no_grad()
+def run_clean(model: Running, prompt: Prompt) -> CleanRun:
+    """See `HookedVideoTransformer.run_clean`."""
+    if not isinstance(prompt, Prompt):
+        raise ModelError(
+            f"a clean run is one of a Prompt, got {type(prompt).__name__}; model.prompt(question) makes one"
+        )
+    past = KeyValues()
+    residual, at = model.enter(prompt, past=past)
+    residuals = [residual]
+    for layer, block in enumerate(model.blocks):
+        # a listener of the model's own may edit what enters the layer, in place
+        entering = residuals[-1].clone() if heard(block.hook_resid_pre) else residuals[-1]
+        residuals.append(model.run_layers(entering, at, start=layer, stop=layer + 1))
+    return CleanRun(prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None))
+
+
+@torch.no_grad()
+def resume(
+    model: Running,
+    clean: CleanRun,
+    *,
+    layer: int,
+    row: int,
+    fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
+    rows: Where = "last",
+) -> Float[Tensor, "batch asked d_vocab"]:
+    """See `HookedVideoTransformer.resume`.
+
+    1. Take the residual that enters `layer`, from `row` on.
+    2. Run the layers from there on under the hook functions; earlier rows are the clean run's keys and values.
+    3. In the last layer, and after it, compute the rows that are asked for only.
+    """
+    n_layers, n_pos = model.cfg.n_layers, clean.prompt.shape[1]
+    if len(clean.residuals) != n_layers + 1 or clean.residuals[0].shape[-1] != model.cfg.d_model:
+        raise ModelError(
+            f"the clean run is of a model of {len(clean.residuals) - 1} layers, {clean.residuals[0].shape[-1]} wide; "
+            f"this one has {n_layers} and is {model.cfg.d_model} wide: resume it with the model that made it"
+        )
+    if not 0 <= layer < n_layers:
+        raise ModelError(f"layer {layer} is outside the model: its layers are 0 … {n_layers - 1}")
+    if not 0 <= row < n_pos:
+        raise ModelError(f"row {row} is outside the prompt of {n_pos} tokens: its rows are 0 … {n_pos - 1}")
+    asked = positions_of(clean.prompt, rows).to(model.frontend.device)
+    if int(asked.min()) < row:
+        raise ModelError(
+            f"rows from {int(asked.min())} on are asked for, but the run resumes at row {row}: ask for rows from there "
+            "on (those before are the clean run's), or resume earlier"
+        )
+    for name, _ in fwd_hooks:
+        match = re.match(r"blocks\.(\d+)\.", name) if isinstance(name, str) else None
+        stage = int(match[1]) if match else n_layers if str(name).startswith("ln_final") else -1
+        if isinstance(name, str) and stage < layer:
+            raise ModelError(
+                f"{name} comes before layer {layer}, where the run resumes: resume earlier, or leave it out"
+            )
+    at = replace(clean.at, rows=clean.at.rows[row:], cos=clean.at.cos[:, row:], sin=clean.at.sin[:, row:])
+    at = replace(at, past=clean.keys_values.before(row))
+    residual = clean.residuals[layer][:, row:].clone()
+    with model.hooks(list(fwd_hooks)):
+        residual = model.run_layers(residual, at, start=layer, stop=n_layers - 1)
+        residual = model.run_layers(residual, replace(at, asked=asked - row), start=n_layers - 1)
+        return model.read_out(residual, at.only(asked - row))
+
+
+def positions_of(prompt: Prompt | Tensor, rows: Where) -> Int64[Tensor, " row"]:
+    """Positions, sorted and each once, of a selection or of positions as they are.
+
+    Raises:
+        SelectionError: the prompt has no such selection.
+        ModelError: none at all, a position outside the prompt, or a selection of ids, which have no token map.
+    """
+    if isinstance(rows, str):
+        if not isinstance(prompt, Prompt):
+            raise ModelError(f"rows={rows!r} is a selection of a Prompt; of token ids, give positions")
+        found = prompt.tokens[rows]
+    else:
+        try:
+            found = torch.unique(torch.as_tensor(rows).reshape(-1))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"rows={rows!r} are no positions: give whole numbers, or selections in one name such as 'stem | last'"
+            ) from error
+    n_pos = prompt.shape[1]
+    if found.numel() == 0 or found.is_floating_point() or found.dtype == torch.bool:
+        raise ModelError(f"rows={rows!r} names no rows: give a selection with tokens in it, or positions")
+    if not 0 <= int(found.min()) <= int(found.max()) < n_pos:
+        raise ModelError(f"rows={rows!r} reach outside the prompt of {n_pos} tokens: its rows are 0 … {n_pos - 1}")
+    return found.to(torch.int64)

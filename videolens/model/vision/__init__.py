@@ -1,0 +1,1 @@
+"""The front end: frames into pixels, pixels into video tokens."""

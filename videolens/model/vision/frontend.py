@@ -1,0 +1,209 @@
+"""The front end: from pixels and token ids to what enters the decoder's first layer.
+
+frame, patch: of the vision tower's output; video: video tokens of a prompt; d_vision: width of the tower's output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from videolens.errors import ModelError, PromptError
+from videolens.model.decoder.rows import Rows, fire, heard
+from videolens.model.families import Family
+from videolens.model.vision.tower_memory import TowerMemory
+from videolens.prompt.prompt import Prompt
+
+__all__ = ["FrontEnd", "Rotary"]
+
+
+class Rotary(nn.Module):
+    """The checkpoint's own rotary module, whose frequencies stay in float32 whatever the model is converted to."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Rotary:
+        # bfloat16 frequencies put angles at position 1000 several radians off.
+        exact = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        super()._apply(fn, recurse)
+        for name, buffer in self.module.named_buffers():
+            buffer.data = exact[name].to(buffer.device)
+        return self
+
+    def forward(
+        self, like: Float[Tensor, "..."], positions: Int64[Tensor, "*axes batch row"]
+    ) -> tuple[Float[Tensor, "batch row d_rotary"], Float[Tensor, "batch row d_rotary"]]:
+        """Cosine and sine tables at rotary positions, in the dtype and on the device of `like`.
+
+        Multimodal ones have three axes (time, height, width), which the checkpoint's module folds into one table.
+        """
+        if self.switches_after is not None and positions.ndim == 2 and len(positions) > 1:
+            # frequencies follow the largest position: each prompt of a batch has its own
+            tables = [self.module(like, row[None]) for row in positions]
+            return torch.cat([cos for cos, _ in tables]), torch.cat([sin for _, sin in tables])
+        cos, sin = self.module(like, positions)
+        return cos, sin
+
+    @property
+    def switches_after(self) -> int | None:
+        """Positions up to which one set of frequencies holds, in models that have another one for longer prompts."""
+        if "longrope" not in str(getattr(self.module, "rope_type", "")):
+            return None
+        config: Any = self.module.config
+        return int(config.rope_parameters["original_max_position_embeddings"])
+
+
+class FrontEnd(nn.Module):
+    """Vision tower, projector and embedding.
+
+    `hook_video_features` [batch frame patch d_vision] is what the tower gives, `hook_video_tokens` [batch placeholder
+    d_model] what takes the placeholders' place: video tokens, and the newlines that a model has a parameter for. The
+    tower runs once per clip, when a prompt is made of it. While somebody listens to a hook point, a forward recomputes
+    what lies between it and the residual; otherwise the prompt's stored residual is used as it is.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        config: Any,
+        *,
+        parts: dict[str, nn.Module | nn.Parameter],
+        embed: nn.Embedding,
+        rotary: Rotary,
+    ):
+        super().__init__()
+        self.family, self.config = family, config
+        self.video_token = family.video_token(config)
+        self.parts = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+        self.single = nn.ParameterDict({name: part for name, part in parts.items() if isinstance(part, nn.Parameter)})
+        self.embed, self.rotary = embed, rotary
+        self.hook_video_features = HookPoint()
+        self.hook_video_tokens = HookPoint()
+        self.memory = TowerMemory()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FrontEnd:
+        self.memory.clear()  # what is kept is not kept where the model was, or in the dtype that it had
+        # a tower may have rotary frequencies of its own, which stay exact as the decoder's do
+        frequencies = [
+            (module, name, buffer)
+            for module in self.parts.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if name.endswith("inv_freq")
+        ]
+        super()._apply(fn, recurse)
+        for module, name, exact in frequencies:
+            moved = getattr(module, name)
+            module._buffers[name] = exact.to(moved.device)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the decoder and everything that enters it."""
+        return self.embed.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.embed.weight.device
+
+    @torch.no_grad()
+    def encode(
+        self, pixels: Float[Tensor, "batch frame channel height width"]
+    ) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
+        """The vision tower's features of clips, computed now: `memory.features` computes each clip's once.
+
+        Raises:
+            ModelError: the tower does not take frames of this size.
+        """
+        pixels = pixels.to(self.device, self.dtype)
+        try:
+            return self.family.features(self._parts, pixels, self.config)
+        except (ValueError, RuntimeError) as error:
+            vision = getattr(self.config, "vision_config", None)
+            expected = getattr(vision, "image_size", "of another size")
+            raise ModelError(
+                f"the vision tower does not take pixels of shape {tuple(pixels.shape)} [batch frame channel height "
+                f"width]; it expects 3 channels and frames of {expected} pixels: prepare them with model.pixels "
+                f"({error})"
+            ) from error
+
+    def project(
+        self, features: Float[Tensor, "batch frame patch d_vision"], grid: tuple[int, int, int]
+    ) -> Float[Tensor, "batch placeholder d_model"]:
+        """What takes the placeholders' place, from the tower's features: video tokens, and a model's own newlines."""
+        return self.family.project(self._parts, features, self.config, grid).to(self.dtype)
+
+    @property
+    def _parts(self) -> dict[str, nn.Module | nn.Parameter]:
+        return {**dict(self.parts.items()), **dict(self.single.items())}
+
+    def embed_text(self, input_ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """Embeddings of token ids; the video placeholder may lie outside the embedding's range."""
+        outside = input_ids >= self.embed.num_embeddings
+        return self.embed(input_ids.masked_fill(outside & (input_ids == self.video_token), 0))
+
+    def assemble(
+        self,
+        input_ids: Int64[Tensor, "batch pos"],
+        video: Float[Tensor, "batch video d_model"] | None,
+        where: Bool[Tensor, "batch pos"],
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The layer-0 residual: embeddings, with the video tokens in the placeholders' place."""
+        residual = self.embed_text(input_ids)
+        return residual if video is None else residual.masked_scatter(where[..., None], video)
+
+    def residual(self, prompt: Prompt, at: Rows) -> Float[Tensor, "batch pos d_model"]:
+        """A fresh layer-0 residual of a prompt, through the front end's hook points where somebody listens.
+
+        Raises:
+            PromptError: somebody listens to features that the prompt no longer has.
+        """
+        stored = prompt.residual.to(self.dtype)
+        if not self.has_video(prompt.input_ids) or not (
+            heard(self.hook_video_features) or heard(self.hook_video_tokens)
+        ):
+            return stored.clone()
+        positions = self.video_positions(prompt.input_ids)
+        here = Rows(rows=positions, keys=positions, cos=at.cos[:, positions], sin=at.sin[:, positions])
+        if heard(self.hook_video_features):
+            features = prompt.video_features
+            if features is None and prompt.pixel_values is not None:
+                features = self.memory.features(self, prompt.pixel_values)
+            if features is None:
+                raise PromptError("frontend.hook_video_features needs a prompt with its video_features or pixel_values")
+            features = self._traced(features.clone(), self.hook_video_features)
+            video = self.project(fire(self.hook_video_features, features, here), prompt.tokens.grid)
+        else:
+            video = self._traced(stored[:, positions], self.hook_video_tokens)
+        video = fire(self.hook_video_tokens, video, here)
+        return stored.clone().index_copy(1, positions, video)
+
+    @staticmethod
+    def _traced(value: Tensor, point: HookPoint) -> Tensor:
+        """Let gradients start here if somebody listens to them."""
+        wanted = bool(point._backward_hooks) and torch.is_grad_enabled()
+        return value.detach().requires_grad_().clone() if wanted else value
+
+    def has_video(self, input_ids: Int64[Tensor, "batch pos"]) -> bool:
+        """Whether the ids hold placeholders."""
+        return bool((input_ids == self.video_token).any())
+
+    def video_positions(self, input_ids: Int64[Tensor, "batch pos"]) -> Int64[Tensor, " video"]:
+        """Where the placeholders are.
+
+        Raises:
+            ModelError: they are not at the same places in every row.
+        """
+        where = input_ids == self.video_token
+        if not bool((where == where[:1]).all()):
+            raise ModelError(
+                f"the video placeholder {self.video_token} is at different places in the rows of this batch "
+                f"({where.sum(1).tolist()} placeholders per row): rows of one prompt share one layout"
+            )
+        return where[0].nonzero().flatten()

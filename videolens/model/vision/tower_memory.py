@@ -1,0 +1,198 @@
+"""The vision tower runs once per clip, however many prompts are made of it.
+
+What the tower makes of a clip depends on the clip's pixels and on the tower. Both are read anew for every prompt, and
+only where they are what they were is the tower not run again: reading its weights once is nothing beside multiplying by
+them for every patch of every frame. So nothing that has changed since is handed out, and what is handed out equals what
+the tower would give, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from videolens.cache import Recent
+
+if TYPE_CHECKING:
+    from videolens.model.vision.frontend import FrontEnd
+
+__all__ = ["ROOM", "TowerMemory"]
+
+ROOM = 512 * 2**20
+"""Bytes of features that are kept. At 64 frames of a 7B (576 patches × 1024, bfloat16) a clip takes 72 MiB."""
+
+_WORDS = 512
+
+_Hooks = dict[int, Callable[..., Any]]
+
+
+class TowerMemory:
+    """The features of the clips that were looked at last.
+
+    1. A clip is known by a hash of its pixels. The tower is known by its modules, their forward methods and PyTorch
+       hooks, the config, the arithmetic that is switched on, and the content of every parameter and buffer (so that a
+       write through `.data` is noticed, too). When the tower is another one, all that is kept is forgotten.
+    2. A clip that is not known is run through the tower by itself, so that its features do not depend on what else is
+       in the batch.
+    3. A copy is handed out: what becomes of a prompt's features does not reach the next prompt.
+
+    Nothing is kept of a tower in training mode, which may draw random numbers, or while a PyTorch hook on one of its
+    modules changes what it sees; a hook that only looks is called when the tower really runs. Gradients do not reach
+    into the tower, kept or not: its features are computed without them, and whoever wants gradients of them listens
+    to `frontend.hook_video_features`.
+
+    Args:
+        room: bytes of features kept; the newest clip's are kept even if they are more.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self._features: Recent[Tensor] = Recent(room, attrgetter("nbytes"))
+        self._tower: tuple[object, object, object] | None = None  # content, code, and a name that can be hashed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._features.room,)  # a copy of a model begins with nothing
+
+    @property
+    def n_bytes(self) -> int:
+        """What the kept features take."""
+        return self._features.n_bytes
+
+    def __len__(self) -> int:
+        """Clips whose features are kept."""
+        return len(self._features)
+
+    def clear(self) -> None:
+        """Forget all clips."""
+        self._features.clear()
+
+    @torch.no_grad()
+    def features(
+        self, front: FrontEnd, pixels: Float[Tensor, "clip frame channel height width"]
+    ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
+        """What `front.encode` gives for each of the clips.
+
+        Raises:
+            ModelError: the tower does not take frames of this size.
+        """
+        modules = list(front.parts.modules())
+        if any(module.training for module in modules):
+            return front.encode(pixels)
+        # 1.
+        content, code, known = _content(front), _code(front, modules), self._tower
+        if known is None or known[:2] != (content, code):
+            known = (content, code, object())
+            self._features.clear()
+        # 2. and 3.
+        clips = [self._one(front, modules, known[2], clip[None]) for clip in pixels]
+        # transformers puts its own hooks, which only look, on a tower when it first runs: the tower is still the same
+        self._tower = (content, _code(front, modules), known[2])
+        return torch.cat(clips) if len(clips) > 1 else clips[0].clone()
+
+    def _one(self, front: FrontEnd, modules: list[nn.Module], tower: object, clip: Tensor) -> Tensor:
+        meddling: list[Any] = []
+
+        def run() -> Tensor:
+            with _watched(modules, meddling):
+                return front.encode(clip)
+
+        found = self._features.get((tower, clip.dtype, clip.shape, _hash(clip)), run)
+        if meddling:
+            self._features.clear()
+        return found
+
+
+def _content(front: FrontEnd) -> tuple[object, ...]:
+    """What the tower computes with: weights, settings, arithmetic."""
+    tensors = [*front.parts.parameters(), *front.parts.buffers()]
+    device = front.device.type
+    return (
+        front.device,
+        front.dtype,
+        _settings(front.config),
+        tuple((id(one), one.dtype, one.device, one.shape) for one in tensors),
+        _checksum(tensors),
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+        torch.get_float32_matmul_precision(),
+    )
+
+
+def _code(front: FrontEnd, modules: list[nn.Module]) -> tuple[object, ...]:
+    """What the tower runs: modules, their methods and PyTorch hooks."""
+    return (
+        front.family.features,
+        tuple((id(module), getattr(module.forward, "__func__", module.forward)) for module in modules),
+        tuple(hook for table in _hook_tables(modules) for hook in table.values()),
+    )
+
+
+def _settings(config: Any) -> str:
+    """Every setting of a config and of the configs in it, the private ones included."""
+    nested = {name: _settings(value) if hasattr(value, "__dict__") else value for name, value in vars(config).items()}
+    return repr(nested)
+
+
+def _hash(pixels: Tensor) -> bytes:
+    return blake2b(pixels.cpu().contiguous().view(torch.uint8).numpy().data).digest()
+
+
+def _checksum(tensors: Iterable[Tensor]) -> bytes:
+    """Of weights where they lie: sums of their bits over the rows and the columns of a table, mod 2^64.
+
+    A change, a permutation, a change of sign all show. What does not show are changes that cancel in every row and in
+    every column of one tensor, which numbers that were trained or drawn at random do not do by themselves. (Pixels do:
+    a clip of a moving shape and its reversal have the same sums. They are hashed.)
+    """
+    sums: dict[torch.device, list[Int64[Tensor, " n"]]] = defaultdict(list)
+    for tensor in tensors:
+        data = tensor.detach().contiguous().flatten().view(torch.uint8)
+        missing = -len(data) % (8 * _WORDS)
+        # bytes are read eight at a time: not past the end, and not from the middle of a word
+        whole = F.pad(data, (0, missing)) if missing or data.storage_offset() % 8 else data
+        words = whole.view(torch.int64).view(len(whole) // (8 * _WORDS), _WORDS)
+        sums[tensor.device] += [words.sum(0), words.sum(1)]
+    return b"".join(blake2b(torch.cat(each).cpu().numpy().data).digest() for each in sums.values())
+
+
+def _hook_tables(modules: Iterable[nn.Module]) -> Iterator[_Hooks]:
+    for module in modules:
+        yield module._forward_pre_hooks
+        yield module._forward_hooks
+
+
+@contextmanager
+def _watched(modules: Iterable[nn.Module], meddling: list[Any]) -> Iterator[None]:
+    """Collect in `meddling` the PyTorch hooks that do more than look: that return something, or write into tensors."""
+
+    def watched(hook: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before = _versions((args, kwargs))
+            result = hook(*args, **kwargs)
+            if result is not None or _versions((args, kwargs)) != before:
+                meddling.append(hook)
+            return result
+
+        return call
+
+    tables = [(table, dict(table)) for table in _hook_tables(modules)]
+    try:
+        for table, hooks in tables:
+            table.update({key: watched(hook) for key, hook in hooks.items()})
+        yield
+    finally:
+        for table, hooks in tables:  # a hook that has removed itself stays removed
+            table.update({key: hook for key, hook in hooks.items() if key in table})
+
+
+def _versions(values: object) -> list[int]:
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]

@@ -1,0 +1,1 @@
+"""Pages: a demonstration, one's own clip, and what they write."""

@@ -1,0 +1,298 @@
+"""The demonstration: two models, the same questions, and one page that shows what flows where in each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from videolens.datasets import load_dataset
+from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
+from videolens.errors import VideolensError
+from videolens.experiments.accuracy.conditions import CONDITIONS
+from videolens.experiments.accuracy.experiment import option_probabilities
+from videolens.experiments.accuracy.result import Accuracy
+from videolens.experiments.accuracy.shapes import shapes_accuracy
+from videolens.experiments.answer_trace.experiment import answer_trace
+from videolens.experiments.answer_trace.result import AnswerTrace
+from videolens.experiments.claims.experiment import check_claims
+from videolens.experiments.claims.result import Claims
+from videolens.experiments.common.provenance import versions
+from videolens.experiments.flow.cost import SideBySide, side_by_side
+from videolens.experiments.flow.experiment import trace_flow
+from videolens.experiments.flow.figure import kinds_of
+from videolens.experiments.flow.result import FlowMap
+from videolens.experiments.logit_lens.experiment import logit_lens
+from videolens.experiments.logit_lens.keywords import SHAPES, known_words
+from videolens.experiments.logit_lens.result import LogitLens
+from videolens.experiments.pathway.choice import choose_pathway
+from videolens.experiments.pathway.experiment import evaluate_pathway
+from videolens.experiments.pathway.section import Pruned
+from videolens.experiments.pathway.view import pruning_view
+from videolens.experiments.segment_attention.experiment import SegmentAttention, measure_attention
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.pages.clips import Asked
+from videolens.pages.saving import describe, save_figure, save_flows
+from videolens.question import Question
+
+__all__ = ["Demo", "DemoSettings", "run_demo"]
+
+PAGE, SETTINGS = "report.html", "demo.json"
+COMPARED = 2
+"""Questions mapped by the published procedure as well, each of another task and as long as ten by the exact way."""
+
+CHOSEN_BY = 10
+"""Validation questions of each task that the pathway is chosen by: any ten choose the same one."""
+READ = 4
+"""Questions of each task whose video tokens are read as words."""
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What is asked of whom.
+
+    Attributes:
+        model: the video-tuned model: a bundled name, a directory or a hub name.
+        base: its image-only base.
+        n: questions of each temporal task that are mapped.
+        n_accuracy: questions of each task for the accuracies; the mapped ones are the first of them.
+        seed: of the questions, the shuffled frames and the bootstrap.
+        split: of the procedural benchmark.
+    """
+
+    model: str = "shapes"
+    base: str = "shapes-image"
+    n: int = 20
+    n_accuracy: int = 40
+    seed: int = 0
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        for name in ("n", "n_accuracy"):
+            if getattr(self, name) < 1:
+                raise VideolensError(f"{name} = {getattr(self, name)}: ask for at least one question per task")
+        if self.model == self.base:
+            raise VideolensError(f"the model and its base are both {self.model!r}: name two different ones")
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """Everything the page shows, computed.
+
+    Attributes:
+        settings: what was asked for.
+        asked: one clip per task with both models' answers.
+        accuracy: both models under every condition.
+        tuned, base: the flow maps.
+        claims: what they say about the paper's claims.
+        attention: between segments, of both models.
+        pruned: the tuned model along one pathway.
+        trace: its answer, layer by layer.
+        lens: what its video tokens read as.
+        check: `COMPARED` questions mapped by the published procedure as well.
+        models: what each model is, in words, by name.
+        seconds: how long it took.
+        versions: of Python and the packages that matter.
+    """
+
+    settings: DemoSettings
+    asked: tuple[Asked, ...]
+    accuracy: Accuracy
+    tuned: FlowMap
+    base: FlowMap
+    claims: Claims
+    attention: tuple[SegmentAttention, ...]
+    pruned: Pruned
+    trace: AnswerTrace
+    lens: LogitLens
+    check: SideBySide
+    models: dict[str, str]
+    seconds: float
+    versions: dict[str, str]
+
+    @property
+    def flows(self) -> tuple[FlowMap, FlowMap]:
+        """Tuned, base."""
+        return self.tuned, self.base
+
+
+def run_demo(
+    out: str | Path,
+    settings: DemoSettings | None = None,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = True,
+) -> Path:
+    """Compute everything, and write tables, figures and the page.
+
+    1. Load both models; take the questions.
+    2. Accuracy of both, as is, reversed, shuffled and blank.
+    3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
+    4. Judge the claims, read the attention between segments, map `COMPARED` questions by the published procedure too.
+    5. Choose a pathway on validation questions, and measure what is left of the tuned model's accuracy along it; trace
+       its answer through the layers, and read its video tokens.
+    6. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the results (for their `load`)
+       and `report.html`.
+
+    Args:
+        out: the directory. What an earlier run with the same settings wrote is written again.
+        settings: None: the bundled pair, twenty questions a task.
+        say: is told what is being done.
+        progress: show bars.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        VideolensError: the directory holds a demonstration with other settings; or as the steps raise.
+    """
+    from videolens.pages.demo_page import demo_page
+
+    settings = settings if settings is not None else DemoSettings()
+    out = Path(out)
+    _check_directory(out, settings)
+    demo = _compute(settings, say=say, progress=progress)
+    say("writing tables, figures and the page")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
+    demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
+    demo.accuracy.save(out / "accuracy", overwrite=True)
+    demo.claims.save(out, overwrite=True)
+    figures: dict[str, Callable[..., Any]] = {
+        f"flow-{kind.replace(' ', '-')}": partial(
+            demo.tuned.figure, kind, base=demo.base if kind in ("heat map", "cross-frame") else None
+        )
+        for kind in kinds_of(demo.tuned)
+    }
+    figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
+    figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
+    figures["words-on-frames"] = partial(demo.lens.figure, "frames", layer=words_at(demo.lens))
+    if demo.lens.settings.groups:
+        figures["logit-lens"] = demo.lens.figure
+    figures |= {f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)}
+    for name, draw in tqdm(figures.items(), desc="drawing", delay=2, disable=not progress, leave=False):
+        save_figure(draw(), out / f"{name}.png")
+    demo.pruned.accuracy.save(out / "pathway", overwrite=True)
+    demo.trace.save(out / "answer-trace", overwrite=True)
+    demo.lens.save(out / "logit-lens", overwrite=True)
+    demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
+    (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
+    return out / PAGE
+
+
+def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bool) -> Demo:
+    """Steps 1 to 5."""
+    began = time.monotonic()
+    say(f"loading {settings.model} and {settings.base}")
+    models = {name: HookedVideoTransformer.from_pretrained(name) for name in (settings.model, settings.base)}
+    tuned, base = models.values()
+    questions = [
+        question
+        for task in TEMPORAL_TASKS
+        for question in load_dataset("shapes", split=settings.split, task=task, n=settings.n, seed=settings.seed)
+    ]
+    n_accuracy = max(settings.n_accuracy, settings.n)
+    say(f"accuracy: {n_accuracy} questions of each task, both models, {len(CONDITIONS)} conditions")
+    accuracy = shapes_accuracy(
+        {short_name(name): model for name, model in models.items()},
+        n=n_accuracy,
+        split=settings.split,
+        seed=settings.seed,
+        tasks=(*TEMPORAL_TASKS, *STILL_TASKS),
+        conditions=tuple(CONDITIONS),
+        progress=progress,
+    )
+    say(f"flow map of {settings.model}: {len(questions)} questions, every route, every window of layers")
+    flow = trace_flow(tuned, questions, samples="correct", seed=settings.seed, progress=progress)
+    say(f"flow map of {settings.base}: the same questions")
+    base_flow = trace_flow(base, questions, samples="all", seed=settings.seed, progress=progress)
+    say("judging the claims, reading attention")
+    claims = check_claims(flow, base_flow)
+    attention = tuple(
+        measure_attention(model, questions, name=short_name(name), progress=progress) for name, model in models.items()
+    )
+    ones = _one_of_each(questions)
+    say(f"{COMPARED} of the questions by the published procedure, to compare")
+    check = side_by_side(tuned, ones[:COMPARED], name=short_name(settings.model), progress=progress)
+    say(f"a pathway, chosen on {CHOSEN_BY} validation questions of each task, and the accuracy along it")
+    pruned = _pruned(tuned, questions, settings, progress=progress)
+    say("the answer through the layers, and the words of the video tokens")
+    trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
+    first = [q for task in TEMPORAL_TASKS for q in [q for q in questions if q.task == task][:READ]]
+    known, missing = known_words(tuned.tokenizer, tuned.cfg.d_vocab, SHAPES)
+    if missing:
+        say(f"not in the vocabulary of {settings.model}, so not looked for: {', '.join(missing)}")
+    lens = logit_lens(tuned, first, keywords=known or None, seed=settings.seed, progress=progress)
+    return Demo(
+        settings=settings,
+        asked=tuple(_answered(models, question) for question in ones),
+        accuracy=accuracy,
+        tuned=flow,
+        base=base_flow,
+        claims=claims,
+        attention=attention,
+        pruned=pruned,
+        trace=trace,
+        lens=lens,
+        check=check,
+        models={short_name(name): describe(name, model) for name, model in models.items()},
+        seconds=time.monotonic() - began,
+        versions=versions(),
+    )
+
+
+def _pruned(
+    model: HookedVideoTransformer, questions: Sequence[Question], settings: DemoSettings, *, progress: bool
+) -> Pruned:
+    """Step 5: chosen by one split, judged by another."""
+    other = "validation" if settings.split != "validation" else "train"
+    by = [q for task in TEMPORAL_TASKS for q in load_dataset("shapes", split=other, task=task, n=CHOSEN_BY)]
+    choice = choose_pathway(model, by, seed=settings.seed, progress=progress)
+    accuracy = evaluate_pathway(model, questions, choice.pathway, seeds=2, seed=settings.seed, progress=progress)
+    return Pruned(choice, accuracy, pruning_view(model, questions[0], choice.pathway), CHOSEN_BY)
+
+
+def words_at(lens: LogitLens) -> int:
+    """0-based layer whose words are written on the frames: two thirds up, after most of what crosses frames has."""
+    return (2 * lens.settings.n_layers) // 3 - 1 if lens.settings.n_layers > 1 else 0
+
+
+def short_name(model: str) -> str:
+    """What a model is called in tables and figures: the last part of its name or directory."""
+    return model.rstrip("/").split("/")[-1]
+
+
+def _one_of_each(questions: Sequence[Question]) -> list[Question]:
+    """The first question of every task."""
+    first: dict[str, Question] = {}
+    for question in questions:
+        first.setdefault(question.task, question)
+    return list(first.values())
+
+
+@torch.no_grad()
+def _answered(models: dict[str, HookedVideoTransformer], question: Question) -> Asked:
+    """A question with every model's probabilities."""
+    shares = {
+        short_name(name): tuple(option_probabilities(model, model.prompt(question)).tolist())
+        for name, model in models.items()
+    }
+    return Asked(question=question, shares=shares, said={})
+
+
+def _check_directory(out: Path, settings: DemoSettings) -> None:
+    """Refuse a directory that is another demonstration's."""
+    if out.exists() and not out.is_dir():
+        raise VideolensError(f"{out} is a file: give a directory to write to")
+    if (out / SETTINGS).is_file():
+        there = json.loads((out / SETTINGS).read_text())
+        if there != asdict(settings):
+            raise VideolensError(f"{out} holds a demonstration with other settings ({there}): choose another directory")

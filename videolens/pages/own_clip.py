@@ -1,0 +1,216 @@
+"""A flow map of one question about one's own clip, as files and a page."""
+
+from __future__ import annotations
+
+import datetime
+import string
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from videolens.drawing.html import escape, paragraph
+from videolens.drawing.page import Key, Section, page
+from videolens.engine import Plan, last_logits
+from videolens.errors import SelectionError, VideolensError
+from videolens.experiments.accuracy.experiment import option_probabilities
+from videolens.experiments.flow.cost import cost_words
+from videolens.experiments.flow.experiment import trace_flow
+from videolens.experiments.flow.figure import kinds_of
+from videolens.experiments.flow.plan import check_routes, plan_flow
+from videolens.experiments.flow.result import FlowMap
+from videolens.experiments.flow.section import flow_section
+from videolens.experiments.segment_attention.experiment import measure_attention
+from videolens.experiments.segment_attention.view import script
+from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.interventions.layer_sets import STYLES
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.pages.clips import Asked, attention_section, clip_card, clips_intro, settings_section
+from videolens.pages.demo import short_name
+from videolens.pages.saving import describe, save_figure
+from videolens.prompt.prompt import Prompt
+from videolens.question import Question
+
+__all__ = ["OwnClip", "map_own_clip", "plan_own_clip"]
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class OwnClip:
+    """What was found.
+
+    Attributes:
+        page: the path of the page.
+        flow: the map.
+        answer: what the model answers: an option with its letter; without options, the first token of what it writes.
+        probability: of that answer's first token.
+        correct: whether it is right; None if that is not known.
+    """
+
+    page: Path
+    flow: FlowMap
+    answer: str
+    probability: float
+    correct: bool | None
+
+
+def plan_own_clip(
+    model_name: str,
+    question: Question,
+    *,
+    routes: Sequence[str] = ROUTES,
+    window: int | None = None,
+    style: str = "centre",
+    max_memory: int | None = None,
+) -> Plan:
+    """What `map_own_clip` will cost with the same arguments. Nothing is written, and only the question is asked.
+
+    Raises:
+        VideolensError: as the model and the question raise, or too little memory for one window.
+    """
+    model = HookedVideoTransformer.from_pretrained(model_name)
+    return plan_flow(model, _ask(model, question)[1], routes, window, style=style, max_memory=max_memory)
+
+
+def map_own_clip(
+    model_name: str,
+    question: Question,
+    out: str | Path,
+    *,
+    routes: Sequence[str] = ROUTES,
+    window: int | None = None,
+    style: str = "centre",
+    engine: Literal["exact", "full"] = "exact",
+    max_memory: int | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = True,
+) -> OwnClip:
+    """Ask one question, trace every route it has, and write table, figures and a page.
+
+    1. Ask. Without a known answer the option that the model ranks first takes its place, so that "true option" has a
+       meaning: the model's own.
+    2. Say what it will cost, and trace every route that the prompt has (an open-ended question has none into options),
+       whether the answer is right or not: what is followed is the token that the model ranks first.
+    3. Write `flow.csv`, `flow.parquet`, `flow.json`, figures (PNG) and `report.html`.
+
+    Raises:
+        VideolensError: the directory holds a flow map and `overwrite` is False, or as the model and the question raise.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    if (out / "flow.parquet").exists() and not overwrite:
+        raise VideolensError(
+            f"{out} already holds a flow map: choose another directory with --out, or pass --overwrite"
+        )
+    say(f"loading {model_name}")
+    model = HookedVideoTransformer.from_pretrained(model_name)
+    name = short_name(model_name)
+    # 1.
+    known = question.answer is not None
+    question, prompt, answer, probability = _ask(model, question)
+    # 2.
+    check_routes(model, routes, window, style)
+    routes = [route for route in routes if _has(prompt, route)]
+    say(f"{name} answers {answer}; tracing {len(routes)} routes through {model.cfg.n_layers} layers")
+    if engine == "exact":
+        say(str(plan_flow(model, prompt, routes, window, style=style, max_memory=max_memory)))
+    flow = trace_flow(
+        model,
+        [prompt],
+        routes=routes,
+        window=window,
+        style=style,
+        samples="all",
+        engine=engine,
+        max_memory=max_memory,
+        verify=verify,
+        progress=progress,
+    )
+    attention = measure_attention(model, [prompt], name=name, progress=progress)
+    # 3.
+    flow.save(out, overwrite=overwrite)
+    flow.to_dataframe().to_csv(out / "flow.csv", index=False)
+    for kind in kinds_of(flow):
+        save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
+    save_figure(attention.figure(), out / "attention.png")
+    correct = bool(flow.table["correct"].iloc[0]) if known else None
+    settings = {
+        f"model {name}": describe(model_name, model),
+        "video": f"{question.video.path}, {len(question.video)} of {question.video.n_source_frames} frames, at "
+        + ", ".join(f"{second:.2f}" for second in question.video.seconds.tolist())
+        + " s",
+        "cut": f"{STYLES[flow.settings.style]}: {flow.settings.cut_words}",
+        "followed": f"the token that the uncut model ranks first at the last position, {flow.table['answer'].iloc[0]!r}"
+        + ("" if known else "; no answer was given, so “true option” is the model's own choice"),
+        "cost": f"{cost_words(flow)}; tracing took {flow.settings.seconds or 0.0:.1f} s"
+        + ("" if flow.settings.verified is None else f"; {_agreement(flow.settings.verified)}"),
+        "made": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s",
+    }
+    shares = {name: tuple(option_probabilities(model, prompt).tolist())} if question.options else {}
+    asked = Asked(
+        question if known else replace(question, answer=None), shares, {} if shares else {name: _written(model, prompt)}
+    )
+    html = page(
+        title="Where information flows in one answer",
+        kicker="videolens · one clip",
+        lead=f"<b>{escape(name)}</b> answers <b>{escape(answer)}</b>. Attention is cut, one route and one window of "
+        "layers at a time, to see which paths from the video to that answer matter.",
+        keys=[
+            Key(f"{100 * probability:.0f} %", f"probability of its answer, {answer}", "tuned"),
+            Key(f"{len(flow.table):,}", f"knockouts: {len(routes)} routes × {flow.settings.n_layers} windows"),
+        ],
+        head=script(),
+        sections=[
+            Section("clip", "Clip", "What it is asked", clips_intro([asked]) + clip_card(asked)),
+            Section("flow", "Flow", "Where it flows", paragraph(_ONE) + flow_section(flow)),
+            Section("attention", "Attention", "Who looks at whom", attention_section([attention])),
+            Section(
+                "settings", "Settings", "How this was made", settings_section(settings, [flow], flow.settings.versions)
+            ),
+        ],
+        footer="Layers are counted from 1 on this page, and from 0 in the code and in the tables beside it.",
+    )
+    (out / PAGE).write_text(html, encoding="utf-8")
+    return OwnClip(page=out / PAGE, flow=flow, answer=answer, probability=probability, correct=correct)
+
+
+_ONE = (
+    "This is one question: there is no spread over questions here, and so no interval. It shows what this answer "
+    "rests on, not how the model works in general."
+)
+
+
+def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, Prompt, str, float]:
+    """Step 1: the question with an answer, its prompt, the model's answer in words, and its probability."""
+    prompt = model.prompt(question)
+    if not question.options:
+        first = last_logits(model, prompt).softmax(-1)
+        answer = str(model.tokenizer.decode([int(first.argmax())])).strip()
+        return question, prompt, answer or "(nothing)", float(first.max())
+    shares = option_probabilities(model, prompt)
+    chosen = int(shares.argmax())
+    if question.answer is None:
+        question = replace(question, answer=question.options[chosen])
+        prompt = model.prompt(question)
+    return question, prompt, f"({string.ascii_uppercase[chosen]}) {question.choices[chosen]}", float(shares[chosen])
+
+
+def _written(model: HookedVideoTransformer, prompt: Prompt) -> str:
+    """What the model writes when it may go on: its answer's first token is the one that is followed."""
+    return model.generate(prompt, max_new_tokens=min(12, model.cfg.n_ctx - prompt.shape[1])).text.strip()
+
+
+def _agreement(apart: float) -> str:
+    return f"a sample was run in full as well: no logit differs by more than {apart:.1g} of their standard deviation"
+
+
+def _has(prompt: Prompt, route: str) -> bool:
+    try:
+        Knockout.route(route, layers=(0,)).hooks(prompt)
+    except SelectionError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Prompts: a question laid out as tokens, and what every position is."""

@@ -1,0 +1,45 @@
+"""The token maps of prompts that differ, in one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from videolens.errors import SelectionError
+from videolens.prompt.tokens import TokenMap
+
+__all__ = ["TokenMaps"]
+
+
+class TokenMaps(TokenMap):
+    """The token maps of a batch of unequal prompts, all padded to one length.
+
+    By the same name these have different positions, so that whatever a single map answers is refused.
+
+    Attributes:
+        maps: one per prompt.
+    """
+
+    maps: tuple[TokenMap, ...]
+
+    def __init__(self, maps: tuple[TokenMap, ...]) -> None:
+        object.__setattr__(self, "maps", maps)
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._refusal(name)
+
+    def __getitem__(self, name: str) -> Int64[Tensor, " n"]:
+        raise self._refusal(name)
+
+    def _refusal(self, name: str) -> SelectionError:
+        return SelectionError(
+            f"{name!r} differs between the {len(self.maps)} prompts of this batch: take them one by one "
+            "(`for single in prompt`), or ask `prompt.tokens.maps`"
+        )
+
+    @property
+    def n_pos(self) -> int:
+        """Positions in all, padding included."""
+        return self.maps[0].n_pos

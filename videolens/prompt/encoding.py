@@ -1,0 +1,189 @@
+"""From a question to token ids, and what each of them is.
+
+Roles are known while the prompt's text is put together from its pieces, and the tokenizer says which characters each
+token covers; so where a span lies is never searched for, and an option may repeat the words of the stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from videolens.errors import PromptError
+from videolens.prompt.selections import ROLES
+from videolens.prompt.template import Piece, PromptTemplate
+from videolens.prompt.tokens import TokenMap
+from videolens.prompt.video_layout import VideoLayout
+from videolens.question import Question
+
+__all__ = ["EncodedQuestion", "encode_question", "pieces_of_tokens"]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedQuestion:
+    """A question as token ids, before any model has seen it.
+
+    Attributes:
+        input_ids: token ids with the video's in place of its placeholder.
+        tokens: what each position is.
+        text: the prompt, with one placeholder for the video.
+        answer_token: first token that the right answer adds to the prompt; None if it is not known.
+        option_tokens: the same for every choice, in order.
+    """
+
+    input_ids: Int64[Tensor, " pos"]
+    tokens: TokenMap
+    text: str
+    answer_token: int | None
+    option_tokens: tuple[int, ...]
+
+
+def encode_question(
+    question: Question,
+    template: PromptTemplate,
+    tokenizer: Any,
+    layout: VideoLayout,
+    *,
+    video_token_id: int,
+    placeholder: str = "<video>",
+) -> EncodedQuestion:
+    """Token ids and token map of a question.
+
+    1. The template gives pieces of text with roles, the layout those that stand for the video. Joined, they are the
+       prompt.
+    2. Each token belongs to the piece that holds the last of its characters (`pieces_of_tokens`).
+    3. Placeholders of video pieces fill the grid in order.
+    4. The answer's token is the first that tokenizing prompt and answer together adds.
+
+    Args:
+        question: what is asked.
+        template: the words around it.
+        tokenizer: a fast Hugging Face tokenizer (one that gives character offsets).
+        layout: what stands for the video.
+        video_token_id: id of the placeholder in the tokenizer.
+        placeholder: the placeholder as text.
+
+    Raises:
+        PromptError: no options, a tokenizer without offsets, or placeholders that are not one token each.
+    """
+    # 1.
+    asked = template.render(question, placeholder=placeholder)
+    text = "".join(piece.text for piece in asked)
+    if not getattr(tokenizer, "is_fast", False):
+        raise PromptError(
+            f"{type(tokenizer).__name__} gives no character offsets, and token spans come from them: "
+            "load the fast tokenizer (tokenizer.json)"
+        )
+    video = [Piece(piece.text or placeholder * piece.n, piece.role) for piece in layout.pieces]
+    at = next(i for i, piece in enumerate(asked) if piece.role == "video")
+    pieces = [*asked[:at], *video, *asked[at + 1 :]]
+    frames = [-1] * at + [piece.frame for piece in layout.pieces] + [-1] * (len(asked) - at - 1)
+    coded = tokenizer("".join(piece.text for piece in pieces), return_offsets_mapping=True)
+    ids = torch.tensor(coded["input_ids"], dtype=torch.int64)
+
+    # 2.
+    owner = pieces_of_tokens(coded["offset_mapping"], pieces)
+    filled = torch.tensor([piece.text is None for piece in layout.pieces])
+    inside = torch.tensor([at <= i < at + len(video) for i in owner])
+    held = torch.tensor([at <= i < at + len(video) and bool(filled[i - at]) for i in owner])
+    # what the tokenizer puts before a prompt that begins with the video is no part of the video
+    leading = inside & (torch.tensor([past for _, past in coded["offset_mapping"]]) == 0)
+    inside, held = inside & ~leading, held & ~leading
+    found = ids == video_token_id
+    if not torch.equal(found, held) or int(found.sum()) != layout.n_placeholders:
+        raise PromptError(
+            f"the video placeholder {placeholder!r} (token {video_token_id}) is {int(found.sum())} tokens of the "
+            f"prompt, of which {int((found & inside).sum())} are in its place; {layout.n_placeholders} are expected: "
+            f"question and options must not hold it, and the tokenizer must know it. Prompt: {text!r}"
+        )
+
+    # 3.
+    role = torch.tensor([ROLES.index(pieces[i].role) for i in owner])
+    role[leading] = ROLES.index("system")
+    frame = torch.tensor([frames[i] for i in owner]).masked_fill(~inside, -1)
+    cells = torch.arange(layout.grid[0] * layout.grid[1] * layout.grid[2])
+    is_video = role == ROLES.index("video")
+    row, column = torch.full((2, len(ids)), -1)
+    _, rows, columns = layout.grid
+    row[is_video], column[is_video] = cells // columns % rows, cells % columns
+    seconds = torch.full((len(ids),), torch.nan, dtype=torch.float64)
+    seconds[inside] = layout.seconds[frame[inside]]
+    tokens = TokenMap(
+        role=role,
+        frame=frame,
+        row=row,
+        column=column,
+        seconds=seconds,
+        option=torch.tensor([pieces[i].option for i in owner]),
+        grid=layout.grid,
+        answer=question.answer_index if question.style == "multiple choice" else None,
+        texts=tuple(tokenizer.convert_ids_to_tokens(ids.tolist())),
+        merged=layout.merged,
+    )
+
+    # 4.
+    right, choices = template.continuations(question)
+    short = tokenizer(text)["input_ids"]
+    return EncodedQuestion(
+        input_ids=ids,
+        tokens=tokens,
+        text=text,
+        answer_token=None if right is None else _next_token(tokenizer, text, short, right),
+        option_tokens=tuple(_next_token(tokenizer, text, short, choice) for choice in choices),
+    )
+
+
+def pieces_of_tokens(offsets: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> list[int]:
+    """Which piece each token belongs to: the one that holds the last of the token's characters.
+
+    So a token that joins the space before a word to the word goes with the word. A token without characters goes with
+    the character that it stands before, and special tokens at the front of the prompt with the first piece.
+
+    Args:
+        offsets: for each token, the characters (first, one past last) of the joined text that it covers.
+        pieces: the text in order.
+
+    Raises:
+        PromptError: the tokenizer adds special tokens after the prompt, where the answer should follow.
+    """
+    ends = list(accumulate(len(piece.text) for piece in pieces))
+    owners, place, reached = [], 0, 0
+    for first, past in offsets:
+        if past < reached:
+            raise PromptError(
+                "the tokenizer puts a special token after the prompt, so the model would answer after the end: "
+                "set tokenizer.add_eos_token = False"
+            )
+        reached = past
+        character = min(max(first, past - 1), ends[-1] - 1)
+        while character >= ends[place]:
+            place += 1
+        owners.append(place)
+    return owners
+
+
+def _next_token(tokenizer: Any, text: str, ids: list[int], continuation: str) -> int:
+    """The first token that `continuation` adds to the prompt.
+
+    Where the tokenizer would join it to the end of the prompt ("(" and "A" to "(A"), the model, which sees the prompt's
+    own tokens, is asked for the continuation as a token of its own.
+    """
+    longer = tokenizer(text + continuation, return_offsets_mapping=True)
+    if len(longer["input_ids"]) > len(ids) and longer["input_ids"][: len(ids)] == ids:
+        return int(longer["input_ids"][len(ids)])
+    for token, (first, past) in zip(longer["input_ids"], longer["offset_mapping"], strict=True):
+        if past > first == len(text):
+            return int(token)
+    token = tokenizer.convert_tokens_to_ids(continuation.strip())
+    if token is None or token == tokenizer.unk_token_id:
+        raise PromptError(
+            f"the tokenizer has no token for the answer {continuation!r} after {text[-20:]!r}: end the prompt where a "
+            "word ends, or choose an answer that begins with a token of its own"
+        )
+    return int(token)

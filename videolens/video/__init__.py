@@ -1,0 +1,1 @@
+"""Video: decoding files into frames with exact times, sampling them, editing them."""

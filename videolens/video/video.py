@@ -1,0 +1,266 @@
+"""A video: frames sampled from a file or an array, and when each of them is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, UInt8
+from torch import Tensor
+
+from videolens.cache import Recent
+from videolens.errors import VideoError
+from videolens.video.decoding import Clip, read_clip
+from videolens.video.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
+from videolens.video.sampling import Request, Sampling
+
+__all__ = ["Video"]
+
+
+@dataclass(frozen=True)
+class _File:
+    """Frames of a file that are decoded when they are first looked at, and again when they have been forgotten."""
+
+    path: Path
+    request: Request
+
+    def clip(self) -> Clip:
+        """The frames, decoded unless they are remembered and the file is the one it was."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return read_clip(self.path, self.request)
+        return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: read_clip(self.path, self.request))
+
+
+_recent: Recent[Clip] = Recent(256 * 2**20, lambda clip: clip.frames.nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Video(Film):
+    """Frames of a video. Made by `Video.from_file`, `Video.open` or `Video.from_array`.
+
+    t: frames; h, w, c: height, width and colour (red, green, blue).
+    """
+
+    source: Clip | _File
+    edits: tuple[Edit, ...] = ()
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | PathLike[str],
+        n_frames: int = 8,
+        start: float | int | None = None,
+        end: float | int | None = None,
+        sampling: Sampling = "midpoints",
+    ) -> Video:
+        """Decode `n_frames` frames of a video file, of the part from `start` to `end`.
+
+        Only what is needed is decoded: from the key frame before each frame to the frame itself. Rotation stored in
+        the file is applied. If the part has fewer frames than were asked for, frames are repeated: see `indices`.
+
+        Args:
+            path: an mp4, mkv, webm, … file.
+            n_frames: how many frames; ignored when `sampling` is a list of frame numbers.
+            start, end: the part of the video in seconds; None: from its beginning, to its end.
+            sampling: "midpoints" (of n_frames equal segments), "uniform" (first … last), "stride", a function
+                (first, last, n_frames) → frame numbers, or the frame numbers themselves.
+
+        Raises:
+            VideoError: the file is missing, a directory, empty, truncated, damaged, no video or has no pictures; the
+                part lies outside the video; n_frames < 1.
+        """
+        return cls(read_clip(Path(path), Request(n_frames, start, end, sampling, str(path))))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        n_frames: int = 8,
+        start: float | int | None = None,
+        end: float | int | None = None,
+        sampling: Sampling = "midpoints",
+    ) -> Video:
+        """As `from_file`, but the file is read, and its errors are raised, when its frames are first looked at.
+
+        The clips decoded last are kept, up to 256 MiB; others are decoded again when they are looked at again.
+        """
+        return cls(_File(Path(path), Request(n_frames, start, end, sampling, str(path))))
+
+    @classmethod
+    def from_array(
+        cls,
+        frames: np.ndarray | Tensor,
+        *,
+        fps: float | int = 1.0,
+        n_frames: int | None = None,
+        start: float | int | None = None,
+        end: float | int | None = None,
+        sampling: Sampling = "midpoints",
+    ) -> Video:
+        """A video from pixels [t h w 3] at `fps` frames a second: all of them, or `n_frames` sampled as from a file.
+
+        Raises:
+            VideoError: not bytes of shape [t h w 3], no frame, fps not above 0, or as `from_file`.
+        """
+        # a copy: a later change of the array must not change the video
+        pixels = frames.clone() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames))
+        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8 or 0 in pixels.shape:
+            raise VideoError(
+                f"frames must be bytes (uint8) of shape [frames height width 3], got {pixels.dtype} of shape "
+                f"{list(pixels.shape)}: convert with (255 * frames).astype('uint8') or move the colour axis last"
+            )
+        if not fps > 0:
+            raise VideoError(f"fps is {fps}: give frames per second above 0")
+        n, duration = len(pixels), len(pixels) / fps
+        if n_frames is None and isinstance(sampling, str) and start is None and end is None:
+            chosen = list(range(n))
+        else:
+            request = Request(n if n_frames is None else n_frames, start, end, sampling, "the array")
+            chosen = request(n, fps, duration)
+        indices = torch.tensor(chosen)
+        return cls(Clip(pixels[indices], indices.double() / fps, indices, float(fps), duration, n))
+
+    @property
+    def _clip(self) -> Clip:
+        return self.source if isinstance(self.source, Clip) else self.source.clip()
+
+    @property
+    def frames(self) -> UInt8[Tensor, "t h w c"]:
+        """Pixels."""
+        clip = self._clip
+        return shown(clip.frames, edited(len(clip.frames), self.edits)) if self.edits else clip.frames
+
+    @property
+    def seconds(self) -> Float64[Tensor, " t"]:
+        """When each frame is shown, in seconds from the start of the file. Edits leave the clock alone."""
+        return self._clip.seconds
+
+    @property
+    def indices(self) -> Int64[Tensor, " t"]:
+        """Which frame of the source each frame is, counted from 0; −1: none of it, but of another clip, or blank.
+
+        A repeated number is a repeated frame.
+        """
+        clip = self._clip
+        if not self.edits:
+            return clip.indices
+        places = edited(len(clip.indices), self.edits)
+        return torch.tensor([int(clip.indices[place.number]) if place.of == "own" else -1 for place in places])
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None for an array."""
+        return self.source.path
+
+    @property
+    def fps(self) -> float | None:
+        """Mean frame rate of the source."""
+        return self._clip.fps
+
+    @property
+    def duration(self) -> float | None:
+        """Length of the source in seconds."""
+        return self._clip.duration
+
+    @property
+    def n_source_frames(self) -> int:
+        """Frames in the source."""
+        return self._clip.n_source_frames
+
+    @property
+    def rotation(self) -> int:
+        """By how many degrees clockwise the stored pixels were turned to stand upright."""
+        return self._clip.rotation
+
+    def __len__(self) -> int:
+        """Frames that were sampled."""
+        return len(self._clip.seconds)
+
+    def __repr__(self) -> str:
+        return f"Video({', '.join([str(self.path or 'array'), *map(str, self.edits)])})"
+
+    # -- edits: copies with as many frames at the same times, checked when their frames are first looked at ------------
+
+    def reversed(self) -> Video:
+        """The same frames in the opposite order."""
+        return self._edited(Reversed())
+
+    def shuffled(self, seed: int) -> Video:
+        """The same frames in a random order. The same seed gives the same order."""
+        return self._edited(Shuffled(seed))
+
+    def frozen(self, frame: int) -> Video:
+        """One frame in the place of all; −1 is the last."""
+        return self._edited(Frozen(frame))
+
+    def blank(self, level: int = 0) -> Video:
+        """As many frames of one grey `level`: 0 (black) to 255 (white)."""
+        return self._edited(Blank(level))
+
+    def swapped(self, i: int, j: int) -> Video:
+        """Frames i and j change places; −1 is the last."""
+        return self._edited(Swapped(i, j))
+
+    def replaced(self, first: int, stop: int | None, other: Video, frames: Sequence[int] | None = None) -> Video:
+        """Frames of another clip in the place of frames first … stop − 1.
+
+        Args:
+            first, stop: the span, counted from 0, or below 0 from the end; `stop` None: up to the end.
+            other: where the frames come from, such as another question's video, or `video.blank()` of this one. Its
+                own times do not matter.
+            frames: which of the other's frames, one for each; None: those with the same numbers.
+
+        Raises:
+            VideoError: when frames are looked at: the span is empty or outside the clip, the other clip lacks a frame,
+                or its frames are of another size in pixels.
+        """
+        return self._edited(Replaced(first, stop, other, frames))
+
+    def _edited(self, edit: Edit) -> Video:
+        return replace(self, edits=(*self.edits, edit))
+
+    def write(self, path: str | PathLike[str], fps: float | int | None = None) -> Path:
+        """Write the frames as H.264, evenly spaced, and return the path.
+
+        The same frames give the same bytes, at constant quality (crf 10). Colour is stored at half resolution
+        (yuv420p, which every player can show); frames of odd height or width at full resolution (yuv444p).
+
+        Args:
+            path: ends in .mp4, .mkv, .mov, …
+            fps: frames a second; None: the mean rate of these frames.
+
+        Raises:
+            VideoError: fps not above 0, or unknown and not given; no such folder; FFmpeg cannot write there.
+        """
+        path, frames = Path(path), self.frames
+        if fps is None:
+            span = float(self.seconds[-1] - self.seconds[0])
+            fps = (len(frames) - 1) / span if span > 0 else self.fps
+        if fps is None or not fps > 0:
+            raise VideoError(f"fps is {fps}: give frames per second above 0")
+        if not path.parent.is_dir():
+            raise VideoError(f"no such folder: {path.parent}: make it before writing {path.name}")
+        height, width = frames.shape[1:3]
+        try:
+            with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
+                # x264's assembler reads memory that nobody has written, and about one clip in ten then differs by a few
+                # bytes; its plain C code and one thread give the same bytes every time, three times as slowly
+                options = {"crf": "10", "preset": "medium", "threads": "1", "x264-params": "asm=0"}
+                rate = Fraction(fps).limit_denominator(10_000)
+                stream = container.add_stream("libx264", rate=rate, options=options)
+                stream.width, stream.height = width, height
+                stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
+                for pixels in frames.numpy():
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                container.mux(stream.encode(None))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(f"cannot write {path} ({error}): give a name that ends in .mp4 or .mkv") from error
+        return path
