@@ -1,11 +1,19 @@
-"""The shape of the code base: imports point one way, files stay small, and `import videolens` does nothing."""
+"""The shape of the code base: imports point one way, files and functions stay small, `import videolens` does nothing.
+
+Imports count wherever they stand: at the top of a file, inside functions, and for types only.
+"""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,105 +22,150 @@ import videolens
 
 PACKAGE = Path(videolens.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 300
+MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+MAX_LINES, MAX_FUNCTION = 300, 60
 
-# room -> the rooms it may import from, besides itself. A room is a module or a folder directly below the package.
-BASE = {
-    "errors",
-    "video",
-    "question",
-    "template",
-    "spans",
-    "parts",
-    "templates",
-    "chat",
-    "tokens",
-    "tokenmaps",
-    "layout",
-    "encoding",
-    "prompt",
+# floor by floor: a room may import from the rooms that stand before it in its list, and from itself
+BELOW_MODEL = ("errors", "cache", "video", "question", "prompt")
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "_version": (),
+    "errors": (),
+    "cache": (),
+    "video": ("errors", "cache"),
+    "question": ("errors", "video"),
+    "datasets": ("errors", "cache", "video", "question"),
+    "prompt": ("errors", "cache", "video", "question"),
+    "model": BELOW_MODEL,
+    "interventions": (*BELOW_MODEL, "model"),
+    "engine": (*BELOW_MODEL, "model", "interventions"),
+    "drawing": ("errors",),
+    "experiments/common": (*BELOW_MODEL, "model", "interventions", "engine", "_version"),
+    "runs": (*BELOW_MODEL, "datasets", "model", "experiments", "experiments/common", "drawing"),
+    "__main__": ("errors", "_version", "commands"),
 }
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "bundled": {"errors"},
-    "containers": {"errors"},
-    "decoding": {"errors", "containers"},
-    "sampling": {"errors"},
-    "edits": {"errors"},
-    "recent": set(),
-    "video": {"errors", "decoding", "edits", "recent", "sampling"},
-    "question": {"errors", "edits", "video"},
-    "datasets": {"errors", "sampling", "video", "question", "bundled"},
-    "spans": {"errors"},
-    "parts": {"spans"},
-    "template": {"errors", "question", "spans"},
-    "templates": {"errors", "template"},
-    "chat": {"errors", "template", "templates"},
-    "tokens": {"errors", "parts", "spans"},
-    "layout": {"errors", "spans"},
-    "tokenmaps": {"errors", "tokens"},
-    "encoding": {"errors", "layout", "question", "spans", "template", "tokens"},
-    "prompt": {"errors", "video", "question", "tokens", "tokenmaps"},
-}
-ALLOWED["model"] = BASE | {"bundled", "recent"}
-ALLOWED["interventions"] = ALLOWED["model"] | {"model"}
-ALLOWED["engine"] = ALLOWED["interventions"] | {"interventions"}
-ALLOWED["experiments"] = ALLOWED["engine"] | {"engine"}
-ALLOWED["report"] = ALLOWED["experiments"] | {"experiments", "datasets"}
-ALLOWED["runs"] = ALLOWED["experiments"] | {"experiments", "datasets"}
-ALLOWED["commands"] = ALLOWED["report"] | {"report", "runs"}
-ALLOWED["__main__"] = {"errors", "commands"}
-ALLOWED["__init__"] = ALLOWED["commands"]
+EXPERIMENT = (*ALLOWED["experiments/common"], "experiments/common")
+NEIGHBOURS = {"claims": ("experiments/flow",), "pathway": ("experiments/flow",)}
+NAMES = sorted(path.parent.name for path in PACKAGE.glob("experiments/*/__init__.py") if path.parent.name != "common")
+ALLOWED |= {f"experiments/{name}": (*EXPERIMENT, "drawing", *NEIGHBOURS.get(name, ())) for name in NAMES}
+ALLOWED["experiments"] = ("errors", "experiments/common")
+EVERY_EXPERIMENT = tuple(f"experiments/{name}" for name in NAMES)
+ALLOWED["views"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT)
+ALLOWED["pages"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT, "datasets", "experiments")
+ALLOWED["commands"] = (*ALLOWED["pages"], "pages", "runs", "_version")
+ALLOWED["__init__"] = (*ALLOWED["commands"], "commands")
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room(module: str) -> str:
+    """The room that a module stands in: "model", "experiments/flow", …"""
+    parts = module.split(".")[1:] or ["__init__"]
+    if parts[0] == "experiments" and len(parts) > 1 and (PACKAGE / "experiments" / parts[1]).is_dir():
+        return "/".join(parts[:2])
+    return parts[0]
 
 
-def imported_rooms(path: Path) -> set[tuple[str, int]]:
-    """(room, line) of every import of the package in a file: at its top, inside functions, and for types only.
-
-    One exception: a result knows how it is drawn, so its method `figure` may call on the room above, report.
-    """
-    tree = ast.parse(path.read_text())
-    drawing = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "figure"]
-    in_drawing = {id(inner) for function in drawing for inner in ast.walk(function)}
-    found = set()
-    for node in ast.walk(tree):
-        names: list[str] = []
+@cache
+def imports(module: str) -> frozenset[tuple[str, int]]:
+    """(module of the package, line) of every import in a file."""
+    path = MODULES[module]
+    found: set[tuple[str, int]] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {(alias.name, node.lineno) for alias in node.names if alias.name.split(".")[0] == "videolens"}
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: relative imports hide where a name comes from"
             base = node.module or ""
-            if node.level:
-                parents = path.relative_to(PACKAGE.parent).with_suffix("").parts[: -node.level]
-                base = ".".join([*parents, *([base] if base else [])])
-            # `from videolens import Video` reaches the room that the public name lives in
-            names = (
-                [videolens._PUBLIC.get(a.name, f"videolens.{a.name}") for a in node.names]
-                if base == "videolens"
-                else [base]
-            )
-        for name in names:
-            parts = name.split(".")
-            may_draw = id(node) in in_drawing and parts[1:2] == ["report"]
-            if parts[0] == "videolens" and len(parts) > 1 and parts[1] != "__version__" and not may_draw:
-                found.add((parts[1], node.lineno))
-    return found
+            if base.split(".")[0] != "videolens":
+                continue
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                # `from videolens import Video` reaches the module that the public name lives in
+                public = videolens._PUBLIC.get(alias.name) if base == "videolens" else None
+                found.add((public or (inner if inner in MODULES else base), node.lineno))
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    own = room(path)
-    assert own in ALLOWED, f"{path.name} is a new room: say in ALLOWED what it may import"
-    wrong = [f"line {line}: {name}" for name, line in imported_rooms(path) if name != own and name not in ALLOWED[own]]
-    assert not wrong, f"{own} may import {sorted(ALLOWED[own])}, but {path} imports {wrong}"
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    own = room(module)
+    assert own in ALLOWED, f"{module} is in a new room, {own}: say in ALLOWED what it may import"
+    allowed = {own, *ALLOWED[own]}
+    wrong = [f"line {line}: {name}" for name, line in sorted(imports(module)) if room(name) not in allowed]
+    assert not wrong, f"{own} may import {sorted(allowed)}, but {module} imports {wrong}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_are_rooms(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines <= MAX_LINES, f"{path} has {lines} lines, more than {MAX_LINES}: it holds more than one subject"
+def test_the_rooms_have_an_order() -> None:
+    order = list(TopologicalSorter({name: set(below) for name, below in ALLOWED.items()}).static_order())
+    assert order.index("model") < order.index("engine") < order.index("pages") < order.index("__init__")
+
+
+def test_no_module_imports_itself_by_a_circle() -> None:
+    try:
+        TopologicalSorter({module: {name for name, _ in imports(module)} for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' → '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_computes_without_drawing(name: str) -> None:
+    """result ← experiment, and result ← figure ← section: neither result nor experiment leads to what draws it."""
+    base = f"videolens.experiments.{name}."
+    for start in ("result", "experiment"):
+        assert base + start in MODULES, f"experiments/{name} has no {start}.py"
+        seen, todo = set(), [base + start]
+        while todo:
+            module = todo.pop()
+            seen.add(module)
+            todo += [found for found, _ in imports(module) if found not in seen]
+        drawing = sorted(module for module in seen if room(module) == "drawing")
+        assert not drawing, f"{base}{start} leads to {drawing}: what draws is figure.py, view.py and section.py"
+        if start == "result":
+            assert f"{base}experiment" not in seen, f"{base}result imports the experiment that makes it"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_are_rooms(module: str) -> None:
+    lines = len(MODULES[module].read_text().splitlines())
+    assert lines <= MAX_LINES, f"{module} has {lines} lines, more than {MAX_LINES}: it holds more than one subject"
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """(file:line name, lines without the docstring) of every function."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno is not None
+                said = node.body[0]
+                text = isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant)
+                docstring = said.end_lineno - said.lineno + 1 if text and said.end_lineno else 0
+                lines = node.end_lineno - node.lineno + 1 - docstring
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}", lines
+
+
+def test_functions_are_short() -> None:
+    long = [f"{where} ({lines} lines)" for where, lines in functions() if lines > MAX_FUNCTION]
+    assert not long, f"longer than {MAX_FUNCTION} lines, docstrings not counted: {long}"
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Every package that the code imports stands in pyproject.toml; what only some need, in an extra."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    names = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    declared = {re.split(r"[^\w-]", name)[0].lower().replace("-", "_") for name in names}
+    declared |= {{"pillow": "PIL", "pyyaml": "yaml"}.get(name, name) for name in declared}
+    imported: dict[str, Path] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0]: path for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported[node.module.split(".")[0]] = path
+    missing = {
+        name: str(path.relative_to(PACKAGE))
+        for name, path in imported.items()
+        if name not in declared | sys.stdlib_module_names | {"videolens"}
+    }
+    assert not missing, f"imported and not in pyproject.toml: {missing}"
 
 
 def test_the_public_table_is_whole() -> None:
