@@ -21,7 +21,7 @@ from torch import Tensor
 from videolens.errors import VideolensError, near
 from videolens.interventions.bins import Flow, open_layers
 from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts, once_per_kind
-from videolens.interventions.knockout import HookFunction, Knockout
+from videolens.interventions.knockout import Knockout, MaskFunction
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
 from videolens.prompt.prompt import Prompt
@@ -247,7 +247,7 @@ class Pathway(OpenEdges):
             ]
         return tuple(knockout for knockout in found if knockout.layers)
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
 
         Raises:

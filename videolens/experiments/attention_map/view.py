@@ -11,11 +11,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from videolens.drawing.view import View, component
-from videolens.engine import Intervention
 from videolens.errors import PromptError, VideolensError
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.words import check_words, rows_of
 from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.protocol import Intervention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
