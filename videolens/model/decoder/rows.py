@@ -17,10 +17,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from videolens.errors import ModelError
 from videolens.model.decoder.views import View
 from videolens.model.decoder.visibility import Visible
+from videolens.prompt.prompt import Prompt
 
-__all__ = ["KeyValues", "Piece", "Rows", "fire", "heard"]
+__all__ = ["KeyValues", "Piece", "Rows", "Where", "fire", "heard", "positions_of"]
+
+Where = str | int | Sequence[int] | Int64[Tensor, " row"]
+"""Some rows of a prompt: a selection such as "last" or "stem | options", or positions."""
 
 Piece = tuple[Tensor, Tensor]
 """Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
@@ -137,3 +142,29 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
     if at is not None:
         point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys
     return point(value)
+
+
+def positions_of(prompt: Prompt | Tensor, rows: Where) -> Int64[Tensor, " row"]:
+    """Positions, sorted and each once, of a selection or of positions as they are.
+
+    Raises:
+        SelectionError: the prompt has no such selection.
+        ModelError: none at all, a position outside the prompt, or a selection of ids, which have no token map.
+    """
+    if isinstance(rows, str):
+        if not isinstance(prompt, Prompt):
+            raise ModelError(f"rows={rows!r} is a selection of a Prompt; of token ids, give positions")
+        found = prompt.tokens[rows]
+    else:
+        try:
+            found = torch.unique(torch.as_tensor(rows).reshape(-1))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"rows={rows!r} are no positions: give whole numbers, or selections in one name such as 'stem | last'"
+            ) from error
+    n_pos = prompt.shape[1]
+    if found.numel() == 0 or found.is_floating_point() or found.dtype == torch.bool:
+        raise ModelError(f"rows={rows!r} names no rows: give a selection with tokens in it, or positions")
+    if not 0 <= int(found.min()) <= int(found.max()) < n_pos:
+        raise ModelError(f"rows={rows!r} reach outside the prompt of {n_pos} tokens: its rows are 0 … {n_pos - 1}")
+    return found.to(torch.int64)
