@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.decoder.rows import KeyValues, Rows, Where, heard, positions_of
+from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
@@ -60,7 +60,7 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     residuals = [residual]
     for layer, block in enumerate(model.blocks):
         # a listener of the model's own may edit what enters the layer, in place
-        entering = residuals[-1].clone() if heard(block.hook_resid_pre) else residuals[-1]
+        entering = residuals[-1].clone() if is_listened_to(block.hook_resid_pre) else residuals[-1]
         residuals.append(model.run_layers(entering, at, start=layer, stop=layer + 1))
     return CleanRun(prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None))
 

@@ -18,17 +18,15 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
-from videolens.model.decoder.views import View
+from videolens.model.decoder.kernels import KeyValuePiece
+from videolens.model.decoder.views import HeadView
 from videolens.model.decoder.visibility import Visible
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["KeyValues", "Piece", "Rows", "Where", "fire", "heard", "positions_of"]
+__all__ = ["KeyValues", "Rows", "Where", "fire", "is_listened_to", "positions_of"]
 
 Where = str | int | Sequence[int] | Int64[Tensor, " row"]
 """Some rows of a prompt: a selection such as "last" or "stem | options", or positions."""
-
-Piece = tuple[Tensor, Tensor]
-"""Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
 
 
 @dataclass
@@ -40,12 +38,12 @@ class KeyValues:
         growing: whether `join` keeps what it is given (decoding) or only reads (a resumed run).
     """
 
-    layers: dict[int, Piece] = field(default_factory=dict)
+    layers: dict[int, KeyValuePiece] = field(default_factory=dict)
     growing: bool = True
 
     def join(
         self, layer: int, k: Float[Tensor, "batch row n_kv d_head"], v: Float[Tensor, "batch row n_kv d_head"]
-    ) -> list[Piece]:
+    ) -> list[KeyValuePiece]:
         """Keys and values of all positions: the stored ones, then these. Read-only ones are not copied together."""
         if not self.growing:
             return [self.layers[layer], (k, v)] if layer in self.layers else [(k, v)]
@@ -83,7 +81,7 @@ class Rows:
     past: KeyValues | None = None
     asked: Int64[Tensor, " asked"] | None = None
     watched: Int64[Tensor, " watched"] | None = None
-    views: Sequence[View] | None = None
+    views: Sequence[HeadView] | None = None
 
     def only(self, chosen: Int64[Tensor, " chosen"] | slice) -> Rows:
         """Some of the rows, by index, with the same keys."""
@@ -117,17 +115,17 @@ class Rows:
         return (self.rows[:, None] >= self.keys[None, :])[None, None]
 
     @cached_property
-    def open(self) -> tuple[View, ...]:
+    def open(self) -> tuple[HeadView, ...]:
         """What the rows see when nothing but causality limits them."""
         return ((slice(None), None, Visible.causal(self.rows, self.keys)),)
 
     @cached_property
-    def known(self) -> list[tuple[Tensor, Sequence[View]]]:
-        """Masks met in this forward and what they come to: a knockout has the same mask in many layers."""
+    def known(self) -> list[tuple[Tensor, Sequence[HeadView]]]:
+        """Masks met in this forward, each with what it lets rows see: a knockout has the same mask in many layers."""
         return []
 
 
-def heard(point: HookPoint) -> bool:
+def is_listened_to(point: HookPoint) -> bool:
     """Whether anybody listens to a hook point."""
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
 
@@ -137,7 +135,7 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
 
     `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions in the prompt. Costs nothing when nobody listens.
     """
-    if not heard(point):
+    if not is_listened_to(point):
         return value
     if at is not None:
         point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys

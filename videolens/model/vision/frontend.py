@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, PromptError
-from videolens.model.decoder.rows import Rows, fire, heard
+from videolens.model.decoder.rows import Rows, fire, is_listened_to
 from videolens.model.families import Family
 from videolens.model.vision.tower_memory import Tower, TowerMemory
 from videolens.prompt.prompt import Prompt
@@ -177,12 +177,12 @@ class FrontEnd(nn.Module):
         """
         stored = prompt.residual.to(self.dtype)
         if not self.has_video(prompt.input_ids) or not (
-            heard(self.hook_video_features) or heard(self.hook_video_tokens)
+            is_listened_to(self.hook_video_features) or is_listened_to(self.hook_video_tokens)
         ):
             return stored.clone()
         positions = self.video_positions(prompt.input_ids)
         here = Rows(rows=positions, keys=positions, cos=at.cos[:, positions], sin=at.sin[:, positions])
-        if heard(self.hook_video_features):
+        if is_listened_to(self.hook_video_features):
             features = prompt.video_features
             if features is None and prompt.pixel_values is not None:
                 features = self.features(prompt.pixel_values)
