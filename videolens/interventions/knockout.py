@@ -42,8 +42,9 @@ ROUTES: tuple[str, ...] = (
 """The eleven routes of Map the Flow, `source -> target`: information flows from the keys to the queries."""
 
 PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> part A", "part V -> part A")
-"""Routes between the parts of a prompt, which leave no position out (`videolens.prompt.selections`). Closed pathways
-are chosen by them. "cross-part": from the tokens of earlier frames, separators and timestamps included, to later frames."""
+"""Routes between the parts of a prompt, which leave no position out (`videolens.prompt.selections`): what a closed
+pathway is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of
+later frames."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024
