@@ -41,8 +41,7 @@ class SourceRun:
     activations: Mapping[str, Tensor] | ActivationCache
 
     def __post_init__(self) -> None:
-        if len(self.prompt) != 1:
-            raise PromptError(f"a source run is of one prompt, got a batch of {len(self.prompt)}: take one, prompt[0]")
+        self.prompt.single("a source run")
         kept = dict(self.activations.items()) if hasattr(self.activations, "items") else self.activations
         if not isinstance(kept, dict) or not all(isinstance(value, Tensor) for value in kept.values()):
             raise VideolensError(
@@ -74,9 +73,7 @@ class SourceRun:
         named = [named_site(name) for name in ([sites] if isinstance(sites, str) else sites)]
         chosen = whole_numbers("layer", range(model.cfg.n_layers) if layers is None else layers)
         check_within("layer", chosen, model.cfg.n_layers)
-        prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt
-        if len(prompt) != 1:
-            raise PromptError(f"a source run is of one prompt, got a batch of {len(prompt)}: take one, prompt[0]")
+        prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt.single("a source run")
         _, cache = model.run_with_cache(prompt, names_filter=[name for site in named for name in site.names(chosen)])
         return cls(prompt, cache)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from videolens.drawing.view import View, component
-from videolens.errors import PromptError, VideolensError
+from videolens.errors import VideolensError
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.words import check_words, rows_of
 from videolens.interventions.numbering import check_within, whole_numbers
@@ -72,9 +72,7 @@ def token_view(
         SelectionError: the prompt has no such word; the message lists those it has.
         VideolensError: layers or heads that the model does not have.
     """
-    prompt = model.prompt(asked) if isinstance(asked, Question) else asked
-    if len(prompt) != 1:
-        raise PromptError(f"tokens are shown of one prompt, got a batch of {len(prompt)}: take one, prompt[0]")
+    prompt = model.prompt(asked) if isinstance(asked, Question) else asked.single("a view of tokens")
     names, cfg = check_words(words), model.cfg
     at = _numbers("layer", layers, cfg.n_layers)
     chosen = _numbers("head", range(cfg.n_heads) if heads is None else heads, cfg.n_heads)
