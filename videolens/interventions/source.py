@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 
 from videolens.errors import PromptError, VideolensError
-from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.numbering import chosen_numbers
 from videolens.interventions.sites import SITES, Site, named_site
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -68,11 +68,10 @@ class SourceRun:
 
         Raises:
             ModelError: there is no such site.
-            VideolensError: a layer that the model does not have.
+            VideolensError: a layer that the model does not have, or none.
         """
         named = [named_site(name) for name in ([sites] if isinstance(sites, str) else sites)]
-        chosen = whole_numbers("layer", range(model.cfg.n_layers) if layers is None else layers)
-        check_within("layer", chosen, model.cfg.n_layers)
+        chosen = chosen_numbers("layer", layers, model.cfg.n_layers)
         prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt.single("a source run")
         _, cache = model.run_with_cache(prompt, names_filter=[name for site in named for name in site.names(chosen)])
         return cls(prompt, cache)

@@ -6,7 +6,6 @@ So a run under hook functions that begin there need compute nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
+from videolens.model.listening import stage_of
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
@@ -98,9 +98,7 @@ def resume(
             "on (those before are the clean run's), or resume earlier"
         )
     for name, _ in fwd_hooks:
-        match = re.match(r"blocks\.(\d+)\.", name) if isinstance(name, str) else None
-        stage = int(match[1]) if match else n_layers if str(name).startswith("ln_final") else -1
-        if isinstance(name, str) and stage < layer:
+        if isinstance(name, str) and stage_of(name, n_layers) < layer:
             raise ModelError(
                 f"{name} comes before layer {layer}, where the run resumes: resume earlier, or leave it out"
             )

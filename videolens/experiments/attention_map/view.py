@@ -11,11 +11,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from videolens.drawing.view import View, component
-from videolens.errors import VideolensError
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.words import check_words, rows_of
-from videolens.interventions.numbering import check_within, whole_numbers
-from videolens.interventions.protocol import Intervention
+from videolens.interventions.numbering import chosen_numbers
+from videolens.interventions.protocol import as_interventions
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -45,7 +44,7 @@ def token_view(
     *,
     layers: Iterable[int] | int,
     heads: Iterable[int] | int | None = None,
-    interventions: Intervention | Sequence[Intervention] = (),
+    interventions: Any = (),
     occurrence: int | None = None,
     title: str | None = None,
 ) -> View:
@@ -63,7 +62,7 @@ def token_view(
             word's tokens.
         layers: 0-based; one picture for each layer and word.
         heads: 0-based; None: all. The mean over these comes first.
-        interventions: what is blocked meanwhile.
+        interventions: what is blocked meanwhile, in any form that `as_interventions` reads; routes by name in all layers.
         occurrence: of a word that occurs several times: 0 is the first, −1 the last; None: the mean over all.
         title: of the page; None: says what is shown.
 
@@ -74,13 +73,11 @@ def token_view(
     """
     prompt = model.prompt(asked) if isinstance(asked, Question) else asked.single("a view of tokens")
     names, cfg = check_words(words), model.cfg
-    at = _numbers("layer", layers, cfg.n_layers)
-    chosen = _numbers("head", range(cfg.n_heads) if heads is None else heads, cfg.n_heads)
+    at = chosen_numbers("layer", layers, cfg.n_layers)
+    chosen = chosen_numbers("head", heads, cfg.n_heads)
     # 1.
     rows = [rows_of(prompt, name, model.tokenizer, occurrence=occurrence) for name in names]
-    several = list(interventions) if isinstance(interventions, Iterable) else [interventions]
-    for each in several:
-        each.check(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
+    several = as_interventions(interventions, cfg, optional=True)
     hooks = [hook for each in several for hook in each.hooks(prompt)]
     seen = read_rows(model, prompt, rows, layers=at, fwd_hooks=hooks)[:, :, list(chosen)]
     # 2.
@@ -170,11 +167,3 @@ def _texts(prompt: Prompt, tokenizer: Any) -> list[str]:
         ]
     table = str.maketrans({"<": "‹", ">": "›", "&": "＆", "\n": "↵"})
     return [label.translate(table) or "·" for label in labels]
-
-
-def _numbers(kind: str, numbers: Iterable[int] | int, n: int) -> tuple[int, ...]:
-    chosen = whole_numbers(kind, numbers)
-    check_within(kind, chosen, n)
-    if not chosen:
-        raise VideolensError(f"{kind}s are empty: name at least one")
-    return chosen
