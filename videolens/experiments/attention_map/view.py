@@ -62,7 +62,7 @@ def token_view(
             word's tokens.
         layers: 0-based; one picture for each layer and word.
         heads: 0-based; None: all. The mean over these comes first.
-        interventions: what is blocked meanwhile, in any form that `as_interventions` reads; routes by name in all layers.
+        interventions: what is blocked meanwhile: one or several, in any form that `as_interventions` reads.
         occurrence: of a word that occurs several times: 0 is the first, −1 the last; None: the mean over all.
         title: of the page; None: says what is shown.
 
