@@ -22,7 +22,7 @@ import videolens as vl
 from videolens.experiments.flow.experiment import FlowExperiment
 from videolens.experiments.pathway.experiment import PathwayExperiment
 from videolens.engine.stages import stage_interventions
-from videolens.model.resuming import positions_of
+from videolens.model.decoder.rows import positions_of
 from videolens.experiments.common.storing import read_result
 from videolens.interventions.layer_sets import check_window
 from videolens.interventions.bins import open_layers

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.errors import PromptError
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -52,8 +51,7 @@ def check_single(prompt: Prompt) -> None:
     """Raises:
     PromptError: a batch of several prompts.
     """
-    if len(prompt) != 1:
-        raise PromptError(f"one prompt is evaluated at a time, got a batch of {len(prompt)}: `for single in prompt`")
+    prompt.single("an evaluation")
 
 
 def batched_hooks(hooks: Sequence[Hooks]) -> list[tuple[str, HookFunction]]:

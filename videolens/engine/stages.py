@@ -5,7 +5,6 @@ The stages of a forward: −1, the front end and the embedding; 0 … L − 1, t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from videolens.engine.full import HookFunction
 from videolens.errors import VideolensError
+from videolens.model.listening import stage_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -133,9 +133,7 @@ def _by_stage(model: HookedVideoTransformer, number: int, hooks: Any) -> dict[in
             )
         name, function = pair
         model.check_name(name)
-        match = re.match(r"blocks\.(\d+)\.", name)
-        stage = int(match[1]) if match else (model.cfg.n_layers if name.startswith("ln_final") else -1)
-        stages.setdefault(stage, []).append((name, _hashable(function)))
+        stages.setdefault(stage_of(name, model.cfg.n_layers), []).append((name, _hashable(function)))
     return {stage: tuple(each) for stage, each in stages.items()}
 
 

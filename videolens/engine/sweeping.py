@@ -16,7 +16,7 @@ from videolens.engine.planning import Plan, Planner
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.engine.walk import walk
 from videolens.errors import VideolensError, near
-from videolens.model.decoder.rows import heard
+from videolens.model.decoder.rows import is_listened_to
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -106,7 +106,7 @@ def sweep(
     check_engine(engine)
     tick = tick if tick is not None else lambda share: None
     staged = stage_interventions(model, prompt, interventions)
-    if engine == "full" or any(heard(point) for point in model.hook_dict.values()):
+    if engine == "full" or any(is_listened_to(point) for point in model.hook_dict.values()):
         return _all_in_full(model, prompt, staged, tick)
     planner = Planner(model, prompt, max_memory)
     rounds = planner.rounds(staged)

@@ -25,7 +25,7 @@ from videolens.engine.planning import Round
 from videolens.engine.stages import Functions
 from videolens.engine.tree import Branch
 from videolens.model.decoder.rows import KeyValues, Rows
-from videolens.model.decoder.views import View
+from videolens.model.decoder.views import HeadView
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -170,9 +170,9 @@ class _Running:
         size = self.per_call if rows is None else max(self.per_call, 64)
         return (level[first : first + size] for first in range(0, len(level), size))
 
-    def _views(self, chunk: Sequence[Branch], layer: int) -> tuple[View, ...]:
+    def _views(self, chunk: Sequence[Branch], layer: int) -> tuple[HeadView, ...]:
         """What the branches of a call see; neighbours that see the same are one view."""
-        views: list[View] = []
+        views: list[HeadView] = []
         first, seen = 0, self.sights(self.first_row, chunk[0], layer)
         for i in range(1, len(chunk) + 1):
             after = self.sights(self.first_row, chunk[i], layer) if i < len(chunk) else None

@@ -20,8 +20,8 @@ from torch import Tensor
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.prompt.batched_tokens import TokenMaps
-from videolens.prompt.parts import is_selection, part_frames
 from videolens.prompt.prompt import Prompt
+from videolens.prompt.selections import is_selection, part_frames
 from videolens.prompt.tokens import TokenMap
 
 __all__ = ["PART_ROUTES", "ROUTES", "Knockout"]
@@ -42,8 +42,9 @@ ROUTES: tuple[str, ...] = (
 """The eleven routes of Map the Flow, `source -> target`: information flows from the keys to the queries."""
 
 PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> part A", "part V -> part A")
-"""Routes between the parts of a prompt, which leave no position out (`videolens.prompt.parts`): what a closed pathway
-is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to later frames."""
+"""Routes between the parts of a prompt, which leave no position out (`videolens.prompt.selections`): what a closed
+pathway is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of
+later frames."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024

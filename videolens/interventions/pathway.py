@@ -5,7 +5,7 @@ ranges of layers and closed in the others. Two readings of that:
 
 - *published*: the paper's masks. They name video, question and last token, and leave open what has no name: the glue
   and the suffix read the video in every layer and are read in turn, so information leaks around the pathway.
-- *closed*: the same idea over the four parts of a prompt (`videolens.prompt.parts`), which leave no position out.
+- *closed*: the same idea over the four parts of a prompt (`videolens.prompt.selections`), which leave no position out.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from videolens.errors import VideolensError, near
 from videolens.interventions.edges import OpenEdges, causal_mask, count_live, live_rows
 from videolens.interventions.knockout import HookFunction
 from videolens.interventions.pathway import Pathway
-from videolens.prompt.parts import PARTS, part_frames, parts
 from videolens.prompt.prompt import Prompt
+from videolens.prompt.selections import PARTS, part_frames, parts
 from videolens.prompt.tokens import TokenMap
 
 __all__ = ["MATCHES", "RandomBlocking"]
