@@ -43,7 +43,8 @@ def invented(words: list[list[str]], *, n_layers: int = 32, questions: int = 1, 
         for layer in range(n_layers)
         for i, word in enumerate(words[layer])
     ]
-    settings = LensSettings(model="invented", n_layers=n_layers, groups={"g": ["bag"]}, subwords={"bag": "bag", "cup": "cup"})
+    known = {"groups": {"g": ["bag"]}, "subwords": {"bag": "bag", "cup": "cup"}}
+    settings = LensSettings(model="invented", n_layers=n_layers, **known)
     table, clips = pd.DataFrame(rows, columns=list(LensRow._fields)), pd.DataFrame([], columns=list(Frame._fields))
     return vl.LogitLens(table, clips, settings)
 

@@ -50,7 +50,7 @@ _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024
 _GENERATED = {"response", "all", "part A"}  # selections that generated tokens belong to
 
-HookFunction = Callable[[Tensor, Any], Tensor]
+MaskFunction = Callable[[Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Knockout:
             )
         return cls(source, target, layers, heads)
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`: one for the mask of every layer.
 
         A function takes a mask `[batch|1 head|1 query key]`, True = may attend, and the hook point, whose
@@ -121,7 +121,7 @@ class Knockout:
             SelectionError: a selection does not exist in this prompt.
         """
         if isinstance(prompt.tokens, TokenMaps):
-            cut: HookFunction = _CutEach(tuple(_Cut(_blocked(self, one), self.heads) for one in prompt.tokens.maps))
+            cut: MaskFunction = _CutEach(tuple(_Cut(_blocked(self, one), self.heads) for one in prompt.tokens.maps))
         else:
             cut = _Cut(_blocked(self, prompt.tokens), self.heads)
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]

@@ -11,10 +11,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from videolens.drawing.view import View, component
-from videolens.engine import Intervention
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.words import check_words, rows_of
 from videolens.interventions.numbering import chosen_numbers
+from videolens.interventions.protocol import Intervention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question

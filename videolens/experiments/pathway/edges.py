@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from videolens.engine import Intervention
 from videolens.errors import VideolensError
+from videolens.interventions.protocol import Intervention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
