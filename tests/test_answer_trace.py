@@ -74,7 +74,7 @@ def test_an_intervention_is_traced_beside_the_clean_model() -> None:
     at_the_end = {condition: trace.probabilities(condition=condition)[0, -1] for condition in trace.conditions}
     expected = {"clean": AFTER[True], "last cut": 1 / 6, "as data": 1 / 6, "too late": AFTER[True]}
     assert at_the_end == pytest.approx(expected, abs=1e-6)
-    assert "layers=(1, 2)" in trace.settings.interventions["too late"]
+    assert "layers 2–3" in trace.settings.interventions["too late"]
     assert not any(point.fwd_hooks for point in model.hook_dict.values()), "nothing listens afterwards"
 
 
