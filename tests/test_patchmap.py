@@ -406,7 +406,8 @@ def test_a_map_that_contradicts_itself_is_refused(frames: vl.PatchMap) -> None:
     for says, parts in cases.items():
         with pytest.raises(VideolensError, match=says):
             made(**parts)
-    assert tuple(frames.runs.columns) == RunRow._fields and tuple(frames.clips.columns) == ClipRow._fields and len(frames.clips) == 0
+    assert tuple(frames.runs.columns) == RunRow._fields
+    assert tuple(frames.clips.columns) == ClipRow._fields and len(frames.clips) == 0
 
 
 # -- figures

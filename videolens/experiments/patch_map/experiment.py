@@ -202,7 +202,7 @@ class PatchMapExperiment(Experiment[PatchMap]):
         run |= {"pair": name, "task": task, "frames": frames, "rows": height, "columns": width}
         return Asked(rows, cost=Cost.of(found), also={"runs": [RunRow(**run)]})
 
-    def frames(self, prompt: Pair, name: str, task: str) -> list[Row]:
+    def clips_of(self, prompt: Pair, name: str, task: str) -> list[Row]:
         """Rows of the table "clips": both clips, as the model was shown them."""
         settings = self.model.pixel_settings
         return [
