@@ -9,20 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from videolens._version import __version__
+from videolens.experiments import declarations
 
-# public name -> the module it lives in
+# public name -> the module it lives in; the names of experiments stand in their own declarations
 _PUBLIC = {
-    "AnswerTrace": "videolens.experiments.answer_trace.experiment",
-    "AttentionMap": "videolens.experiments.attention_map.result",
-    "FlowMap": "videolens.experiments.flow.experiment",
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
-    "LogitLens": "videolens.experiments.logit_lens.experiment",
     "Patch": "videolens.interventions.patch",
-    "PatchMap": "videolens.experiments.patch_map.result",
     "Pathway": "videolens.interventions.pathway",
-    "PathwayAccuracy": "videolens.experiments.pathway.result",
     "Prompt": "videolens.prompt.prompt",
     "Question": "videolens.question",
     "ROUTES": "videolens.interventions.knockout",
@@ -32,60 +27,18 @@ _PUBLIC = {
     "TokenMap": "videolens.prompt.tokens",
     "Video": "videolens.video.video",
     "VideolensError": "videolens.errors",
-    "answer_trace": "videolens.experiments.answer_trace.experiment",
-    "attention_map": "videolens.experiments.attention_map.experiment",
     "bundled_path": "videolens.model.checkpoints.bundled",
-    "check_claims": "videolens.experiments.claims.experiment",
-    "choose_pathway": "videolens.experiments.pathway.choice",
-    "evaluate_pathway": "videolens.experiments.pathway.experiment",
     "load_dataset": "videolens.datasets",
-    "logit_lens": "videolens.experiments.logit_lens.experiment",
-    "measure_accuracy": "videolens.experiments.accuracy.experiment",
-    "measure_attention": "videolens.experiments.segment_attention.experiment",
-    "patch_map": "videolens.experiments.patch_map.experiment",
-    "plan_flow": "videolens.experiments.flow.plan",
     "run": "videolens.runs",
     "sweep": "videolens.engine",
-    "trace_flow": "videolens.experiments.flow.experiment",
+}
+_PUBLIC |= {
+    name: f"videolens.experiments.{experiment.name}.{module}"
+    for experiment in declarations().values()
+    for name, module in experiment.public.items()
 }
 
-__all__ = [
-    "ROUTES",
-    "AnswerTrace",
-    "AttentionMap",
-    "FlowMap",
-    "HookedVideoTransformer",
-    "Knockout",
-    "LogitLens",
-    "Patch",
-    "PatchMap",
-    "Pathway",
-    "PathwayAccuracy",
-    "Prompt",
-    "Question",
-    "RandomBlocking",
-    "Run",
-    "SourceRun",
-    "TokenMap",
-    "Video",
-    "VideolensError",
-    "__version__",
-    "answer_trace",
-    "attention_map",
-    "bundled_path",
-    "check_claims",
-    "choose_pathway",
-    "evaluate_pathway",
-    "load_dataset",
-    "logit_lens",
-    "measure_accuracy",
-    "measure_attention",
-    "patch_map",
-    "plan_flow",
-    "run",
-    "sweep",
-    "trace_flow",
-]
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
     from videolens.datasets import load_dataset
@@ -93,8 +46,9 @@ if TYPE_CHECKING:
     from videolens.errors import VideolensError
     from videolens.experiments.answer_trace.experiment import AnswerTrace, answer_trace
     from videolens.experiments.attention_map.result import AttentionMap
-    from videolens.experiments.flow.experiment import FlowMap, trace_flow
+    from videolens.experiments.flow.experiment import trace_flow
     from videolens.experiments.flow.plan import plan_flow
+    from videolens.experiments.flow.result import FlowMap
     from videolens.experiments.logit_lens.experiment import LogitLens, logit_lens
     from videolens.experiments.patch_map.experiment import patch_map
     from videolens.experiments.patch_map.result import PatchMap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "DatasetError",
@@ -14,6 +15,7 @@ __all__ = [
     "VideoError",
     "VideolensError",
     "near",
+    "validation_text",
 ]
 
 
@@ -63,3 +65,26 @@ def near(name: object, known: Iterable[str], *, kind: str = "name", where: str |
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
     listed = where or ", ".join(map(repr, names)) or "none"
     return f"unknown {kind} {name!r}{hint} known: {listed}"
+
+
+def validation_text(error: Any, known: Iterable[str] = (), *, kind: str = "field") -> str:
+    """What a pydantic `ValidationError` says, in one line of our own: every wrong field with its value.
+
+    Args:
+        error: the error.
+        known: the fields that there are, for those that are not known.
+        kind: what a field is called.
+    """
+    said = []
+    for each in error.errors():
+        if own := each.get("ctx", {}).get("error"):  # raised by a check of ours
+            said.append(str(own))
+            continue
+        at = ".".join(str(part) for part in each["loc"])
+        if each["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            said.append(near(str(each["loc"][-1]), known, kind=kind))
+        elif each["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            said.append(f"the {kind} {at!r} is missing")
+        else:
+            said.append(f"{at or 'the whole'}: {each['msg'][:1].lower() + each['msg'][1:]}, got {each['input']!r:.80}")
+    return "; ".join(dict.fromkeys(said))

@@ -17,10 +17,10 @@ from videolens.datasets import load_dataset
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS
-from videolens.experiments.accuracy.experiment import option_probabilities
 from videolens.experiments.answer_trace.experiment import answer_trace
 from videolens.experiments.claims.experiment import check_claims
 from videolens.experiments.common.provenance import versions
+from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.flow.cost import side_by_side
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of
@@ -32,10 +32,11 @@ from videolens.experiments.pathway.choice import choose_pathway
 from videolens.experiments.pathway.experiment import evaluate_pathway
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip
 from videolens.pages.demo_page import demo_page
-from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned, short_name
+from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.question import Question

@@ -19,8 +19,9 @@ from videolens.experiments.flow.section import section as flow_section
 from videolens.experiments.logit_lens.section import section as lens_section
 from videolens.experiments.pathway.section import section as pathway_section
 from videolens.experiments.segment_attention.section import section as attention_section
+from videolens.model.checkpoints.files import short_name
 from videolens.pages.clips import clips_section, settings_section
-from videolens.pages.demo_parts import Demo, short_name
+from videolens.pages.demo_parts import Demo
 
 __all__ = ["demo_page"]
 

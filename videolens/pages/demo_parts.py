@@ -17,7 +17,7 @@ from videolens.experiments.pathway.result import PathwayAccuracy
 from videolens.experiments.segment_attention.experiment import SegmentAttention
 from videolens.pages.clips import AnsweredClip
 
-__all__ = ["CHOSEN_BY", "COMPARED", "READ", "Demo", "DemoSettings", "Pruned", "short_name"]
+__all__ = ["CHOSEN_BY", "COMPARED", "READ", "Demo", "DemoSettings", "Pruned"]
 
 COMPARED = 2
 """Questions, each of another task, that are mapped by the published procedure as well. It takes ten times as long."""
@@ -116,8 +116,3 @@ class Demo:
     def flows(self) -> tuple[FlowMap, FlowMap]:
         """Tuned, base."""
         return self.tuned, self.base
-
-
-def short_name(model: str) -> str:
-    """What a model is called in tables and figures: the last part of its name or directory."""
-    return model.rstrip("/").split("/")[-1]

@@ -16,7 +16,7 @@ from videolens.drawing.html import paragraph
 from videolens.drawing.page import Key, Section, page
 from videolens.engine import Plan, last_logits
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.accuracy.experiment import option_probabilities
+from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.flow.cost import cost_words
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of
@@ -27,9 +27,9 @@ from videolens.experiments.segment_attention.experiment import SegmentAttention,
 from videolens.experiments.segment_attention.section import section as attention_section
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.interventions.layer_sets import STYLES
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip, clips_section, settings_section
-from videolens.pages.demo_parts import short_name
 from videolens.pages.saving import describe, save_figure
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -41,12 +41,12 @@ PAGE = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class OwnClip:
-    """What was found.
+    """A flow map of one question, and what the model answers.
 
     Attributes:
         page: the path of the page.
         flow: the map.
-        answer: what the model answers: an option with its letter; without options, the first token of what it writes.
+        answer: an option with its letter; without options, the first token of what the model writes.
         probability: of that answer's first token.
         correct: whether it is right; None if that is not known.
     """
@@ -133,11 +133,7 @@ def map_own_clip(
     )
     attention = measure_attention(model, [prompt], name=name, progress=progress)
     # 3. write
-    flow.save(out, overwrite=overwrite)
-    flow.to_dataframe().to_csv(out / "flow.csv", index=False)
-    for kind in kinds_of(flow):
-        save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
-    save_figure(attention.figure(), out / "attention.png")
+    _save(out, flow, attention, overwrite=overwrite)
     settings = {f"model {name}": describe(model_name, model), **_settings(question, flow, known=known)}
     now = datetime.datetime.now().astimezone()
     settings["made"] = f"{now:%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s"
@@ -148,6 +144,15 @@ def map_own_clip(
     found = OwnClip(page=out / PAGE, flow=flow, answer=answer, probability=probability, correct=correct)
     found.page.write_text(_page(found, clip, attention, settings), encoding="utf-8")
     return found
+
+
+def _save(out: Path, flow: FlowMap, attention: SegmentAttention, *, overwrite: bool) -> None:
+    """Tables and figures."""
+    flow.save(out, overwrite=overwrite)
+    flow.to_dataframe().to_csv(out / "flow.csv", index=False)
+    for kind in kinds_of(flow):
+        save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
+    save_figure(attention.figure(), out / "attention.png")
 
 
 def _settings(question: Question, flow: FlowMap, *, known: bool) -> dict[str, str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter
 
 from videolens.errors import VideolensError
+from videolens.experiments.common.provenance import SETTINGS
+from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval
-from videolens.experiments.common.storing import read_result, write_result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["CLAIMS", "MARGIN", "Claims", "Finding", "Verdict", "judge", "judge_difference"]
 
@@ -32,8 +30,6 @@ CLAIMS = {
     "almost nothing goes there from the video directly.",
 }
 """The paper's claims 1 to 3, in our words; the second in two parts, for one can hold without the other."""
-
-FILE = "claims.json"
 
 
 def judge(interval: Interval, *, low: float = -math.inf, high: float = math.inf) -> Verdict:
@@ -79,6 +75,8 @@ class Finding:
     unit: str
     verdict: Verdict
 
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS  # when it is read back
+
     def __post_init__(self) -> None:
         if self.claim not in CLAIMS:
             raise VideolensError(f"claim {self.claim!r} is not one of {list(CLAIMS)}")
@@ -110,7 +108,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Claims:
+class Claims(Result):
     """What was found about each claim.
 
     Attributes:
@@ -131,7 +129,12 @@ class Claims:
     window: int
     margin: float = MARGIN
 
-    def __post_init__(self) -> None:
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS  # when they are read back
+    _called: ClassVar[str] = "judgement of claims"
+    _files: ClassVar[dict[str, str]] = {"": "claims.json"}
+
+    def check(self) -> None:
+        """Every claim has a finding."""
         if missing := [claim for claim in CLAIMS if claim != "2b" and not self.about(claim)]:
             raise VideolensError(f"there is no finding about the claims {missing}")
 
@@ -185,30 +188,13 @@ class Claims:
             rows.append(row | {"unit": finding.unit, "verdict": finding.verdict})
         return pd.DataFrame(rows)
 
-    def figure(self) -> Figure:
-        """Every statement with its interval, against the line or band it is judged by."""
-        from videolens.experiments.claims.figure import draw
+    def __repr__(self) -> str:
+        told = ", ".join(f"{claim}: {self.verdict(claim)}" for claim in CLAIMS)
+        return f"Claims({self.tuned!r} beside {self.base!r}, {told})"
 
-        return draw(self)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `claims.json` into a directory.
-
-        Raises:
-            VideolensError: it is there already, and `overwrite` is False.
-        """
-        return write_result(path, {FILE: asdict(self)}, what="claims", overwrite=overwrite)
+    def _contents(self) -> dict[str, Any]:
+        return {self._files[""]: asdict(self)}
 
     @classmethod
-    def load(cls, path: str | Path) -> Claims:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory holds no claims, or such as contradict themselves.
-        """
-        (read,) = read_result(path, FILE, what="claims")
-        found = [
-            Finding(**(each | {"measured": None if each["measured"] is None else Interval(**each["measured"])}))
-            for each in read.pop("findings")
-        ]
-        return cls(findings=tuple(found), **read)
+    def _from_contents(cls, read: dict[str, Any]) -> Claims:
+        return TypeAdapter(cls).validate_json(read[""], strict=True)

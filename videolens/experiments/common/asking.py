@@ -1,166 +1,126 @@
-"""Asking a model question after question: what experiments over questions have in common.
+"""Asking a model question after question: the one loop of all experiments.
 
-An experiment says what is done with one question and what is made of all; going through the questions is the same for
-every experiment, in one call (`ask_all`) or in a run that is cut into parts and resumed.
+In one call it is `ask_all`; in a run that is cut into parts and resumed, `videolens.runs` asks each part's questions.
+An experiment keeps nothing between questions, so a run gives what a call gives.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pandas as pd
 from tqdm import tqdm
 
-from videolens.errors import VideolensError
-from videolens.model.transformer import HookedVideoTransformer
+from videolens.errors import VideolensError, near
+from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Named, Row
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["Asked", "Experiment", "Row", "Skip", "ask_all", "named_prompts", "tabulated"]
+__all__ = ["SAMPLES", "ask_all", "check_samples", "gather", "named", "tabulated", "why_left_out"]
 
 _QUIET_S = 2.0  # shorter work than this needs no progress bar
 
-Row = tuple[Any, ...]
-Result_co = TypeVar("Result_co", covariant=True)
+R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Skip:
-    """A question left out, of one route or (route None) of all, and why."""
-
-    question: str
-    task: str
-    route: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What one question gave: rows of the table, in the order of the experiment's columns, and what was left out."""
-
-    rows: list[Row]
-    skipped: list[Skip]
-
-
-@runtime_checkable
-class Experiment(Protocol[Result_co]):
-    """What is done with one question, and what is made of all of them.
-
-    Rows of different questions do not depend on one another: tables made from parts of the questions, put together in
-    the questions' order, are the table made from all.
-
-    Attributes:
-        name: "flow", "pathway", …
-        model: what is asked.
-        columns: of the table; the first two are "question" and "task".
-        dtypes: of columns that pandas cannot tell by itself, such as "boolean" where values may be missing.
-    """
-
-    @property
-    def name(self) -> str:
-        """What a configuration calls it."""
-        ...
-
-    @property
-    def model(self) -> HookedVideoTransformer:
-        """What is asked."""
-        ...
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Of the table, in order."""
-        ...
-
-    @property
-    def dtypes(self) -> Mapping[str, str]:
-        """Of the columns that need one said."""
-        ...
-
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
-        """Ask one question, a single prompt. `tick` is told which share of the question's work is done."""
-        ...
-
-    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> Result_co:
-        """The result, from the rows of all questions. `n_asked`: before any was left out.
-
-        Raises:
-            VideolensError: no row is left.
-        """
-        ...
-
-
-def ask_all(
-    experiment: Experiment[Result_co], questions: Question | Prompt | Iterable[Question | Prompt], *, progress: bool
-) -> Result_co:
+def ask_all(experiment: Experiment[R], questions: Any, *, progress: bool, unit: str = "questions") -> R:
     """Ask one question after the other, and give the result.
 
     Args:
         experiment: what to do.
         questions: questions, or prompts made from them or by hand; a batch of prompts counts as several.
         progress: show a bar if it takes longer than two seconds.
+        unit: what is counted.
 
     Raises:
         VideolensError: no questions, something else than questions, or two with one id.
     """
     began = time.monotonic()
-    rows: list[Row] = []
-    skipped: list[Skip] = []
-    n_asked = 0
-    total = len(questions) if isinstance(questions, Sequence) else None
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]"
-    form = form if total else "{desc}: {n:.1f} questions [{elapsed}]"
+    several = [questions] if isinstance(questions, (Question, Prompt)) else questions
+    if not isinstance(several, Iterable) or isinstance(several, str):
+        raise VideolensError(f"what is asked are Questions or Prompts, got {questions!r}")
+    total = len(several) if isinstance(several, Sequence) else None
+    form = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n:.1f}}/{{total}} {unit} [{{elapsed}}<{{remaining}}]"
+    form = form if total else f"{{desc}}: {{n:.1f}} {unit} [{{elapsed}}]"
+    given: list[Named] = []
+    found: list[Asked] = []
     with tqdm(
         total=total, desc=experiment.name, bar_format=form, delay=_QUIET_S, disable=not progress, leave=False
     ) as bar:
 
         def tick(share: float) -> None:
-            bar.n = min(bar.n + share, n_asked + 1)  # shares sum to one, but for rounding
+            bar.n = min(bar.n + share, len(given))  # shares sum to one, but for rounding
             bar.update(0)
 
-        for name, task, prompt in named_prompts(experiment.model, questions):
-            found = experiment.ask(prompt, name, task, tick)
-            rows += found.rows
-            skipped += found.skipped
-            n_asked += 1
-            bar.n = n_asked
+        def noted() -> Iterator[Named]:
+            for one in named(experiment, several):
+                given.append(one._replace(prompt=None))  # a prompt may go when it was asked
+                yield one
+
+        for asked in experiment.ask_each(noted(), tick):
+            found.append(asked)
+            bar.n = max(bar.n, len(found))
             bar.update(0)
-    if n_asked == 0:
-        raise VideolensError("there are no questions: give at least one Question or Prompt")
-    return experiment.result(tabulated(experiment, rows), skipped, n_asked, time.monotonic() - began)
+    if not given:
+        raise VideolensError(f"there are no {unit}: give at least one")
+    return experiment.result(gather(experiment, found, len(given), seconds=time.monotonic() - began))
 
 
-def tabulated(experiment: Experiment[Any], rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows as a table with the experiment's columns."""
-    return pd.DataFrame(rows, columns=list(experiment.columns)).astype(dict(experiment.dtypes))
-
-
-def named_prompts(
-    model: HookedVideoTransformer, questions: Question | Prompt | Iterable[Question | Prompt]
-) -> Iterator[tuple[str, str, Prompt]]:
-    """(id, task, single prompt) one after the other: a prompt is made only when its turn comes.
+def named(experiment: Experiment[Any], items: Iterable[Any]) -> Iterator[Named]:
+    """What is asked, with ids and tasks: a prompt is made only when its turn comes.
 
     Raises:
-        VideolensError: something else than questions and prompts, or two with the same id in one task.
+        VideolensError: something that the experiment cannot ask, or two with the same id in one task.
     """
     seen: set[tuple[str, str]] = set()
-    count = 0
-    several = [questions] if isinstance(questions, (Question, Prompt)) else questions
-    if not isinstance(several, Iterable) or isinstance(several, str):
-        raise VideolensError(f"what is asked are Questions or Prompts, got {questions!r}")
-    for item in several:
-        if not isinstance(item, (Question, Prompt)):
-            raise VideolensError(f"what is asked are Questions or Prompts, got {item!r}")
-        for prompt in model.prompt(item) if isinstance(item, Question) else item:
+    for item in items:
+        for prompt in experiment.prompts(item):
             question = prompt.question
-            name = question.id if question is not None and question.id else f"prompt {count}"
+            name = question.id if question is not None and question.id else f"prompt {len(seen)}"
             task = question.task if question is not None else ""
             if (task, name) in seen:
                 raise VideolensError(
                     f"question {name!r} of task {task!r} is there twice: give every question its own id"
                 )
             seen.add((task, name))
-            count += 1
-            yield name, task, prompt
+            yield Named(name, task, prompt)
+
+
+def gather(
+    experiment: Experiment[Any], found: Sequence[Asked], n_asked: int, *, seconds: float | None = None
+) -> Gathered:
+    """Put together what questions gave."""
+    rows = [row for asked in found for row in asked.rows]
+    also = {
+        name: pd.DataFrame([row for asked in found for row in asked.also.get(name, ())], columns=list(row._fields))
+        for name, row in experiment.also.items()
+    }
+    skipped = tuple(skip for asked in found for skip in asked.skipped)
+    cost = Cost.mean([asked.cost for asked in found if asked.cost is not None])
+    return Gathered(tabulated(experiment, rows), also, skipped, n_asked, cost, seconds)
+
+
+def tabulated(experiment: Experiment[Any], rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table with the experiment's columns."""
+    return pd.DataFrame(rows, columns=list(experiment.row._fields)).astype(dict(experiment.dtypes))
+
+
+SAMPLES = ("correct", "wrong", "all")
+"""Which questions an experiment keeps: those that the model answers rightly, wrongly, or all."""
+
+_REASONS = {None: "the right answer is not known", True: "answered rightly", False: "answered wrongly"}
+
+
+def check_samples(samples: str) -> None:
+    """Raises:
+    VideolensError: no such choice of samples.
+    """
+    if samples not in SAMPLES:
+        raise VideolensError(near(samples, SAMPLES, kind="choice of samples"))
+
+
+def why_left_out(samples: str, correct: bool | None) -> str | None:
+    """Why a question is left out, if it is. `correct`: whether the model answers it rightly; None: not known."""
+    return None if samples == "all" or correct is (samples == "correct") else _REASONS[correct]

@@ -1,30 +1,111 @@
-"""What results have in common that are one table over questions."""
+"""What all results have in common: they check themselves, and know how to be saved, loaded, drawn and described.
+
+A result is a frozen dataclass below `Result`: tables, and the settings it was made with. Its folder has `figure.py`
+beside it, whose `draw` draws it; nothing in a result imports what draws.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, ClassVar
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
-from videolens.errors import SelectionError, near
+from videolens.errors import SelectionError, VideolensError, near, validation_text
+from videolens.experiments.common.experiment import Frame, Skip
+from videolens.experiments.common.provenance import Made
 
-__all__ = ["QuestionsTable"]
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.figure import Figure
+
+__all__ = ["Drawn", "Result", "skipped_table"]
 
 
-class QuestionsTable:
-    """A table whose first two columns are "question" and "task", and the settings it was made with.
+class Drawn:
+    """What knows how it is drawn. `_called`: what it is, in messages. `_drawn_by`: the module beside its own whose
+    `draw` makes its figures."""
 
-    A result that is one says in `_called` what it is ("flow map"), and in `_route` what its questions may have been
-    left out of, besides altogether ("route", "condition", …; None: nothing).
+    _called: ClassVar[str] = "result"
+    _drawn_by: ClassVar[str] = "figure"
+
+    def figure(self, kind: str | None = None, **options: Any) -> Figure:
+        """Draw it.
+
+        Args:
+            kind: which figure, where there are several; None: the first.
+            options: of `draw` in the module `figure` beside the result's own, which lists kinds and options.
+
+        Raises:
+            SelectionError: an unknown kind, or a task and the like that is not in this result.
+            VideolensError: an option that its figures do not have.
+        """
+        draw = import_module(f"{type(self).__module__.rpartition('.')[0]}.{self._drawn_by}").draw
+        given = [self] if kind is None else [self, kind]
+        try:
+            inspect.signature(draw).bind(*given, **options)
+        except TypeError as error:
+            known = [name for name in inspect.signature(draw).parameters][1:]
+            asked = [*([repr(kind)] if kind is not None else []), *options]
+            raise VideolensError(
+                f"the figure of a {self._called} cannot be drawn with {', '.join(asked)} ({error}); its options: "
+                f"{', '.join(known) or 'none'}"
+            ) from None
+        figure: Figure = draw(*given, **options)
+        return figure
+
+
+class Result(Drawn):
+    """Base of all results. Most are one table over questions, whose first two columns are "question" and "task".
+
+    A result says of itself:
+
+    - `_files`: the file that each of its fields is saved in: `*.parquet` a table, `*.json` settings.
+    - `_tables`: the `NamedTuple` whose fields are the columns of a table, by field.
+    - `_route`: the column that says what a question may have been left out of, besides altogether ("route",
+      "condition", …; None: nothing).
+
+    Raises:
+        VideolensError: its parts contradict themselves or each other.
     """
 
     table: pd.DataFrame
     settings: Any
 
-    _called: ClassVar[str] = "result"
+    _files: ClassVar[Mapping[str, str]] = {}
+    _tables: ClassVar[Mapping[str, Any]] = {}
     _route: ClassVar[str | None] = None
+
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def __post_init__(self) -> None:
+        for name, row in self._tables.items():
+            table = getattr(self, name)
+            if tuple(table.columns) != row._fields:
+                missing = [column for column in row._fields if column not in table.columns]
+                raise VideolensError(
+                    f"the {name} of a {self._called} has the columns {list(row._fields)}, got {list(table.columns)}"
+                    + (f": {missing} are missing; one of an older version has to be made anew" if missing else "")
+                )
+            if len(table) == 0 and row is not Frame:
+                raise VideolensError(f"the {name} of a {self._called} has no row: ask at least one question")
+        self.check()
+
+    def check(self) -> None:
+        """Hold the parts against each other; columns and emptiness are checked already.
+
+        Raises:
+            VideolensError: they contradict each other.
+        """
+
+    # -- what is in it -------------------------------------------------------------------------------------------------
 
     @property
     def tasks(self) -> list[str]:
@@ -43,17 +124,110 @@ class QuestionsTable:
     def skipped(self) -> pd.DataFrame:
         """What was left out: task, what it was left out of ("all": the whole question), reason, and how many
         questions."""
-        route = [] if self._route is None else [self._route]
-        rows = [
-            asdict(skip) | {name: skip.route or "all" for name in route}
-            for skip in getattr(self.settings, "skipped", ())
-        ]
-        by = ["task", *route, "reason"]
-        table = pd.DataFrame(rows, columns=["question", *by])
-        return table.groupby(by, sort=False).size().reset_index(name="questions")
+        return skipped_table(self.settings.skipped, self._route)
 
     def _known(self, kind: str, name: str, known: Sequence[str]) -> str:
         """The name; raises if this result does not have it."""
         if name not in known:
             raise SelectionError(near(name, known, kind=f"{kind} in this {self._called}"))
         return name
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write its files into a directory.
+
+        Returns:
+            The directory.
+
+        Raises:
+            VideolensError: one of them is there already, and `overwrite` is False.
+        """
+        path, files = Path(path), self._contents()
+        if not overwrite and any((path / name).exists() for name in files):
+            raise VideolensError(
+                f"{path} already holds a {self._called}: choose another directory, or pass overwrite=True"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            if isinstance(content, pd.DataFrame):
+                content.to_parquet(path / name, index=False)
+            else:
+                (path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            VideolensError: the directory holds no such result, or one that is damaged or contradicts itself.
+        """
+        path = Path(path)
+        read = {}
+        for field, name in cls._files.items():
+            file = path / name
+            if not file.is_file():
+                raise VideolensError(
+                    f"{path} holds no {cls._called}: {name} is missing; give the directory that `save` wrote to"
+                )
+            read[field] = _table(file, cls._called) if file.suffix == ".parquet" else _text(file, cls._called)
+        try:
+            return cls._from_contents(read)
+        except ValidationError as error:
+            settings = path / next(name for name in cls._files.values() if name.endswith(".json"))
+            known = {each.name for each in fields(cls._settings_class())}
+            raise VideolensError(
+                f"{settings} does not hold the settings of a {cls._called}: {validation_text(error, known)}"
+            ) from error
+
+    def _contents(self) -> dict[str, Any]:
+        """What is written, by file: tables, and plain data for JSON."""
+        return {
+            name: value if isinstance(value := getattr(self, field), pd.DataFrame) else _plain(value)
+            for field, name in self._files.items()
+        }
+
+    @classmethod
+    def _from_contents(cls, read: dict[str, Any]) -> Self:
+        """The result from what was read: tables, and the text of JSON files, by field."""
+        hints = get_type_hints(cls)
+        for field, value in read.items():
+            if isinstance(value, str):
+                read[field] = TypeAdapter(hints[field]).validate_json(value, strict=True)
+        return cls(**read)
+
+    @classmethod
+    def _settings_class(cls) -> type[Any]:
+        hint = get_type_hints(cls).get("settings")
+        return hint if isinstance(hint, type) else Made
+
+
+def skipped_table(left: Sequence[Skip], route: str | None) -> pd.DataFrame:
+    """How many questions were left out, by task, by what they were left out of (the column `route`), and reason."""
+    columns = [] if route is None else [route]
+    rows = [asdict(skip) | {name: skip.route or "all" for name in columns} for skip in left]
+    by = ["task", *columns, "reason"]
+    table = pd.DataFrame(rows, columns=["question", *by])
+    return table.groupby(by, sort=False).size().reset_index(name="questions")
+
+
+def _plain(settings: Any) -> Any:
+    """Settings as plain data."""
+    return [asdict(each) for each in settings] if isinstance(settings, tuple) else asdict(settings)
+
+
+def _table(file: Path, called: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
+
+
+def _text(file: Path, called: str) -> str:
+    try:
+        text = file.read_text(encoding="utf-8")
+        json.loads(text)
+    except (OSError, ValueError) as error:
+        raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
+    return text

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from videolens.drawing.html import render
 from videolens.experiments.flow.experiment import trace_flow
-from videolens.experiments.flow.lines import model_name
 from videolens.experiments.flow.result import FlowMap
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 
@@ -83,7 +83,7 @@ def cost_section(flows: Sequence[FlowMap], check: SideBySide | None = None) -> M
         known = made.forwards is not None and made.full_forwards is not None and made.forwards > 0
         rows.append(
             [
-                model_name(flow),
+                short_name(made.model),
                 str(flow.n),
                 _count(made.full_forwards),
                 "–" if made.forwards is None else f"{made.forwards:.1f}",

@@ -5,29 +5,30 @@ Map the Flow, sections "Attention knockout" and "Relative change".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Literal
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine import check_engine, last_logits, sweep
-from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.common.asking import Asked, Skip, ask_all
+from videolens.engine import Sweep, base, check_engine, sweep
+from videolens.errors import SelectionError
+from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
+from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.common.samples import check_samples, why_left_out
-from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS, check_routes, route_knockouts
-from videolens.experiments.flow.result import COLUMNS, FlowMap, FlowSettings
-from videolens.experiments.patch_map.contrast import token_text
+from videolens.experiments.common.words import token_text
+from videolens.experiments.flow.plan import check_routes, route_knockouts
+from videolens.experiments.flow.result import FlowMap
+from videolens.experiments.flow.table import FlowRow, FlowSettings
 from videolens.interventions.knockout import ROUTES
 from videolens.interventions.layer_sets import cut_layers
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["INTO_FALSE_OPTIONS", "FlowExperiment", "FlowMap", "trace_flow"]
+__all__ = ["FlowExperiment", "trace_flow"]
 
 Samples = Literal["correct", "wrong", "all"]
 
@@ -99,59 +100,52 @@ def trace_flow(
     return ask_all(experiment, questions, progress=progress)
 
 
-class FlowExperiment:
-    """Steps 1 to 4 of `trace_flow`, the same for every question, and what they have cost.
-
-    The arguments are those of `trace_flow`.
+@dataclass
+class FlowExperiment(Experiment[FlowMap]):
+    """Steps 1 to 4 of `trace_flow`, the same for every question. The arguments are those of `trace_flow`.
 
     Raises:
         SelectionError: a route is unknown.
         VideolensError: a choice of samples that does not exist, a window that does not fit the model.
     """
 
-    name = "flow"
-    columns = COLUMNS
+    name: ClassVar[str] = "flow"
+    row = FlowRow
     dtypes: ClassVar[dict[str, str]] = {"correct": "boolean", "correct_knockout": "boolean"}
 
-    def __init__(
-        self,
-        model: HookedVideoTransformer,
-        *,
-        routes: Sequence[str] = ROUTES,
-        window: int | None = None,
-        style: str = "centre",
-        samples: Samples = "correct",
-        seed: int = 0,
-        engine: str = "exact",
-        max_memory: int | None = None,
-        verify: bool = False,
-    ) -> None:
-        check_samples(samples)
-        check_engine(engine)
-        self.model = model
-        self.window, self.style = check_routes(model, routes, window, style), style
-        self.routes = tuple(routes)
-        self.samples, self.seed = samples, seed
-        self.engine, self.max_memory, self.verify = engine, max_memory, verify
-        self.forwards: list[float] = []
-        self.full_forwards: list[int] = []
-        self.worst: float | None = None
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    routes: Sequence[str] = ROUTES
+    window: int | None = None
+    style: str = "centre"
+    samples: Samples = "correct"
+    seed: int = 0
+    engine: str = "exact"
+    max_memory: int | None = None
+    verify: bool = False
 
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+    def __post_init__(self) -> None:
+        check_samples(self.samples)
+        check_engine(self.engine)
+        self.window = check_routes(self.model, self.routes, self.window, self.style)
+        self.routes = tuple(self.routes)
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
         # 1. unblocked
-        base = last_logits(self.model, prompt)
-        answer, right = int(base.argmax()), _right_token(prompt)
+        unblocked = base(self.model, prompt, engine=self.engine, max_memory=self.max_memory)
+        answer, right = int(unblocked.logits.argmax()), _right_token(prompt)
         correct = None if right is None else answer == right
         # 2. kept or not
         if reason := why_left_out(self.samples, correct):
-            return Asked([], [Skip(name, task, None, reason if correct is not None else _why_unknown(prompt))])
+            reason = reason if correct is not None else _why_unknown(prompt)
+            return Asked(skipped=[Skip(name, task, None, reason)])
         # 3. every route, every window
         n_layers = self.model.cfg.n_layers
         knockouts, kept, missing = route_knockouts(prompt, self.routes, self.window, n_layers, style=self.style)
         skipped = [Skip(name, task, route, reason) for route, reason in missing.items()]
         if not kept:
-            return Asked([], skipped)
+            return Asked(skipped=skipped)
         found = sweep(
             self.model,
             prompt,
@@ -160,66 +154,66 @@ class FlowExperiment:
             max_memory=self.max_memory,
             verify=self.verify,
             tick=tick,
+            base=unblocked,
         )
-        self.full_forwards.append(len(knockouts) + 1)
-        self.forwards.append(float(len(knockouts) + 1) if found.plan is None else found.plan.forwards)
-        if found.verified is not None:
-            self.worst = max(self.worst or 0.0, found.verified)
-        base, blocked = found.base, found.logits
-        p_base = float(base.softmax(-1)[answer])
-        p_knockout = blocked.softmax(-1)[:, answer].double()
-        change = (p_knockout - p_base) / p_base * 100
         # 4. what is right, before and after
-        best = blocked.argmax(-1).tolist()
-        p_right = [float("nan")] * (len(blocked) + 1)
-        if right is not None:
-            p_right = [float(base.softmax(-1)[right]), *blocked.softmax(-1)[:, right].double().tolist()]
-        difference = _logit_difference(blocked, prompt, right).tolist()
-        base_difference = float(_logit_difference(base[None], prompt, right)[0])
         layers = cut_layers(self.style, self.window, n_layers)
         places = [(route, layer) for route in kept for layer in layers]
-        rows = [
-            (
-                name,
-                task,
+        return Asked(self._rows(prompt, (name, task), places, found, answer), skipped, Cost.of(found, before=1.0))
+
+    def _rows(
+        self, prompt: Prompt, who: tuple[str, str], places: Sequence[tuple[str, int]], found: Sweep, answer: int
+    ) -> list[FlowRow]:
+        """One row per knockout, in the order of its (route, layer)."""
+        right = _right_token(prompt)
+        clean, blocked = found.base.softmax(-1), found.logits.softmax(-1)
+        p_base, p_knockout = float(clean[answer]), blocked[:, answer].double()
+        change = ((p_knockout - p_base) / p_base * 100).tolist()
+        best = found.logits.argmax(-1).tolist()
+        p_right = [torch.nan] * len(best) if right is None else blocked[:, right].double().tolist()
+        difference = _logit_difference(found.logits, prompt, right).tolist()
+        return [
+            FlowRow(
+                *who,
                 route,
                 layer,
-                p_base,
-                float(p_knockout[i]),
-                float(change[i]),
-                token_text(self.model, answer),
-                token_text(self.model, best[i]),
-                correct,
-                None if right is None else best[i] == right,
-                p_right[0],
-                p_right[1 + i],
-                base_difference,
-                difference[i],
+                p_base=p_base,
+                p_knockout=float(p_knockout[i]),
+                change_percent=change[i],
+                answer=token_text(self.model, answer),
+                answer_knockout=token_text(self.model, best[i]),
+                correct=None if right is None else answer == right,
+                correct_knockout=None if right is None else best[i] == right,
+                p_correct_base=torch.nan if right is None else float(clean[right]),
+                p_correct_knockout=p_right[i],
+                logit_diff_base=float(_logit_difference(found.base[None], prompt, right)[0]),
+                logit_diff_knockout=difference[i],
             )
             for i, (route, layer) in enumerate(places)
         ]
-        return Asked(rows, skipped)
 
-    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> FlowMap:
+    def result(self, gathered: Gathered) -> FlowMap:
         """The flow map of all questions."""
-        _check_left(table, skipped, self.routes, self.samples, n_asked)
-        cfg = self.model.cfg
+        if all(skip.route is None for skip in gathered.skipped):
+            gathered.check_left(self.samples, hint=". samples='all' keeps every question")
+        self._check_routes_left(gathered)
         settings = FlowSettings(
-            **made_with(self.model),
-            n_layers=cfg.n_layers,
+            **made_with(self.model, gathered),
+            n_layers=self.model.cfg.n_layers,
             window=self.window,
             style=self.style,
             samples=self.samples,
-            n_asked=n_asked,
             seed=self.seed,
-            skipped=tuple(skipped),
             engine=self.engine,
-            forwards=_mean(self.forwards),
-            full_forwards=_mean(self.full_forwards),
-            seconds=seconds,
-            verified=self.worst,
         )
-        return FlowMap(table, settings)
+        return FlowMap(gathered.table, settings)
+
+    def _check_routes_left(self, gathered: Gathered) -> None:
+        """The paper's eleven routes are asked for as they are there; a route that was named is expected."""
+        missing = sorted(set(self.routes) - set(gathered.table["route"]))
+        if missing and (self.routes != ROUTES or not len(gathered.table)):
+            reasons = "; ".join(sorted({skip.reason for skip in gathered.skipped if skip.route in missing}))
+            raise SelectionError(f"no question has the routes {missing}: {reasons}. Leave them out of routes=")
 
 
 def _right_token(prompt: Prompt) -> int | None:
@@ -240,23 +234,3 @@ def _logit_difference(logits: Float[Tensor, "row d_vocab"], prompt: Prompt, righ
     if right is None or not others:
         return torch.full((len(logits),), torch.nan)
     return logits[:, right] - logits[:, others].max(dim=-1).values
-
-
-def _mean(numbers: Sequence[float | int]) -> float | None:
-    return sum(numbers) / len(numbers) if numbers else None
-
-
-def _check_left(
-    table: pd.DataFrame, skipped: Sequence[Skip], routes: Sequence[str], samples: str, n_asked: int
-) -> None:
-    if not len(table) and all(skip.route is None for skip in skipped):
-        reasons = sorted({skip.reason for skip in skipped})
-        raise VideolensError(
-            f"none of the {n_asked} questions is left with samples={samples!r}: {'; '.join(reasons)}. "
-            "samples='all' keeps every question"
-        )
-    # the paper's eleven are asked for as they are there; a route that was named is expected
-    missing = sorted(set(routes) - set(table["route"]))
-    if missing and (tuple(routes) != ROUTES or not len(table)):
-        reasons = sorted({skip.reason for skip in skipped if skip.route in missing})
-        raise SelectionError(f"no question has the routes {missing}: {'; '.join(reasons)}. Leave them out of routes=")

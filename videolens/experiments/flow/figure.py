@@ -51,7 +51,7 @@ Tasks = Sequence[str] | None
 
 
 def draw(
-    flow: FlowMap, kind: str, *, tasks: Tasks = None, base: FlowMap | None = None, measure: str = "answer"
+    flow: FlowMap, kind: str = "heat map", *, tasks: Tasks = None, base: FlowMap | None = None, measure: str = "answer"
 ) -> Figure:
     """The figure of one of `KINDS`. `base`: a second map. `measure`: one of `MEASURES`.
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from videolens.errors import VideolensError
-from videolens.experiments.common.asking import Skip
-from videolens.experiments.common.result import QuestionsTable
+from videolens.experiments.common.experiment import Skip
+from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_curve, centre
-from videolens.experiments.common.storing import read_result, settings_from, write_result
-from videolens.experiments.flow.measures import ShareRight, measure_named, share_right
-from videolens.experiments.flow.table import COLUMNS, FlowSettings, check_table
+from videolens.experiments.flow.measures import ShareRight, measure_named, open_layers, share_right
+from videolens.experiments.flow.split import FlowSplit, split_flow
+from videolens.experiments.flow.table import FlowRow, FlowSettings, check_table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from videolens.experiments.flow.split import FlowSplit
-
-__all__ = ["COLUMNS", "Curve", "FlowMap", "FlowSettings"]
-
-TABLE, SETTINGS = "flow.parquet", "flow.json"
+__all__ = ["Curve", "FlowMap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +40,14 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class FlowMap(QuestionsTable):
+class FlowMap(Result):
     """One row per question, route and knockout, and how it was made.
 
     What its methods measure is the relative change of the followed answer's probability, unless `measure` names another
     of `MEASURES`.
 
     Attributes:
-        table: the columns of `COLUMNS`; every question and route has all knockouts (`settings.cuts`), in order.
+        table: one `FlowRow` each; every question and route has all knockouts (`settings.cuts`), in order.
         settings: how it was made.
 
     Raises:
@@ -66,9 +58,12 @@ class FlowMap(QuestionsTable):
     settings: FlowSettings
 
     _called: ClassVar[str] = "flow map"
+    _files: ClassVar[dict[str, str]] = {"table": "flow.parquet", "settings": "flow.json"}
+    _tables: ClassVar[dict[str, Any]] = {"table": FlowRow}
     _route: ClassVar[str | None] = "route"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Every question and route has every knockout, and its numbers fit together."""
         check_table(self.table, self.settings)
 
     @property
@@ -154,13 +149,37 @@ class FlowMap(QuestionsTable):
             return Interval(np.nan, np.nan, np.nan, len(changes))
         return bootstrap(changes, centre, seed=self.settings.seed)
 
+    def open_layers(
+        self,
+        route: str,
+        *,
+        threshold: float | int = -5,
+        bin: int | None = None,
+        groups: Sequence[str | None] = (None,),
+        measure: str = "answer",
+    ) -> list[int]:
+        """0-based layers of the bins in which the mean change along a route is below a threshold: what
+        `Pathway.from_flow` opens.
+
+        Args:
+            route: one of this map's routes.
+            threshold: in the unit of the measure.
+            bin: neighbouring layers in a bin; None: `default_bin`.
+            groups: tasks; None stands for all questions together. A bin is open if any of the groups opens it.
+            measure: of the change.
+
+        Raises:
+            SelectionError: the route or a task is not in this map.
+            VideolensError: a threshold that is no number, a bin that does not fit, no such measure, or a route along
+                which it is known of no question.
+        """
+        return open_layers(self, route, threshold=threshold, bin=bin, groups=groups, measure=measure)
+
     def split(self, route: str = "cross-frame", *, by: str = "mean") -> FlowSplit:
         """The questions in groups, by whether cutting `route` lowers or raises the followed answer's probability.
 
         See `split_flow`. The failed ones among a model's answers (`samples="wrong"`) are such two groups in the paper.
         """
-        from videolens.experiments.flow.split import split_flow
-
         return split_flow(self, route, by=by)
 
     def of(self, questions: Sequence[tuple[str, str]], *, reason: str) -> FlowMap:
@@ -194,35 +213,6 @@ class FlowMap(QuestionsTable):
                 row |= peak.columns("peak", unit=unit) | self.centre(route, **about).columns("centre")
                 rows.append(row)
         return pd.DataFrame(rows)
-
-    def figure(self, kind: str = "heat map", **options: Any) -> Figure:
-        """Draw the map: "heat map", "routes", "cross-frame", "options", "into the true option" or "into the false
-        options".
-
-        Options: `tasks=`, a list of them; `base=`, a second map; `measure=`, one of `MEASURES`.
-        """
-        from videolens.experiments.flow.figure import draw
-
-        return draw(self, kind, **options)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `flow.parquet` and `flow.json` into a directory.
-
-        Raises:
-            VideolensError: a flow map is there already, and `overwrite` is False.
-        """
-        files = {TABLE: self.table, SETTINGS: asdict(self.settings)}
-        return write_result(path, files, what="a flow map", overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> FlowMap:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory holds no flow map, or one that contradicts itself.
-        """
-        table, settings = read_result(path, TABLE, SETTINGS, what="flow map")
-        return cls(table, settings_from(FlowSettings, settings, Path(path) / SETTINGS, what="flow map"))
 
     def __repr__(self) -> str:
         made = self.settings

@@ -6,16 +6,13 @@ Map the Flow, figure 10: among failed samples, attention between frames can hold
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from videolens.errors import SelectionError, VideolensError, near
-from videolens.experiments.flow.result import FlowMap
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from videolens.experiments.common.result import Drawn
 
 __all__ = ["GROUPS", "SIGNS", "FlowSplit", "split_flow"]
 
@@ -32,11 +29,11 @@ SIGNS = ("mean", "peak")
 
 
 @dataclass(frozen=True, eq=False)
-class FlowSplit:
+class FlowSplit(Drawn):
     """A flow map's questions in groups.
 
     Attributes:
-        flow: the map.
+        flow: the `FlowMap`.
         route: whose effect decides.
         by: "mean" or "peak".
         table: one row per question of the map, in its order: task, question, effect_percent (NaN: not traced), group.
@@ -45,10 +42,13 @@ class FlowSplit:
         VideolensError: a question is missing or there twice, or in a group that its effect contradicts.
     """
 
-    flow: FlowMap
+    flow: Any
     route: str
     by: str
     table: pd.DataFrame
+
+    _called: ClassVar[str] = "split flow map"
+    _drawn_by: ClassVar[str] = "split_figure"
 
     def __post_init__(self) -> None:
         asked = self.flow.table[["task", "question"]].drop_duplicates()
@@ -62,7 +62,7 @@ class FlowSplit:
         """Questions in each of `GROUPS`; together they are all of the map's."""
         return {group: int((self.table["group"] == group).sum()) for group in GROUPS}
 
-    def group(self, name: str) -> FlowMap:
+    def group(self, name: str) -> Any:
         """The map of one group's questions; the others stand in its `skipped()`.
 
         Raises:
@@ -81,18 +81,11 @@ class FlowSplit:
         """A copy of the table."""
         return self.table.copy()
 
-    def figure(self, **options: Any) -> Figure:
-        """One panel per route, one line per group with its n: `routes=` (None: the split's own and the main ones),
-        `measure=`."""
-        from videolens.experiments.flow.split_figure import draw
-
-        return draw(self, **options)
-
     def __repr__(self) -> str:
         return f"FlowSplit({self.flow!r}, by the {self.by} effect of {self.route!r}: {self.counts})"
 
 
-def split_flow(flow: FlowMap, route: str = "cross-frame", *, by: str = "mean") -> FlowSplit:
+def split_flow(flow: Any, route: str = "cross-frame", *, by: str = "mean") -> FlowSplit:
     """Split a map's questions by the sign of one route's effect on the followed answer's probability.
 
     1. A question's effect is the mean of its relative changes over all knockouts of the route, in percent

@@ -2,82 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic.dataclasses import dataclass
 
 from videolens.errors import VideolensError
-from videolens.experiments.common.asking import Skip
+from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.interventions.layer_sets import cut_layers, cut_words
 
-__all__ = ["COLUMNS", "FlowSettings", "check_table"]
+__all__ = ["FlowRow", "FlowSettings", "check_table"]
 
-COLUMNS = (
-    "question",
-    "task",
-    "route",
-    "layer",
-    "p_base",
-    "p_knockout",
-    "change_percent",
-    "answer",
-    "answer_knockout",
-    "correct",
-    "correct_knockout",
-    "p_correct_base",
-    "p_correct_knockout",
-    "logit_diff_base",
-    "logit_diff_knockout",
-)
-"""`layer`: 0-based; it names the knockout: the centre of its window, or what `cut_layers` says of other styles.
-`p_base`, `p_knockout`: probability of `answer`, the token that the unblocked model ranks first. `change_percent`:
-(p_knockout − p_base) / p_base × 100. `answer_knockout`: what the blocked model ranks first. `correct`,
-`correct_knockout`: whether what is ranked first, unblocked and blocked, is right; missing where that is not known.
-`p_correct_*`: probability of the right option's token; NaN where that is not known. `logit_diff_*`: logit of the right
-option minus the best of the others (above 0: right among the options); NaN without options or a known answer."""
+class FlowRow(NamedTuple):
+    """One knockout of one question: a row of a flow map's table.
+
+    Attributes:
+        question, task: of the question.
+        route: what was cut.
+        layer: 0-based; it names the knockout: the centre of its window, or what `cut_layers` says of other styles.
+        p_base, p_knockout: probability of `answer`, unblocked and blocked.
+        change_percent: (p_knockout − p_base) / p_base × 100.
+        answer: the token that the unblocked model ranks first.
+        answer_knockout: the token that the blocked model ranks first.
+        correct, correct_knockout: whether what is ranked first, unblocked and blocked, is right; missing where that is
+            not known.
+        p_correct_base, p_correct_knockout: probability of the right option's token; NaN where that is not known.
+        logit_diff_base, logit_diff_knockout: logit of the right option minus the best of the others (above 0: right
+            among the options); NaN without options or a known answer.
+    """
+
+    question: str
+    task: str
+    route: str
+    layer: int
+    p_base: float
+    p_knockout: float
+    change_percent: float
+    answer: str
+    answer_knockout: str
+    correct: bool | None
+    correct_knockout: bool | None
+    p_correct_base: float
+    p_correct_knockout: float
+    logit_diff_base: float
+    logit_diff_knockout: float
 
 
-@dataclass(frozen=True)
-class FlowSettings:
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class FlowSettings(Made):
     """How a flow map was made.
 
     Attributes:
-        model: the name or directory the model was loaded from.
-        n_layers: its depth.
+        n_layers: depth of the model.
         window: layers blocked together; None for styles that have no window.
         samples: which questions were kept: "correct", "wrong" or "all".
-        n_asked: questions asked, before any was left out.
-        seed: of the bootstrap.
-        revision: of the checkpoint, where it has one.
-        dtype, device: what the model ran in and on.
-        versions: of Python and the packages that matter.
-        skipped: what was left out, and why.
         engine: "exact", or "full": one forward of the whole prompt per route and window.
-        forwards: what a question cost, in plain forwards, on average.
-        full_forwards: what it costs by the published procedure: one forward per route and window, and one unblocked.
-        seconds: time that tracing took, the vision tower included.
-        verified: largest |Δlogit| between the engine and plain forwards in a verified sample, in standard deviations
-            of the logits; None where nothing was verified.
         style: which layers are cut together, one of `STYLES`.
     """
 
-    model: str
     n_layers: int
     window: int | None
     samples: str
-    n_asked: int
-    seed: int = 0
-    revision: str | None = None
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[Skip, ...] = ()
     engine: str = "full"
-    forwards: float | None = None
-    full_forwards: float | None = None
-    seconds: float | None = None
-    verified: float | None = None
     style: str = "centre"
 
     @property
@@ -95,14 +82,6 @@ def check_table(table: pd.DataFrame, settings: FlowSettings) -> None:
     """Raises:
     VideolensError: the table contradicts itself or the settings.
     """
-    if tuple(table.columns) != COLUMNS:
-        missing = [name for name in COLUMNS if name not in table.columns]
-        raise VideolensError(
-            f"a flow map has the columns {list(COLUMNS)}, got {list(table.columns)}"
-            + (f": {missing} are missing; a map of an older version has to be traced anew" if missing else "")
-        )
-    if len(table) == 0:
-        raise VideolensError("a flow map without a row: trace at least one question along one route")
     places, layers = list(settings.cuts), table["layer"].to_numpy()
     if len(table) % len(places) or not np.array_equal(layers, np.tile(places, len(table) // len(places))):
         expected = f"the layers 0 … {settings.n_layers - 1}" if len(places) == settings.n_layers else f"layers {places}"
