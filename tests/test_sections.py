@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from videolens.drawing.page import Key, Section
 from videolens.drawing.page import page as whole_page
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.claims.result import Claims
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import attention_view, script
 
 SAVED = Path(__file__).parent / "data" / "saved"
@@ -44,15 +44,14 @@ def named(result: Any, prefix: str) -> Any:
         columns = table.columns.intersection(["model", "task", "question", "pair", "word"])
         return table.assign(**{column: prefix + table[column] for column in columns})
 
-    if isinstance(result, SegmentAttention):
-        return replace(result, model=prefix + result.model)
     if isinstance(result, Claims):
         found = [replace(each, name=prefix + each.name, statement=prefix + each.statement) for each in result.findings]
         return replace(result, findings=tuple(found))
     settings = result.settings
     one = not isinstance(settings, tuple)
     renamed = tuple(replace(each, model=prefix + each.model) for each in ([settings] if one else settings))
-    tables = {name: longer(getattr(result, name)) for name in ("table", "runs", "clips") if hasattr(result, name)}
+    values = {each.name: getattr(result, each.name) for each in fields(result)}
+    tables = {name: longer(value) for name, value in values.items() if isinstance(value, pd.DataFrame)}
     return replace(result, settings=renamed[0] if one else renamed, **tables)
 
 

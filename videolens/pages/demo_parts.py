@@ -14,7 +14,7 @@ from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.logit_lens.result import LogitLens
 from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.pages.clips import AnsweredClip
 
 __all__ = ["CHOSEN_BY", "COMPARED", "READ", "Demo", "DemoSettings", "Pruned"]

@@ -23,7 +23,8 @@ from videolens.experiments.flow.figure import kinds_of
 from videolens.experiments.flow.plan import check_routes, plan_flow
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.section import section as flow_section
-from videolens.experiments.segment_attention.experiment import SegmentAttention, measure_attention
+from videolens.experiments.segment_attention.experiment import measure_attention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.section import section as attention_section
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.interventions.layer_sets import STYLES

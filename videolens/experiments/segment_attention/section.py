@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from videolens.drawing.html import render
 from videolens.drawing.style import PALETTE
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import attention_view
 
 __all__ = ["section"]
