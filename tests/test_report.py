@@ -24,7 +24,7 @@ from videolens.drawing.html import badge, embed, frame_image, table
 from videolens.errors import VideolensError
 from videolens.experiments.claims.experiment import check_claims
 from videolens.experiments.claims.result import CLAIMS
-from videolens.experiments.common.asking import Skip
+from videolens.experiments.common.experiment import Skip
 from videolens.experiments.flow.cost import SideBySide, cost_section, cost_words, side_by_side
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention

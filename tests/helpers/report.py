@@ -86,7 +86,7 @@ def invented_accuracy(models=("shapes", "shapes-image"), n: int = 8) -> Accuracy
                     right, answer = rng.random() < share, LETTERS[i % 4]
                     choice = answer if right else LETTERS[(i + 1) % 4]
                     rows.append((model, task, f"{task} {i}", condition, 4, answer, choice, right, 0.5, True))
-        settings.append(AccuracySettings(model, n * len(TASKS), conditions))
+        settings.append(AccuracySettings(model=model, n_asked=n * len(TASKS), conditions=conditions))
     table = pd.DataFrame(rows, columns=list(AccuracyRow._fields)).astype({"correct": bool, "option_first": bool})
     return Accuracy(table, tuple(settings))
 
