@@ -17,7 +17,7 @@ from videolens.datasets import load_dataset
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS
-from videolens.experiments.accuracy.experiment import option_probabilities
+from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.accuracy.shapes import shapes_accuracy
 from videolens.experiments.answer_trace.experiment import answer_trace

@@ -14,7 +14,7 @@ from videolens.drawing.html import escape, paragraph
 from videolens.drawing.page import Key, Section, page
 from videolens.engine import Plan, last_logits
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.accuracy.experiment import option_probabilities
+from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.flow.cost import cost_words
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import string
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from videolens.engine import last_logits
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import apply, check
-from videolens.experiments.accuracy.result import COLUMNS, Accuracy, AccuracySettings
-from videolens.experiments.common.asking import Asked, Skip
-from videolens.experiments.common.provenance import versions
+from videolens.experiments.accuracy.result import Accuracy, AccuracyRow, AccuracySettings
+from videolens.experiments.common.asking import ask_all
+from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Named, Skip, Tick
+from videolens.experiments.common.provenance import made_with
+from videolens.experiments.common.scoring import check_answerable, choice_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["AccuracyExperiment", "measure_accuracy", "option_probabilities"]
-
-_QUIET_S = 2.0  # shorter work than this needs no progress bar
+__all__ = ["AccuracyExperiment", "measure_accuracy"]
 
 
 def measure_accuracy(
@@ -60,139 +56,117 @@ def measure_accuracy(
         QuestionError: a question without options or answer, or one whose reversed answer is not known.
         VideolensError: no questions, an unknown condition, or options that begin with the same token.
     """
-    conditions = check(conditions)
-    questions = list(questions)
-    if not questions:
-        raise VideolensError("there are no questions to ask: give at least one")
     if max_batch < 1:
         raise VideolensError(f"max_batch must be at least 1, got {max_batch}")
-    name = name if name is not None else str(model.cfg.model_name or "model")
-    asked = [_Asked(i, condition, question) for i, question in enumerate(questions) for condition in conditions]
-    rows: dict[tuple[int, str], tuple[Any, ...]] = {}
-    with tqdm(
-        total=len(asked), desc=f"asking {name}", unit="question", delay=_QUIET_S, disable=not progress, leave=False
-    ) as bar:
-        for batch in _by_layout(_prompts(model, asked, seed), max_batch):
-            for (one, prompt), row in zip(batch, _answers(model, [prompt for _, prompt in batch]), strict=True):
-                question = prompt.question
-                assert question is not None
-                rows[one.index, one.condition] = (name, one.question.task, question.id, one.condition, *row)
-            bar.update(len(batch))
-    table = pd.DataFrame([rows[one.index, one.condition] for one in asked], columns=list(COLUMNS))
-    settings = AccuracySettings(
-        model=name,
-        n_asked=len(questions),
-        conditions=conditions,
-        seed=seed,
-        dtype=str(model.cfg.dtype).removeprefix("torch."),
-        device=str(model.cfg.device),
-        versions=versions(),
-    )
-    return Accuracy(table, (settings,))
+    experiment = AccuracyExperiment(model, conditions=conditions, seed=seed, called=name, max_batch=max_batch)
+    return ask_all(experiment, questions, progress=progress)
 
 
-class AccuracyExperiment:
-    """`measure_accuracy` one question at a time, for runs: the same numbers to rounding.
+@dataclass
+class AccuracyExperiment(Experiment[Accuracy]):
+    """Steps 1 to 4 of `measure_accuracy`. In a run questions are asked one at a time: the same numbers to rounding.
 
     Args:
-        model: the model; it is called what it was loaded as.
+        model: the model.
         conditions: names from `CONDITIONS`.
         seed: of the order of shuffled frames.
+        called: the model's name in the table; None: what it was loaded as.
+        max_batch: prompts run side by side.
 
     Raises:
         VideolensError: an unknown condition.
     """
 
-    name = "accuracy"
-    columns = COLUMNS
-    dtypes: ClassVar[dict[str, str]] = {}
+    name: ClassVar[str] = "accuracy"
+    row = AccuracyRow
 
-    def __init__(self, model: HookedVideoTransformer, *, conditions: Sequence[str] = ("as is",), seed: int = 0) -> None:
-        self.model, self.conditions, self.seed = model, check(conditions), seed
-        self._called = str(model.cfg.model_name or "model")
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    conditions: Sequence[str] = ("as is",)
+    seed: int = 0
+    called: str | None = None
+    max_batch: int = 32
 
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+    def __post_init__(self) -> None:
+        self.conditions = check(self.conditions)
+        self.called = self.called if self.called is not None else str(self.model.cfg.model_name or "model")
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """A row of the table per condition.
 
         Raises:
             QuestionError: the question has no options or answer, or its reversed answer is not known.
         """
-        if prompt.question is None:
-            return Asked([], [Skip(name, task, None, "the prompt was made by hand: it has no question")])
-        question = replace(prompt.question, id=name, task=task)
-        rows = []
-        for condition in self.conditions:
-            [(_, one)] = _prompts(self.model, [_Asked(0, condition, question)], self.seed)
-            [row] = _answers(self.model, [one])
-            rows.append((self._called, task, name, condition, *row))
-            tick(1 / len(self.conditions))
-        return Asked(rows, [])
+        return next(self.ask_each([Named(name, task, prompt)], tick))
 
-    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> Accuracy:
+    def ask_each(self, named: Iterable[Named], tick: Tick) -> Iterator[Asked]:
+        """Questions side by side, where their prompts have the same layout; given back in their order."""
+        given: list[Named] = []
+        rows: dict[tuple[int, str], AccuracyRow] = {}
+        for batch in _by_layout(self._under_conditions(named, given), self.max_batch):
+            logits = _side_by_side(self.model, [prompt for _, _, prompt in batch])
+            for (number, condition, prompt), each in zip(batch, logits, strict=True):
+                found, one = choice_of(each, prompt), given[number]
+                rows[number, condition] = AccuracyRow(
+                    str(self.called),
+                    one.task,
+                    one.name,
+                    condition,
+                    n_options=found.n_options,
+                    answer=found.answer,
+                    choice=found.choice,
+                    correct=found.correct,
+                    p_answer=found.p_answer,
+                    option_first=found.option_first,
+                )
+            tick(len(batch) / len(self.conditions))
+        for number, one in enumerate(given):
+            if (number, self.conditions[0]) in rows:
+                yield Asked([rows[number, condition] for condition in self.conditions])
+            else:
+                yield Asked(skipped=[Skip(one.name, one.task, None, "the prompt was made by hand: it has no question")])
+
+    def result(self, gathered: Gathered) -> Accuracy:
         """The accuracies of all questions that were answered; the others stand in the settings."""
-        if not len(table):
-            reasons = sorted({skip.reason for skip in skipped})
-            raise VideolensError(f"none of the {n_asked} questions is left: {'; '.join(reasons)}")
-        settings = AccuracySettings(
-            model=self._called,
-            n_asked=len(table) // len(self.conditions),
-            conditions=self.conditions,
-            seed=self.seed,
-            dtype=str(self.model.cfg.dtype).removeprefix("torch."),
-            device=str(self.model.cfg.device),
-            versions=versions(),
-            skipped=tuple(skipped),
-        )
-        return Accuracy(table, (settings,))
+        gathered.check_left()
+        made = made_with(self.model, gathered) | {"model": self.called}
+        settings = AccuracySettings(**made, seed=self.seed, conditions=tuple(self.conditions))
+        return Accuracy(gathered.table, (settings,))
+
+    def _under_conditions(self, named: Iterable[Named], given: list[Named]) -> Iterator[_Waiting]:
+        """Step 1, one after the other: a prompt is made only when its turn comes. Fills `given` as it goes."""
+        for number, (name, task, prompt) in enumerate(named):
+            given.append(Named(name, task, None))
+            if prompt.question is None:
+                continue
+            question = replace(prompt.question, id=name, task=task)
+            question.letter  # noqa: B018 - says what is missing, before any work is done
+            for condition in self.conditions:
+                changed = apply(condition, question, seed=self.seed)
+                one = prompt if changed is question else self.model.prompt(changed)
+                check_answerable(one, name)
+                # the tower's work is in the residual already: what is kept until the batch is full should be small
+                yield number, condition, replace(one, pixel_values=None, video_features=None)
 
 
-def option_probabilities(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " option"]:
-    """Probability of every option's letter (or first token) at the last position of one prompt, among all tokens."""
-    return last_logits(model, prompt).softmax(-1)[list(prompt.option_tokens)]
+_Waiting = tuple[int, str, Prompt]  # number of the question, condition, prompt
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A question to be asked under a condition; `index` counts questions."""
-
-    index: int
-    condition: str
-    question: Question
-
-
-Layout = tuple[bytes, bytes]
-Waiting = list[tuple[_Asked, Prompt]]
-
-
-def _prompts(model: HookedVideoTransformer, asked: Iterable[_Asked], seed: int) -> Iterator[tuple[_Asked, Prompt]]:
-    """Step 1, one after the other: a prompt is made only when its turn comes."""
-    for one in asked:
-        question = replace(one.question, id=one.question.id or f"question {one.index}")
-        question.letter  # noqa: B018 - says what is missing, before any work is done
-        prompt = model.prompt(apply(one.condition, question, seed=seed))
-        if len(set(prompt.option_tokens)) != len(prompt.option_tokens):
-            raise VideolensError(
-                f"question {question.id!r}: some of its options begin with the same token, so the token at the last "
-                "position does not tell them apart"
-            )
-        # the tower's work is in the residual already: what is kept until the batch is full should be small
-        yield one, replace(prompt, pixel_values=None, video_features=None)
-
-
-def _by_layout(prompts: Iterable[tuple[_Asked, Prompt]], max_batch: int) -> Iterator[Waiting]:
+def _by_layout(prompts: Iterable[_Waiting], max_batch: int) -> Iterator[list[_Waiting]]:
     """Step 2: batches of prompts in which every position is the same kind of thing."""
-    waiting: dict[Layout, Waiting] = defaultdict(list)
-    for one, prompt in prompts:
-        layout = prompt.tokens.role.numpy().tobytes(), prompt.tokens.option.numpy().tobytes()
-        waiting[layout].append((one, prompt))
+    waiting: dict[tuple[bytes, bytes], list[_Waiting]] = defaultdict(list)
+    for one in prompts:
+        tokens = one[2].tokens
+        layout = tokens.role.numpy().tobytes(), tokens.option.numpy().tobytes()
+        waiting[layout].append(one)
         if len(waiting[layout]) == max_batch:
             yield waiting.pop(layout)
     yield from waiting.values()
 
 
 @torch.no_grad()
-def _answers(model: HookedVideoTransformer, prompts: Sequence[Prompt]) -> Iterator[tuple[Any, ...]]:
-    """Steps 3 and 4: for each prompt the columns of the table from `n_options` on."""
+def _side_by_side(model: HookedVideoTransformer, prompts: Sequence[Prompt]) -> Float[Tensor, "prompt d_vocab"]:
+    """Logits at the last position of prompts that have the same layout."""
     first = prompts[0]
     batch = replace(
         first,
@@ -203,18 +177,4 @@ def _answers(model: HookedVideoTransformer, prompts: Sequence[Prompt]) -> Iterat
             torch.cat([prompt.rotary[1] for prompt in prompts]),
         ),
     )
-    logits = model(batch)[:, int(first.tokens["last"][0])].float()
-    probabilities = logits.softmax(-1)
-    for prompt, scores, shares in zip(prompts, logits, probabilities, strict=True):
-        question = prompt.question
-        assert question is not None and question.answer_index is not None
-        letters = string.ascii_uppercase[: len(question.choices)]
-        chosen = int(scores[list(prompt.option_tokens)].argmax())
-        yield (
-            len(letters),
-            letters[question.answer_index],
-            letters[chosen],
-            chosen == question.answer_index,
-            float(shares[prompt.option_tokens[question.answer_index]]),
-            int(scores.argmax()) in prompt.option_tokens,
-        )
+    return model(batch)[:, int(first.tokens["last"][0])].float()

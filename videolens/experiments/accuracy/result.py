@@ -2,72 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass as plain_dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
+from pydantic.dataclasses import dataclass
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.asking import Skip
+from videolens.experiments.common.provenance import SETTINGS, Made
+from videolens.experiments.common.result import Result, skipped_table
 from videolens.experiments.common.statistics import Interval, proportion
-from videolens.experiments.common.storing import read_result, settings_from, write_result
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Accuracy", "AccuracyRow", "AccuracySettings"]
 
-__all__ = ["COLUMNS", "Accuracy", "AccuracySettings"]
-
-COLUMNS = (
-    "model",
-    "task",
-    "question",
-    "condition",
-    "n_options",
-    "answer",
-    "choice",
-    "correct",
-    "p_answer",
-    "option_first",
-)
-"""`answer`: letter of the option that is right under the condition. `choice`: letter of the option that the model
-ranks first among the options. `p_answer`: probability of the right letter among all tokens. `option_first`: whether
-the token ranked first among all tokens is one of the options' letters."""
-
-TABLE, SETTINGS = "accuracy.parquet", "accuracy.json"
-
-
-@dataclass(frozen=True)
-class AccuracySettings:
-    """How one model was asked.
+class AccuracyRow(NamedTuple):
+    """A question under a condition: a row of the table.
 
     Attributes:
-        model: what it is called in the table.
-        n_asked: questions that were answered, each under every condition.
-        conditions: names from `CONDITIONS`.
-        seed: of the order of shuffled frames.
-        dtype, device: what the model ran in and on.
-        versions: of Python and the packages that matter.
-        skipped: questions that could not be asked, and why.
+        model: what it is called.
+        task, question: of the question.
+        condition: one of `CONDITIONS`.
+        n_options: options to choose from.
+        answer: letter of the option that is right under the condition.
+        choice: letter of the option that the model ranks first among the options.
+        correct: whether they are the same.
+        p_answer: probability of the right letter among all tokens.
+        option_first: whether the token ranked first among all tokens is one of the options' letters.
     """
 
     model: str
-    n_asked: int
+    task: str
+    question: str
+    condition: str
+    n_options: int
+    answer: str
+    choice: str
+    correct: bool
+    p_answer: float
+    option_first: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class AccuracySettings(Made):
+    """How one model was asked. `model` is what it is called in the table; `seed` is of the order of shuffled frames.
+
+    Attributes:
+        conditions: names from `CONDITIONS`, each asked of every question that was not left out.
+    """
+
     conditions: tuple[str, ...]
-    seed: int = 0
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[Skip, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Accuracy:
+@plain_dataclass(frozen=True, eq=False)
+class Accuracy(Result):
     """One row per model, question and condition, and how it was made. The choice is always among the options' letters.
 
     Attributes:
-        table: the columns of `COLUMNS`.
+        table: one `AccuracyRow` each.
         settings: how it was made; one entry per call that made it.
 
     Raises:
@@ -77,13 +69,24 @@ class Accuracy:
     table: pd.DataFrame
     settings: tuple[AccuracySettings, ...]
 
-    def __post_init__(self) -> None:
+    _called: ClassVar[str] = "measurement of accuracy"
+    _files: ClassVar[dict[str, str]] = {"table": "accuracy.parquet", "settings": "accuracy.json"}
+    _tables: ClassVar[dict[str, Any]] = {"table": AccuracyRow}
+    _route: ClassVar[str | None] = "condition"
+
+    def check(self) -> None:
+        """Every question of a model was asked under all conditions, and what is called correct is."""
         table = self.table
-        if tuple(table.columns) != COLUMNS:
-            raise VideolensError(f"a table of answers has the columns {list(COLUMNS)}, got {list(table.columns)}")
-        n_asked = sum(each.n_asked * len(each.conditions) for each in self.settings)
-        if len(table) == 0 or len(table) != n_asked:
-            raise VideolensError(f"{len(table)} answers, but by the settings {n_asked} (at least 1) were asked for")
+        asked = {(each.model, frozenset(each.conditions)) for each in self.settings}
+        found = table.groupby(["model", "task", "question"], sort=False)["condition"].agg(frozenset)
+        for (model, task, question), conditions in found.items():
+            if (model, conditions) not in asked:
+                raise VideolensError(
+                    f"{model!r} was asked question {question!r} of task {task!r} under {sorted(conditions)}, which the "
+                    f"settings do not say: {[(each.model, list(each.conditions)) for each in self.settings]}"
+                )
+        if len(table) > (most := sum(each.n_asked * len(each.conditions) for each in self.settings)):
+            raise VideolensError(f"{len(table)} answers, but by the settings {most} were asked for")
         if table.duplicated(["model", "task", "question", "condition"]).any():
             raise VideolensError("a model was asked the same question twice: ids must be unique within a task")
         if not ((table["answer"] == table["choice"]) == table["correct"]).all():
@@ -112,18 +115,14 @@ class Accuracy:
         return list(self.table["model"].unique())
 
     @property
-    def tasks(self) -> list[str]:
-        """Tasks, in the order in which they were asked."""
-        return list(self.table["task"].unique())
-
-    @property
     def conditions(self) -> list[str]:
         """Conditions, in the order in which they were asked."""
         return list(self.table["condition"].unique())
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
+    def skipped(self) -> pd.DataFrame:
+        """What was left out of any of the calls: task, condition, reason, and how many questions."""
+        left = [skip for each in self.settings for skip in each.skipped]
+        return skipped_table(left, self._route)
 
     def share(self, model: str, task: str, condition: str = "as is") -> Interval | None:
         """Share of right choices with Wilson's 95 % interval; None if this was not asked.
@@ -192,36 +191,6 @@ class Accuracy:
                 *(meant[condition] for condition in self.conditions if condition in meant),
             ]
         )
-
-    def figure(self, *, tasks: Sequence[str] | None = None) -> Figure:
-        """Draw it: one panel per task, one row per condition, one mark per model."""
-        from videolens.experiments.accuracy.figure import draw
-
-        return draw(self, tasks=tasks)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `accuracy.parquet` and `accuracy.json` into a directory.
-
-        Raises:
-            VideolensError: a result is there already, and `overwrite` is False.
-        """
-        files = {TABLE: self.table, SETTINGS: [asdict(each) for each in self.settings]}
-        return write_result(path, files, what="accuracies", overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Accuracy:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory holds no such result, or one that contradicts itself.
-        """
-        table, settings = read_result(path, TABLE, SETTINGS, what="accuracies")
-        file = Path(path) / SETTINGS
-        made = [
-            settings_from(AccuracySettings, each, file, what="measurement of accuracy", tuples=("conditions",))
-            for each in settings
-        ]
-        return cls(table, tuple(made))
 
     def __repr__(self) -> str:
         return f"Accuracy({self.models}, {len(self.tasks)} tasks, {self.conditions}, {len(self.table)} answers)"

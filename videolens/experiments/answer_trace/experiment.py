@@ -6,10 +6,10 @@ Map the Flow, section "Generation probability" (figure 9).
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,18 +17,18 @@ from torch import Tensor
 from videolens.engine.full import check_single
 from videolens.engine.stages import stage_interventions
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.answer_trace.result import CLEAN, COLUMNS, AnswerTrace, TraceSettings
-from videolens.experiments.common.asking import Asked, Row, Skip, ask_all
+from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace, TraceRow, TraceSettings
+from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
+from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Skip, Tick
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.readout import FINAL_NORM, NO_NORM, listeners, read_logits
-from videolens.experiments.common.samples import check_samples, why_left_out
-from videolens.experiments.patch_map.contrast import token_text
+from videolens.experiments.common.words import token_text
 from videolens.interventions.knockout import Knockout
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["AnswerTrace", "AnswerTraceExperiment", "answer_trace"]
+__all__ = ["AnswerTraceExperiment", "answer_trace"]
 
 Samples = Literal["correct", "wrong", "all"]
 
@@ -77,7 +77,8 @@ def answer_trace(
     return ask_all(experiment, questions, progress=progress)
 
 
-class AnswerTraceExperiment:
+@dataclass
+class AnswerTraceExperiment(Experiment[AnswerTrace]):
     """Steps 1 to 4 of `answer_trace`, the same for every question. The arguments are those of `answer_trace`.
 
     Raises:
@@ -85,43 +86,41 @@ class AnswerTraceExperiment:
         VideolensError: a choice of samples that does not exist, an intervention on layers that the model lacks.
     """
 
-    name = "answer_trace"
-    columns = COLUMNS
+    name: ClassVar[str] = "answer_trace"
+    row = TraceRow
     dtypes: ClassVar[dict[str, str]] = {"correct": "boolean"}
 
-    def __init__(
-        self,
-        model: HookedVideoTransformer,
-        *,
-        norm: bool = True,
-        interventions: Mapping[str, Any] | None = None,
-        samples: Samples = "correct",
-        seed: int = 0,
-    ) -> None:
-        check_samples(samples)
-        self.model, self.samples, self.seed = model, samples, seed
-        self.lens = FINAL_NORM if norm else NO_NORM
-        self.interventions = _conditions(model, interventions or {})
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    norm: bool = True
+    interventions: Mapping[str, Any] | None = None
+    samples: Samples = "correct"
+    seed: int = 0
 
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+    def __post_init__(self) -> None:
+        check_samples(self.samples)
+        self.lens = FINAL_NORM if self.norm else NO_NORM
+        self.conditions = _conditions(self.model, self.interventions or {})
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
         check_single(prompt)
-        share = 1 / (1 + len(self.interventions))
+        share = 1 / (1 + len(self.conditions))
         # 1. unblocked
         traced, said = self._trace(prompt, ())
         tick(share)
         correct = None if prompt.answer_token is None else said == prompt.answer_token
         if reason := why_left_out(self.samples, correct):
-            return Asked([], [Skip(name, task, None, reason)])
+            return Asked(skipped=[Skip(name, task, None, reason)])
         # 2. what is followed
         followed = _followed(self.model, prompt, said)
         if isinstance(followed, str):
-            return Asked([], [Skip(name, task, None, followed)])
+            return Asked(skipped=[Skip(name, task, None, followed)])
         # 3. every layer
         rows = self._rows(traced, followed, (name, task, CLEAN), correct)
         skipped = []
         # 4. under every intervention
-        for condition, acting in self.interventions.items():
+        for condition, acting in self.conditions.items():
             try:
                 traced, _ = self._trace(prompt, acting)
             except SelectionError as error:
@@ -131,30 +130,22 @@ class AnswerTraceExperiment:
             tick(share)
         return Asked(rows, skipped)
 
-    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> AnswerTrace:
+    def result(self, gathered: Gathered) -> AnswerTrace:
         """The trace of all questions."""
-        if not len(table):
-            reasons = "; ".join(sorted({skip.reason for skip in skipped}))
-            raise VideolensError(
-                f"none of the {n_asked} questions is left with samples={self.samples!r}: {reasons}. "
-                "samples='all' keeps every question whose options can be told apart"
-            )
-        if missing := sorted(set(self.interventions) - set(table["condition"])):
-            reasons = "; ".join(sorted({skip.reason for skip in skipped if skip.route in missing}))
+        hint = ". samples='all' keeps every question whose options can be told apart"
+        gathered.check_left(self.samples, hint=hint)
+        if missing := sorted(set(self.conditions) - set(gathered.table["condition"])):
+            reasons = "; ".join(sorted({skip.reason for skip in gathered.skipped if skip.route in missing}))
             raise SelectionError(f"no question has what the interventions {missing} act on: {reasons}")
-        cfg = self.model.cfg
         settings = TraceSettings(
-            **made_with(self.model),
-            n_layers=cfg.n_layers,
+            **made_with(self.model, gathered),
+            n_layers=self.model.cfg.n_layers,
             lens=self.lens,
             samples=self.samples,
-            n_asked=n_asked,
             seed=self.seed,
-            interventions={name: "; ".join(map(_described, acting)) for name, acting in self.interventions.items()},
-            skipped=tuple(skipped),
-            seconds=seconds,
+            interventions={name: "; ".join(map(_described, acting)) for name, acting in self.conditions.items()},
         )
-        return AnswerTrace(table, settings)
+        return AnswerTrace(gathered.table, settings)
 
     @torch.no_grad()
     def _trace(self, prompt: Prompt, acting: Sequence[Any]) -> tuple[Float[Tensor, "layer d_vocab"], int]:
@@ -181,20 +172,20 @@ class AnswerTraceExperiment:
         followed: Mapping[str, tuple[str, int]],
         where: tuple[str, str, str],
         correct: bool | None,
-    ) -> list[Row]:
+    ) -> list[TraceRow]:
         best = probabilities.max(dim=-1)
         tops = [token_text(self.model, token) for token in best.indices.tolist()]
         return [
-            (
+            TraceRow(
                 *where,
-                option,
-                kind,
-                token_text(self.model, token),
-                layer,
-                float(probabilities[layer, token]),
-                tops[layer],
-                float(best.values[layer]),
-                correct,
+                option=option,
+                kind=kind,
+                token=token_text(self.model, token),
+                layer=layer,
+                probability=float(probabilities[layer, token]),
+                top=tops[layer],
+                top_probability=float(best.values[layer]),
+                correct=correct,
             )
             for option, (kind, token) in followed.items()
             for layer in range(len(probabilities))

@@ -2,88 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.asking import Skip
+from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.readout import FINAL_NORM
-from videolens.experiments.common.result import QuestionsTable
+from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_curve
-from videolens.experiments.common.storing import read_result, settings_from, write_result
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["CLEAN", "KINDS", "AnswerTrace", "Rise", "TraceCurve", "TraceRow", "TraceSettings"]
 
-__all__ = ["CLEAN", "COLUMNS", "KINDS", "AnswerTrace", "Rise", "TraceCurve", "TraceSettings"]
+class TraceRow(NamedTuple):
+    """One option after one layer: a row of an answer trace's table.
 
-COLUMNS = (
-    "question",
-    "task",
-    "condition",
-    "option",
-    "kind",
-    "token",
-    "layer",
-    "probability",
-    "top",
-    "top_probability",
-    "correct",
-)
-"""`condition`: "clean", or the name of an intervention. `option`: its letter, or of an open-ended question the answer
-in words. `kind`: one of `KINDS`. `token`: what is followed, the option's first token, as text. `layer`: 0-based;
-`probability` is that of the token in the hidden state *after* this layer, at the last position. `top`: the word that
-this hidden state ranks first. `correct`: whether the clean model answers rightly; missing where that is not known."""
+    Attributes:
+        question, task: of the question.
+        condition: "clean", or the name of an intervention.
+        option: its letter, or of an open-ended question the answer in words.
+        kind: one of `KINDS`.
+        token: what is followed, the option's first token, as text.
+        layer: 0-based.
+        probability: of the token in the hidden state *after* this layer, at the last position.
+        top, top_probability: the word that this hidden state ranks first.
+        correct: whether the clean model answers rightly; missing where that is not known.
+    """
+
+    question: str
+    task: str
+    condition: str
+    option: str
+    kind: str
+    token: str
+    layer: int
+    probability: float
+    top: str
+    top_probability: float
+    correct: bool | None
+
 
 CLEAN = "clean"
 KINDS = ("true", "false", "unknown", "model's answer")
 """The right option; a wrong one; an option of a question whose answer is not known; what the clean model says, where
 that is none of the options."""
 
-TABLE, SETTINGS = "answer_trace.parquet", "answer_trace.json"
-
-
-@dataclass(frozen=True)
-class TraceSettings:
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class TraceSettings(Made):
     """How answers were traced.
 
     Attributes:
-        model: the name or directory the model was loaded from.
-        n_layers: its depth.
+        n_layers: depth of the model.
         lens: how hidden states were read: "final norm", or "no norm (published)".
         samples: which questions were kept: "correct", "wrong" or "all", by what the clean model answers.
-        n_asked: questions asked, before any was left out.
-        seed: of the bootstrap.
-        revision: of the checkpoint, where it has one.
-        dtype, device: what the model ran in and on.
-        versions: of Python and the packages that matter.
         interventions: what was done, by the name of the condition.
-        skipped: what was left out, and why.
-        seconds: time that tracing took, the vision tower included.
     """
 
-    model: str
     n_layers: int
     lens: str = FINAL_NORM
     samples: str = "correct"
-    n_asked: int = 0
-    seed: int = 0
-    revision: str | None = None
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
     interventions: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[Skip, ...] = ()
-    seconds: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@plain_dataclass(frozen=True, eq=False)
 class TraceCurve:
     """Mean probability (0 … 1) after each 0-based layer, with its 95 % bootstrap band, over n questions."""
 
@@ -106,12 +92,12 @@ class Rise(NamedTuple):
     amount: Interval
 
 
-@dataclass(frozen=True, eq=False)
-class AnswerTrace(QuestionsTable):
+@plain_dataclass(frozen=True, eq=False)
+class AnswerTrace(Result):
     """One row per question, condition, option and layer, and how it was made.
 
     Attributes:
-        table: the columns of `COLUMNS`; every option has all layers, in order.
+        table: one `TraceRow` each; every option has all layers, in order.
         settings: how it was made.
 
     Raises:
@@ -122,14 +108,13 @@ class AnswerTrace(QuestionsTable):
     settings: TraceSettings
 
     _called: ClassVar[str] = "answer trace"
+    _files: ClassVar[dict[str, str]] = {"table": "answer_trace.parquet", "settings": "answer_trace.json"}
+    _tables: ClassVar[dict[str, Any]] = {"table": TraceRow}
     _route: ClassVar[str | None] = "condition"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Every option has every layer, and its numbers fit together."""
         table, n_layers = self.table, self.settings.n_layers
-        if tuple(table.columns) != COLUMNS:
-            raise VideolensError(f"an answer trace has the columns {list(COLUMNS)}, got {list(table.columns)}")
-        if len(table) == 0:
-            raise VideolensError("an answer trace without a row: ask at least one question")
         layers = table["layer"].to_numpy()
         if len(table) % n_layers or not np.array_equal(layers, np.tile(np.arange(n_layers), len(table) // n_layers)):
             raise VideolensError(f"every option needs the layers 0 … {n_layers - 1} in order: some are missing")
@@ -216,35 +201,6 @@ class AnswerTrace(QuestionsTable):
                     row |= {"kind": kind, "n": last.n} | last.columns("last")
                     rows.append(row | rise.layer.columns("rise_layer") | rise.amount.columns("rise"))
         return pd.DataFrame(rows)
-
-    def figure(self, *, tasks: Sequence[str] | None = None, conditions: Sequence[str] | None = None) -> Figure:
-        """Probability of true and false options, one panel per task; interventions dashed beside the clean model.
-
-        Raises:
-            SelectionError: a task or a condition is not in this trace.
-        """
-        from videolens.experiments.answer_trace.figure import draw
-
-        return draw(self, tasks=tasks, conditions=conditions)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `answer_trace.parquet` and `answer_trace.json` into a directory.
-
-        Raises:
-            VideolensError: an answer trace is there already, and `overwrite` is False.
-        """
-        files = {TABLE: self.table, SETTINGS: asdict(self.settings)}
-        return write_result(path, files, what="an answer trace", overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> AnswerTrace:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory holds no answer trace, or one that contradicts itself.
-        """
-        table, settings = read_result(path, TABLE, SETTINGS, what="answer trace")
-        return cls(table, settings_from(TraceSettings, settings, Path(path) / SETTINGS, what="trace of answers"))
 
     def __repr__(self) -> str:
         made = self.settings

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, get_args
 
 import pandas as pd
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from videolens.errors import VideolensError
+from videolens.experiments.common.provenance import SETTINGS
+from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval
-from videolens.experiments.common.storing import read_result, write_result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["CLAIMS", "MARGIN", "Claims", "Finding", "Verdict", "judge", "judge_difference"]
 
@@ -32,8 +31,6 @@ CLAIMS = {
     "almost nothing goes there from the video directly.",
 }
 """The paper's claims 1 to 3, in our words; the second in two parts, for one can hold without the other."""
-
-FILE = "claims.json"
 
 
 def judge(interval: Interval, *, low: float = -math.inf, high: float = math.inf) -> Verdict:
@@ -58,7 +55,7 @@ def judge_difference(interval: Interval, *, sign: int, margin: float) -> Verdict
     return judge(interval, low=0.0) if sign > 0 else judge(interval, high=0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SETTINGS)
 class Finding:
     """One statement of a claim, what was measured, and the verdict.
 
@@ -109,8 +106,8 @@ class Finding:
         return self.estimate if self.measured is None else f"{self.estimate}, n = {self.measured.n}"
 
 
-@dataclass(frozen=True)
-class Claims:
+@dataclass(frozen=True, config=SETTINGS)
+class Claims(Result):
     """What was found about each claim.
 
     Attributes:
@@ -131,7 +128,11 @@ class Claims:
     window: int
     margin: float = MARGIN
 
-    def __post_init__(self) -> None:
+    _called: ClassVar[str] = "judgement of claims"
+    _files: ClassVar[dict[str, str]] = {"": "claims.json"}
+
+    def check(self) -> None:
+        """Every claim has a finding."""
         if missing := [claim for claim in CLAIMS if claim != "2b" and not self.about(claim)]:
             raise VideolensError(f"there is no finding about the claims {missing}")
 
@@ -185,30 +186,13 @@ class Claims:
             rows.append(row | {"unit": finding.unit, "verdict": finding.verdict})
         return pd.DataFrame(rows)
 
-    def figure(self) -> Figure:
-        """Every statement with its interval, against the line or band it is judged by."""
-        from videolens.experiments.claims.figure import draw
+    def __repr__(self) -> str:
+        told = ", ".join(f"{claim}: {self.verdict(claim)}" for claim in CLAIMS)
+        return f"Claims({self.tuned!r} beside {self.base!r}, {told})"
 
-        return draw(self)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `claims.json` into a directory.
-
-        Raises:
-            VideolensError: it is there already, and `overwrite` is False.
-        """
-        return write_result(path, {FILE: asdict(self)}, what="claims", overwrite=overwrite)
+    def _contents(self) -> dict[str, Any]:
+        return {self._files[""]: asdict(self)}
 
     @classmethod
-    def load(cls, path: str | Path) -> Claims:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory holds no claims, or such as contradict themselves.
-        """
-        (read,) = read_result(path, FILE, what="claims")
-        found = [
-            Finding(**(each | {"measured": None if each["measured"] is None else Interval(**each["measured"])}))
-            for each in read.pop("findings")
-        ]
-        return cls(findings=tuple(found), **read)
+    def _from_contents(cls, read: dict[str, Any]) -> Claims:
+        return TypeAdapter(cls).validate_json(read[""], strict=True)

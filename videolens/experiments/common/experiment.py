@@ -148,18 +148,18 @@ class Experiment(ABC, Generic[R]):
         name: "flow", "pathway", …: what a config calls it.
         row: the `NamedTuple` whose fields are the table's columns; the first two are "question" and "task".
         also: the same for other tables; `{"clips": Frame}` asks the loop for pictures of the frames.
+        picture_size: pixels of a picture's longer side, at most.
         dtypes: of columns that pandas cannot tell by itself, such as "boolean" where values may be missing.
         pictures: of how many questions, the first ones, pictures are kept.
-        picture_size: pixels of a picture's longer side, at most.
         model: what is asked.
     """
 
     name: ClassVar[str]
     row: ClassVar[Any]
     also: ClassVar[Mapping[str, Any]] = {}
+    picture_size: ClassVar[int] = LONGEST
     dtypes: ClassVar[Mapping[str, str]] = {}
     pictures: int = 4
-    picture_size: int = LONGEST
     model: HookedVideoTransformer
 
     @abstractmethod
@@ -192,7 +192,7 @@ class Experiment(ABC, Generic[R]):
             pictured += bool(asked.also.get("clips"))
             yield asked
 
-    def frames(self, prompt: Any, name: str, task: str) -> list[Row]:
+    def clips_of(self, prompt: Any, name: str, task: str) -> list[Row]:
         """Rows of the table "clips": what the model was shown."""
         settings = self.model.pixel_settings
         return [Frame(name, task, *each) for each in thumbnails(prompt, settings, longest=self.picture_size)]
@@ -202,6 +202,6 @@ def ask_one(experiment: Experiment[Any], one: Named, tick: Tick, *, pictured: in
     """Ask one question, and add its frames where the experiment keeps pictures and fewer questions have theirs yet."""
     asked = experiment.ask(one.prompt, one.name, one.task, tick)
     if "clips" in experiment.also and asked.rows and pictured < experiment.pictures:
-        clips = experiment.frames(one.prompt, one.name, one.task)
+        clips = experiment.clips_of(one.prompt, one.name, one.task)
         return replace(asked, also={**asked.also, "clips": clips})
     return asked

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["Drawn", "Result"]
+__all__ = ["Drawn", "Result", "skipped_table"]
 
 
 class Drawn:
@@ -124,12 +124,7 @@ class Result(Drawn):
     def skipped(self) -> pd.DataFrame:
         """What was left out: task, what it was left out of ("all": the whole question), reason, and how many
         questions."""
-        route = [] if self._route is None else [self._route]
-        left: Sequence[Skip] = self.settings.skipped
-        rows = [asdict(skip) | {name: skip.route or "all" for name in route} for skip in left]
-        by = ["task", *route, "reason"]
-        table = pd.DataFrame(rows, columns=["question", *by])
-        return table.groupby(by, sort=False).size().reset_index(name="questions")
+        return skipped_table(self.settings.skipped, self._route)
 
     def _known(self, kind: str, name: str, known: Sequence[str]) -> str:
         """The name; raises if this result does not have it."""
@@ -206,6 +201,15 @@ class Result(Drawn):
     def _settings_class(cls) -> type[Any]:
         hint = get_type_hints(cls).get("settings")
         return hint if isinstance(hint, type) else Made
+
+
+def skipped_table(left: Sequence[Skip], route: str | None) -> pd.DataFrame:
+    """How many questions were left out, by task, by what they were left out of (the column `route`), and reason."""
+    columns = [] if route is None else [route]
+    rows = [asdict(skip) | {name: skip.route or "all" for name in columns} for skip in left]
+    by = ["task", *columns, "reason"]
+    table = pd.DataFrame(rows, columns=["question", *by])
+    return table.groupby(by, sort=False).size().reset_index(name="questions")
 
 
 def _plain(settings: Any) -> Any:

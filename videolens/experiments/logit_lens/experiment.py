@@ -5,39 +5,32 @@ Map the Flow, section "Logit lens on video tokens" (figures 4 and 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from videolens.engine.full import check_single
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.asking import Asked, Row, Skip, ask_all, named_prompts
+from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
+from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.common.readout import (
-    FINAL_NORM,
-    INPUT_EMBEDDING,
-    listeners,
-    top_words,
-)
-from videolens.experiments.common.samples import check_samples, why_left_out
-from videolens.experiments.common.thumbnails import thumbnails
+from videolens.experiments.common.readout import FINAL_NORM, INPUT_EMBEDDING, listeners, top_words
+from videolens.experiments.common.words import token_text
 from videolens.experiments.logit_lens.keywords import grouped, subwords
-from videolens.experiments.logit_lens.result import CLIPS, COLUMNS, LensSettings, LogitLens
-from videolens.experiments.patch_map.contrast import token_text
+from videolens.experiments.logit_lens.result import LensRow, LensSettings, LogitLens
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["LENSES", "LogitLens", "LogitLensExperiment", "clips_of", "logit_lens"]
+__all__ = ["LENSES", "LogitLensExperiment", "logit_lens"]
 
 Samples = Literal["correct", "wrong", "all"]
 Keywords = str | Sequence[str] | Mapping[str, Sequence[str]]
-
-_LONGEST = 144  # pixels of a picture: words are written on it
 
 LENSES = {"final norm": FINAL_NORM, "published": INPUT_EMBEDDING}
 """By the name that `logit_lens` takes: what the model does after its last layer; and the published variant, the input
@@ -88,7 +81,8 @@ def logit_lens(
     return ask_all(experiment, questions, progress=progress)
 
 
-class LogitLensExperiment:
+@dataclass
+class LogitLensExperiment(Experiment[LogitLens]):
     """Steps 1 and 2 of `logit_lens`, the same for every question. The arguments are those of `logit_lens`.
 
     Raises:
@@ -96,51 +90,51 @@ class LogitLensExperiment:
             exist, `top` outside the vocabulary.
     """
 
-    name = "logit_lens"
-    columns = COLUMNS
-    picture_size = _LONGEST
+    name: ClassVar[str] = "logit_lens"
+    row = LensRow
+    also: ClassVar[dict[str, Any]] = {"clips": Frame}
+    picture_size: ClassVar[int] = 144  # words are written on it
     dtypes: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("layer", "frame", "row", "column", "rank"), "int16"),
         "token": "int32",
         "probability": "float32",
     }
 
-    def __init__(
-        self,
-        model: HookedVideoTransformer,
-        *,
-        lens: str = "final norm",
-        top: int = 3,
-        keywords: Keywords | None = None,
-        samples: Samples = "all",
-        seed: int = 0,
-        frames: bool = True,
-    ) -> None:
-        check_samples(samples)
-        if lens not in LENSES:
-            raise VideolensError(near(lens, LENSES, kind="lens"))
-        if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= model.cfg.d_vocab:
-            raise VideolensError(f"top is {top!r}: ask for 1 … {model.cfg.d_vocab} words of every video token")
-        self.model, self.top, self.samples, self.seed, self.frames = model, top, samples, seed, frames
-        self.lens = LENSES[lens]
-        self.groups = {} if keywords is None else grouped(keywords)
-        self.subwords = subwords(model.tokenizer, model.cfg.d_vocab, self.groups)
-        self.clips: list[tuple[str, str, int, bytes]] = []
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    lens: str = "final norm"
+    top: int = 3
+    keywords: Keywords | None = None
+    samples: Samples = "all"
+    seed: int = 0
+    frames: bool = True
+
+    def __post_init__(self) -> None:
+        check_samples(self.samples)
+        if self.lens not in LENSES:
+            raise VideolensError(near(self.lens, LENSES, kind="lens"))
+        d_vocab = self.model.cfg.d_vocab
+        if isinstance(self.top, bool) or not isinstance(self.top, int) or not 1 <= self.top <= d_vocab:
+            raise VideolensError(f"top is {self.top!r}: ask for 1 … {d_vocab} words of every video token")
+        self.lens_name = LENSES[self.lens]
+        self.groups = {} if self.keywords is None else grouped(self.keywords)
+        self.subwords = subwords(self.model.tokenizer, d_vocab, self.groups)
+        self.pictures = sys.maxsize if self.frames else 0
         self._words: dict[int, str] = {}
 
     @torch.no_grad()
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
         check_single(prompt)
         n_layers, tokens = self.model.cfg.n_layers, prompt.tokens
         last, video = (tokens[which].to(self.model.frontend.device) for which in ("last", "video"))
         if len(video) == 0:
-            return Asked([], [Skip(name, task, None, "the prompt has no video")])
+            return Asked(skipped=[Skip(name, task, None, "the prompt has no video")])
         read: dict[int, tuple[Tensor, Tensor]] = {}
 
         # 2., while the model runs: no layer's hidden states are kept
         def keep(layer: int, value: Float[Tensor, "1 pos d_model"]) -> None:
-            read[layer] = top_words(self.model, value[0, video], self.lens, self.top)
+            read[layer] = top_words(self.model, value[0, video], self.lens_name, self.top)
             tick(1 / n_layers)
 
         # 1.
@@ -150,60 +144,37 @@ class LogitLensExperiment:
             said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
         correct = None if prompt.answer_token is None else said == prompt.answer_token
         if reason := why_left_out(self.samples, correct):
-            return Asked([], [Skip(name, task, None, reason)])
+            return Asked(skipped=[Skip(name, task, None, reason)])
         places = torch.stack([tokens.frame, tokens.row, tokens.column], dim=1)[tokens["video"]].tolist()
-        rows: list[Row] = []
+        rows: list[LensRow] = []
         for layer in range(n_layers):
             of_layer = zip(places, read[layer][0].tolist(), read[layer][1].tolist(), strict=True)
             rows += [
-                (name, task, layer, *place, rank, token, self._word(token), probability)
-                for place, ranked, probabilities in of_layer
+                LensRow(name, task, layer, frame, row, column, rank, token, self._word(token), probability)
+                for (frame, row, column), ranked, probabilities in of_layer
                 for rank, (token, probability) in enumerate(zip(ranked, probabilities, strict=True), start=1)
             ]
-        if self.frames:
-            self.clips += [
-                (name, task, *frame) for frame in thumbnails(prompt, self.model.pixel_settings, longest=_LONGEST)
-            ]
-        return Asked(rows, [])
+        return Asked(rows)
 
-    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> LogitLens:
-        """The lens of all questions. Frames are those of the questions that this experiment was asked itself."""
-        if not len(table):
-            reasons = "; ".join(sorted({skip.reason for skip in skipped}))
-            raise VideolensError(
-                f"none of the {n_asked} questions is left with samples={self.samples!r}: {reasons}. "
-                "samples='all' keeps every question with a video"
-            )
-        cfg = self.model.cfg
+    def result(self, gathered: Gathered) -> LogitLens:
+        """The lens of all questions."""
+        gathered.check_left(self.samples, hint=". samples='all' keeps every question with a video")
         settings = LensSettings(
-            **made_with(self.model),
-            n_layers=cfg.n_layers,
-            lens=self.lens,
+            **made_with(self.model, gathered),
+            n_layers=self.model.cfg.n_layers,
+            lens=self.lens_name,
             top=self.top,
             samples=self.samples,
-            n_asked=n_asked,
             seed=self.seed,
             groups={name: list(words) for name, words in self.groups.items()},
             subwords=self.subwords,
-            d_vocab=cfg.d_vocab,
+            d_vocab=self.model.cfg.d_vocab,
             tokenized=self.model.tokenizer is not None,
-            skipped=tuple(skipped),
-            seconds=seconds,
         )
-        clips = pd.DataFrame(self.clips, columns=list(CLIPS))
-        return LogitLens(table, clips, settings, self.model.tokenizer)
+        return LogitLens(gathered.table, gathered.also["clips"], settings, self.model.tokenizer)
 
     def _word(self, token: int) -> str:
         if token not in self._words:
             self._words[token] = token_text(self.model, token)
         return self._words[token]
 
-
-def clips_of(model: HookedVideoTransformer, questions: Question | Prompt | Iterable[Question | Prompt]) -> pd.DataFrame:
-    """Small pictures of the frames of some questions, for a lens that was put together without them."""
-    rows = [
-        (name, task, *frame)
-        for name, task, prompt in named_prompts(model, questions)
-        for frame in thumbnails(prompt, model.pixel_settings, longest=_LONGEST)
-    ]
-    return pd.DataFrame(rows, columns=list(CLIPS))

@@ -25,7 +25,7 @@ __all__ = ["KINDS", "draw", "keyword_frequency"]
 Words = str | Sequence[str] | Mapping[str, Sequence[str]]
 
 
-def draw(lens: LogitLens, kind: str, **options: object) -> Figure:
+def draw(lens: LogitLens, kind: str = "keywords", **options: object) -> Figure:
     """The figure of one of `KINDS`.
 
     Raises:

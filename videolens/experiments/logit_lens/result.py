@@ -4,89 +4,88 @@ among them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.common.asking import Skip
+from videolens.experiments.common.experiment import Frame
+from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.readout import FINAL_NORM
-from videolens.experiments.common.result import QuestionsTable
+from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import bootstrap_shares
-from videolens.experiments.common.storing import read_result, settings_from, write_result
 from videolens.experiments.logit_lens.keywords import Groups, grouped, subwords
 from videolens.interventions.layer_sets import layer_bins
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["LensRow", "LensSettings", "LogitLens"]
 
-__all__ = ["CLIPS", "COLUMNS", "LensSettings", "LogitLens"]
+class LensRow(NamedTuple):
+    """A word of a video token: a row of a lens's table.
 
-COLUMNS = ("question", "task", "layer", "frame", "row", "column", "rank", "token", "word", "probability")
-"""`layer`: 0-based; the hidden state after it is read. `frame`, `row`, `column`: of the video token, from 0. `rank`: 1
-is the likeliest. `token`: its id; `word`: its text without the space before it. `probability`: among all tokens."""
+    Attributes:
+        question, task: of the question.
+        layer: 0-based; the hidden state after it is read.
+        frame, row, column: of the video token, from 0.
+        rank: 1 is the likeliest.
+        token: its id.
+        word: its text without the space before it.
+        probability: among all tokens.
+    """
 
-CLIPS = ("question", "task", "frame", "png")
-"""Small pictures of the frames, by the frames of the token grid."""
+    question: str
+    task: str
+    layer: int
+    frame: int
+    row: int
+    column: int
+    rank: int
+    token: int
+    word: str
+    probability: float
 
-TABLE, PICTURES, SETTINGS = "logit_lens.parquet", "frames.parquet", "logit_lens.json"
+
 _PLACE = ["task", "question", "layer", "frame", "row", "column", "rank"]
 
 
-@dataclass(frozen=True)
-class LensSettings:
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class LensSettings(Made):
     """How a logit lens was made.
 
     Attributes:
-        model: the name or directory the model was loaded from.
-        n_layers: its depth.
+        n_layers: depth of the model.
         lens: how hidden states were read: "final norm", or "input embedding, no norm (published)".
         top: words of every video token.
         samples: which questions were kept: "correct", "wrong" or "all".
-        n_asked: questions asked, before any was left out.
-        seed: of the bootstrap.
         groups: the keywords that were to be looked for.
         subwords: the first sub-word of each.
         d_vocab: tokens in the vocabulary.
         tokenized: whether the model has a tokenizer; without one, words are token ids as text.
-        revision: of the checkpoint, where it has one.
-        dtype, device: what the model ran in and on.
-        versions: of Python and the packages that matter.
-        skipped: what was left out, and why.
-        seconds: time that it took, the vision tower included.
     """
 
-    model: str
     n_layers: int
     lens: str = FINAL_NORM
     top: int = 1
     samples: str = "all"
-    n_asked: int = 0
-    seed: int = 0
     groups: dict[str, list[str]] = field(default_factory=dict)
     subwords: dict[str, str] = field(default_factory=dict)
     d_vocab: int = 0
     tokenized: bool = True
-    revision: str | None = None
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[Skip, ...] = ()
-    seconds: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class LogitLens(QuestionsTable):
+@plain_dataclass(frozen=True, eq=False)
+class LogitLens(Result):
     """One row per question, layer, video token and rank; pictures of the frames; and how it was made.
 
     Attributes:
-        table: the columns of `COLUMNS`; every question has all layers, and every layer the same video tokens.
-        clips: the columns of `CLIPS`; empty where there are none.
+        table: one `LensRow` each; every question has all layers, and every layer the same video tokens.
+        clips: one `Frame` each; empty where there are none.
         settings: how it was made.
         tokenizer: the model's, for keywords that were not named beforehand; it is not saved.
 
@@ -99,16 +98,18 @@ class LogitLens(QuestionsTable):
     settings: LensSettings
     tokenizer: Any = field(default=None, repr=False)
 
-    _called: ClassVar[str] = "lens"
+    _called: ClassVar[str] = "logit lens"
 
-    def __post_init__(self) -> None:
+    _files: ClassVar[dict[str, str]] = {
+        "table": "logit_lens.parquet",
+        "clips": "frames.parquet",
+        "settings": "logit_lens.json",
+    }
+    _tables: ClassVar[dict[str, Any]] = {"table": LensRow, "clips": Frame}
+
+    def check(self) -> None:
+        """Every video token has every rank in every layer."""
         table, made = self.table, self.settings
-        if tuple(table.columns) != COLUMNS:
-            raise VideolensError(f"a logit lens has the columns {list(COLUMNS)}, got {list(table.columns)}")
-        if tuple(self.clips.columns) != CLIPS:
-            raise VideolensError(f"the clips of a lens have the columns {list(CLIPS)}, got {list(self.clips.columns)}")
-        if len(table) == 0:
-            raise VideolensError("a logit lens without a row: ask at least one question")
         if table.duplicated(_PLACE).any():
             raise VideolensError("a video token's word is there twice: question ids must be unique within a task")
         every = table["rank"].to_numpy()
@@ -143,7 +144,8 @@ class LogitLens(QuestionsTable):
         ):
             self._known(what, str(number), [str(each) for each in known])
         rows &= (self.table["task"] == task) & (self.table["layer"] == layer) & (self.table["rank"] == rank)
-        return self.table.loc[rows, list(COLUMNS[3:6] + COLUMNS[7:])].reset_index(drop=True)
+        columns = ["frame", "row", "column", "token", "word", "probability"]
+        return self.table.loc[rows, columns].reset_index(drop=True)
 
     def subwords(
         self, words: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None
@@ -232,37 +234,14 @@ class LogitLens(QuestionsTable):
         questions = first.groupby(["task", "question"], sort=False).ngroup().to_numpy()
         return questions, first["layer"].to_numpy(dtype=int), words, pd.Index(known)
 
-    def with_clips(self, clips: pd.DataFrame) -> LogitLens:
-        """This lens with pictures of its questions' frames (`clips_of`): a run put together from parts has none."""
-        return replace(self, clips=clips)
-
-    def figure(self, kind: str = "keywords", **options: Any) -> Figure:
-        """Draw the lens: "keywords" (how often, per bin of layers; options `words=`, `bins=`, `task=`) or "frames" (the
-        words on the frames; options `question=`, `layer=`, `task=`, `frames=`, `highlight=`).
-        """
-        from videolens.experiments.logit_lens.figure import draw
-
-        return draw(self, kind, **options)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `logit_lens.parquet`, `frames.parquet` and `logit_lens.json` into a directory.
-
-        Raises:
-            VideolensError: a logit lens is there already, and `overwrite` is False.
-        """
-        files = {TABLE: self.table, PICTURES: self.clips, SETTINGS: asdict(self.settings)}
-        return write_result(path, files, what="a logit lens", overwrite=overwrite)
-
     @classmethod
     def load(cls, path: str | Path, *, tokenizer: Any = None) -> LogitLens:
         """Read what `save` wrote. `tokenizer`: the model's, to look for keywords that were not named beforehand.
 
         Raises:
-            VideolensError: the directory holds no logit lens, or one that contradicts itself.
+            VideolensError: the directory holds no logit lens, or one that is damaged or contradicts itself.
         """
-        table, clips, settings = read_result(path, TABLE, PICTURES, SETTINGS, what="logit lens")
-        made = settings_from(LensSettings, settings, Path(path) / SETTINGS, what="logit lens")
-        return cls(table, clips, made, tokenizer)
+        return replace(super().load(path), tokenizer=tokenizer)
 
     def __repr__(self) -> str:
         made = self.settings

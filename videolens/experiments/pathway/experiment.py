@@ -5,18 +5,19 @@ Map the Flow, section "Effective pathways" and table 3.
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-import pandas as pd
 from torch import Tensor
 
 from videolens.engine import check_engine, sweep
-from videolens.errors import QuestionError, VideolensError, near
-from videolens.experiments.common.asking import Asked, Row, Skip, ask_all
+from videolens.errors import VideolensError, near
+from videolens.experiments.common.asking import ask_all
+from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Tick
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.pathway.result import COLUMNS, FULL, PATHWAY, PathwayAccuracy, PathwaySettings
+from videolens.experiments.common.scoring import check_answerable, choice_of
+from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy, PathwayRow, PathwaySettings
 from videolens.interventions.pathway import Pathway
 from videolens.interventions.random_blocking import MATCHES, RandomBlocking
 from videolens.model.transformer import HookedVideoTransformer
@@ -68,100 +69,79 @@ def evaluate_pathway(
     return ask_all(experiment, questions, progress=progress)
 
 
-class PathwayExperiment:
+@dataclass
+class PathwayExperiment(Experiment[PathwayAccuracy]):
     """The steps of `evaluate_pathway`, the same for every question. The arguments are those of `evaluate_pathway`.
 
     Raises:
         VideolensError: a pathway for another depth, an unknown kind of random cut or engine, no seeds.
     """
 
-    name = "pathway"
-    columns = COLUMNS
+    name: ClassVar[str] = "pathway"
+    row = PathwayRow
     dtypes: ClassVar[dict[str, str]] = {"seed": "Int64"}
 
-    def __init__(
-        self,
-        model: HookedVideoTransformer,
-        *,
-        pathway: Pathway | Mapping[str, Any],
-        random: Sequence[str] = ("live edges", "routes and layers"),
-        seeds: int = 3,
-        seed: int = 0,
-        engine: str = "exact",
-        max_memory: int | None = None,
-    ) -> None:
-        self.model = model
-        self.pathway = pathway if isinstance(pathway, Pathway) else Pathway.from_dict(pathway)
-        self.pathway.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    pathway: Pathway | Mapping[str, Any]
+    random: Sequence[str] = ("live edges", "routes and layers")
+    seeds: int = 3
+    seed: int = 0
+    engine: str = "exact"
+    max_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        model, random = self.model, self.random
+        self.open = self.pathway if isinstance(self.pathway, Pathway) else Pathway.from_dict(self.pathway)
+        self.open.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
         listed = isinstance(random, Sequence) and not isinstance(random, str)
         if not listed or any(random.count(kind) > 1 for kind in random):
             raise VideolensError(f"random is {random!r}: give a list of kinds, each once, from {list(MATCHES)}")
         for kind in random:
             if kind not in list(MATCHES):
                 raise VideolensError(near(kind, MATCHES, kind="kind of random cut"))
-        for name, number in (("seeds", seeds), ("seed", seed)):
+        for name, number in (("seeds", self.seeds), ("seed", self.seed)):
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 raise VideolensError(f"{name} = {number!r}: give a whole number from 0 on")
-        if seeds < 1 and random:
-            raise VideolensError(f"seeds = {seeds}: draw at least one random cut of each kind, or pass random=[]")
-        check_engine(engine)
-        self.random, self.seeds, self.seed = tuple(random), seeds, seed
-        self.engine, self.max_memory = engine, max_memory
-        self.cuts: list[tuple[str, int | None, Pathway | RandomBlocking]] = [(PATHWAY, None, self.pathway)]
+        if self.seeds < 1 and random:
+            raise VideolensError(f"seeds = {self.seeds}: draw at least one random cut of each kind, or pass random=[]")
+        check_engine(self.engine)
+        self.cuts: list[tuple[str, int | None, Pathway | RandomBlocking]] = [(PATHWAY, None, self.open)]
         self.cuts += [
-            (f"random, {kind}", seed + i, RandomBlocking(self.pathway, seed + i, kind))
+            (f"random, {kind}", seed, RandomBlocking(self.open, seed, kind))
             for kind in random
-            for i in range(seeds)
+            for seed in range(self.seed, self.seed + self.seeds)
         ]
 
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question: one per condition and seed."""
-        if not prompt.option_tokens or prompt.answer_token is None:
-            raise QuestionError(
-                f"question {name!r} has {'no options' if not prompt.option_tokens else 'no known answer'}: accuracy is "
-                "about multiple-choice questions whose answer is known"
-            )
-        # 1.
-        found = sweep(
-            self.model,
-            prompt,
-            [cut for _, _, cut in self.cuts],
-            engine=self.engine,
-            max_memory=self.max_memory,
-            tick=tick,
-        )
-        # 2.
+        check_answerable(prompt, name)
+        # 1. what it chooses under each condition
+        cuts = [cut for _, _, cut in self.cuts]
+        found = sweep(self.model, prompt, cuts, engine=self.engine, max_memory=self.max_memory, tick=tick)
+        # 2. what each condition leaves open
         n, depth = prompt.shape[1], self.model.cfg.n_layers
         whole = (depth * (n * (n + 1) // 2), (depth - 1) * (n * (n + 1) // 2) + n)
-        rows = [(name, task, FULL, None, *_answered(found.base, prompt), *whole, *whole)]
-        for (condition, seed, cut), logits in zip(self.cuts, found.logits, strict=True):
-            kept = cut.edges(prompt), cut.live_edges(prompt)
-            rows.append((name, task, condition, seed, *_answered(logits, prompt), *kept, *whole))
-        return Asked(rows, [])
+        conditions: list[tuple[str, int | None, Tensor, tuple[int, int]]] = [(FULL, None, found.base, whole)]
+        conditions += [
+            (condition, seed, logits, (cut.edges(prompt), cut.live_edges(prompt)))
+            for (condition, seed, cut), logits in zip(self.cuts, found.logits, strict=True)
+        ]
+        rows = [
+            PathwayRow(name, task, condition, seed, *choice_of(logits, prompt)[:6], *kept, *whole)
+            for condition, seed, logits, kept in conditions
+        ]
+        return Asked(rows, cost=Cost.of(found))
 
-    def result(
-        self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None
-    ) -> PathwayAccuracy:
+    def result(self, gathered: Gathered) -> PathwayAccuracy:
         """Accuracies of all questions."""
+        gathered.check_left()
         settings = PathwaySettings(
-            **made_with(self.model),
-            pathway=self.pathway.to_dict(),
-            random=self.random,
+            **made_with(self.model, gathered),
+            pathway=self.open.to_dict(),
+            random=tuple(self.random),
             seeds=self.seeds,
-            n_asked=n_asked,
             seed=self.seed,
             engine=self.engine,
-            seconds=seconds,
         )
-        return PathwayAccuracy(table, settings)
-
-
-def _answered(logits: Tensor, prompt: Prompt) -> Row:
-    """(options, right letter, chosen letter, whether it is right, whether it ranks first of all tokens, p)."""
-    assert prompt.answer_token is not None
-    tokens = list(prompt.option_tokens)
-    chosen, right = int(logits[tokens].argmax()), tokens.index(prompt.answer_token)
-    letters = string.ascii_uppercase
-    first = int(logits.argmax()) == prompt.answer_token
-    share = float(logits.softmax(-1)[prompt.answer_token])
-    return len(tokens), letters[right], letters[chosen], chosen == right, first, share
+        return PathwayAccuracy(gathered.table, settings)

@@ -2,90 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass as plain_dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.result import QuestionsTable
+from videolens.experiments.common.provenance import SETTINGS, Made
+from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap
-from videolens.experiments.common.storing import read_result, settings_from, write_result
 from videolens.interventions.pathway import Pathway
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["COLUMNS", "FULL", "PATHWAY", "PathwayAccuracy", "PathwaySettings"]
+__all__ = ["FULL", "PATHWAY", "PathwayAccuracy", "PathwayRow", "PathwaySettings"]
 
 FULL, PATHWAY = "full", "pathway"
 
-COLUMNS = (
-    "question",
-    "task",
-    "condition",
-    "seed",
-    "n_options",
-    "answer",
-    "choice",
-    "correct",
-    "first",
-    "p_answer",
-    "edges",
-    "live_edges",
-    "edges_full",
-    "live_edges_full",
-)
-"""`condition`: "full", "pathway", "random, live edges", …; `seed`: of a random cut, else missing. `choice`: letter of
-the option that ranks first among the options, `correct`: whether it is right; `first`: whether the right letter ranks
-first among all tokens. `p_answer`: probability of the right letter among all tokens. `edges`, `live_edges`: open causal
-pairs, and those of them on some path to the last token, summed over layers; `*_full`: with nothing cut."""
-
-TABLE, SETTINGS = "pathway.parquet", "pathway.json"
-
-
-@dataclass(frozen=True)
-class PathwaySettings:
-    """How accuracies under a pathway were measured.
+class PathwayRow(NamedTuple):
+    """A question under a condition: a row of the table.
 
     Attributes:
-        model: the name or directory the model was loaded from.
+        question, task: of the question.
+        condition: "full", "pathway", "random, live edges", …
+        seed: of a random cut, else missing.
+        n_options: options to choose from.
+        answer, choice: letters of the right option, and of the one that ranks first among the options.
+        correct: whether they are the same.
+        first: whether the right letter ranks first among all tokens.
+        p_answer: probability of the right letter among all tokens.
+        edges, live_edges: open causal pairs, and those of them on some path to the last token, summed over layers.
+        edges_full, live_edges_full: the same with nothing cut.
+    """
+
+    question: str
+    task: str
+    condition: str
+    seed: int | None
+    n_options: int
+    answer: str
+    choice: str
+    correct: bool
+    first: bool
+    p_answer: float
+    edges: int
+    live_edges: int
+    edges_full: int
+    live_edges_full: int
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class PathwaySettings(Made):
+    """How accuracies under a pathway were measured. All questions that were asked are in the table.
+
+    Attributes:
         pathway: what was open, as `Pathway.from_dict` takes it.
         random: kinds of random cuts.
         seeds: random cuts drawn per kind.
-        n_asked: questions asked; all of them are in the table.
-        seed: of the bootstrap, and of the first random cut.
-        revision: of the checkpoint, where it has one.
-        dtype, device: what the model ran in and on.
-        versions: of Python and the packages that matter.
         engine: "exact" or "full".
-        seconds: time it took.
     """
 
-    model: str
     pathway: dict[str, Any]
     random: tuple[str, ...]
     seeds: int
-    n_asked: int
-    seed: int = 0
-    revision: str | None = None
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
     engine: str = "exact"
-    seconds: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class PathwayAccuracy(QuestionsTable):
+@plain_dataclass(frozen=True, eq=False)
+class PathwayAccuracy(Result):
     """One row per question, condition and random cut. Every interval is a 95 % bootstrap over questions; all conditions
     of a question are drawn together, so that differences are paired.
 
     Attributes:
-        table: the columns of `COLUMNS`.
+        table: one `PathwayRow` each.
         settings: how it was made.
 
     Raises:
@@ -97,10 +87,12 @@ class PathwayAccuracy(QuestionsTable):
 
     _called: ClassVar[str] = "pathway accuracy"
 
-    def __post_init__(self) -> None:
+    _files: ClassVar[dict[str, str]] = {"table": "pathway.parquet", "settings": "pathway.json"}
+    _tables: ClassVar[dict[str, Any]] = {"table": PathwayRow}
+
+    def check(self) -> None:
+        """Every question has every condition, and its numbers fit together."""
         table = self.table
-        if tuple(table.columns) != COLUMNS:
-            raise VideolensError(f"accuracies under a pathway have the columns {list(COLUMNS)}, got {list(table)}")
         counts = table.groupby(["task", "question"], sort=False).size()
         rows = 2 + len(self.settings.random) * self.settings.seeds
         if len(counts) == 0 or (counts != rows).any():
@@ -169,33 +161,6 @@ class PathwayAccuracy(QuestionsTable):
                 rows.append(row)
         return pd.DataFrame(rows)
 
-    def figure(self) -> Figure:
-        """Which routes are open in which layers, and the accuracies that this leaves."""
-        from videolens.experiments.pathway.figure import draw
-
-        return draw(self)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `pathway.parquet` and `pathway.json` into a directory.
-
-        Raises:
-            VideolensError: they are there already, and `overwrite` is False.
-        """
-        files = {TABLE: self.table, SETTINGS: asdict(self.settings)}
-        return write_result(path, files, what="accuracies under a pathway", overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> PathwayAccuracy:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory does not hold it, or what it holds contradicts itself.
-        """
-        table, settings = read_result(path, TABLE, SETTINGS, what="accuracies under a pathway")
-        file, what = Path(path) / SETTINGS, "pathway's accuracies"
-        made = settings_from(PathwaySettings, settings, file, what=what, tuples=("random",))
-        return cls(table, made)
-
     def __repr__(self) -> str:
         full, kept = 100 * self.accuracy_full.value, 100 * self.accuracy.value
         return (
@@ -204,7 +169,7 @@ class PathwayAccuracy(QuestionsTable):
         )
 
     def _per_question(self, column: str, condition: str, task: str | None) -> Float[np.ndarray, " question"]:
-        if column not in COLUMNS:
+        if column not in PathwayRow._fields:
             raise VideolensError(near(column, ("correct", "first", "p_answer"), kind="measure"))
         rows = self.table["condition"] == condition
         if not rows.any():
