@@ -15,8 +15,9 @@ import videolens as vl
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import QuestionError, VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS, apply
-from videolens.experiments.accuracy.experiment import measure_accuracy, option_probabilities
-from videolens.experiments.accuracy.result import COLUMNS, Accuracy, AccuracySettings
+from videolens.experiments.accuracy.experiment import measure_accuracy
+from videolens.experiments.accuracy.result import Accuracy, AccuracyRow, AccuracySettings
+from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.common.statistics import proportion
 from videolens.model.checkpoints.bundled import bundled_names
 
@@ -33,7 +34,7 @@ def result(model: vl.HookedVideoTransformer) -> Accuracy:
 
 def test_every_choice_is_that_of_a_forward_of_its_own(model: vl.HookedVideoTransformer, result: Accuracy) -> None:
     table = result.to_dataframe()
-    assert tuple(table.columns) == COLUMNS and len(table) == 6 * 4
+    assert tuple(table.columns) == AccuracyRow._fields and len(table) == 6 * 4
     assert list(table["question"][:8]) == ["q0"] * 4 + ["q1"] * 4, "rows stand in the order of the questions"
     asked = {question.id: question for question in questions()}
     for row in table.itertuples():
@@ -52,7 +53,7 @@ def test_the_size_of_the_batch_changes_nothing(model: vl.HookedVideoTransformer,
     one = measure_accuracy(
         model, questions(), conditions=tuple(CONDITIONS), name="tiny", max_batch=1, progress=False
     ).table
-    exact = [column for column in COLUMNS if column != "p_answer"]
+    exact = [column for column in AccuracyRow._fields if column != "p_answer"]
     pd.testing.assert_frame_equal(one[exact], result.table[exact])
     assert one["p_answer"].to_numpy() == pytest.approx(result.table["p_answer"].to_numpy(), abs=1e-5)
 

@@ -14,9 +14,8 @@ from helpers.prompts import tiny_model, tiny_prompt
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answer_trace.experiment import AnswerTraceExperiment, _conditions
-from videolens.experiments.answer_trace.result import COLUMNS, TraceSettings
-from videolens.experiments.common.asking import Asked, tabulated
-from videolens.experiments.common.samples import check_samples
+from videolens.experiments.answer_trace.result import TraceRow, TraceSettings
+from videolens.experiments.common.asking import Asked, check_samples, tabulated
 
 AFTER = {True: np.exp(2) / (np.exp(2) + 5), False: 1 / 6}
 """The logit of a colour that was taken is 2 after the norm, all other logits are 0; of six tokens."""
@@ -46,7 +45,7 @@ def micro(colour: int) -> tuple[vl.HookedVideoTransformer, vl.Prompt]:
 def test_the_micro_model_takes_the_colour_in_its_last_layer() -> None:
     model, prompt = micro(BALL_RED)
     table = vl.answer_trace(model, prompt, progress=False).to_dataframe()
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == TraceRow._fields
     assert list(table["option"]) == ["A"] * 3 + ["B"] * 3 and list(table["layer"]) == [0, 1, 2] * 2
     assert list(table["kind"]) == ["false"] * 3 + ["true"] * 3, "B is red, and the answer"
     true, false = (table.loc[table["kind"] == kind, "probability"].to_numpy() for kind in ("true", "false"))
@@ -75,7 +74,7 @@ def test_an_intervention_is_traced_beside_the_clean_model() -> None:
     at_the_end = {condition: trace.probabilities(condition=condition)[0, -1] for condition in trace.conditions}
     expected = {"clean": AFTER[True], "last cut": 1 / 6, "as data": 1 / 6, "too late": AFTER[True]}
     assert at_the_end == pytest.approx(expected, abs=1e-6)
-    assert "layers=(1, 2)" in trace.settings.interventions["too late"]
+    assert "layers 2–3" in trace.settings.interventions["too late"]
     assert not any(point.fwd_hooks for point in model.hook_dict.values()), "nothing listens afterwards"
 
 
@@ -216,8 +215,8 @@ def test_a_trace_that_contradicts_itself_is_refused(trace: vl.AnswerTrace) -> No
         vl.AnswerTrace(pd.concat([trace.table, trace.table]), trace.settings)
     with pytest.raises(VideolensError, match="outside 0 … 1"):
         vl.AnswerTrace(trace.table.assign(probability=2.0), trace.settings)
-    with pytest.raises(VideolensError, match="without a row"):
-        vl.AnswerTrace(trace.table.iloc[:0], TraceSettings("", 12))
+    with pytest.raises(VideolensError, match="has no row"):
+        vl.AnswerTrace(trace.table.iloc[:0], TraceSettings(model="", n_layers=12))
     with pytest.raises(SelectionError, match="moving direction"):
         trace.curve(task="moving directions")
 

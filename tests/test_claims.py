@@ -170,9 +170,9 @@ def test_they_can_be_tabulated_drawn_written_and_read(claims: Claims, tmp_path) 
     pd.testing.assert_frame_equal(again.to_dataframe(), table)
     assert again == claims and again.sentence("2b") == claims.sentence("2b")
     assert json.loads((tmp_path / "claims.json").read_text())["margin"] == 3.0
-    with pytest.raises(VideolensError, match="already holds claims"):
+    with pytest.raises(VideolensError, match="already holds"):
         claims.save(tmp_path)
-    with pytest.raises(VideolensError, match="holds no claims"):
+    with pytest.raises(VideolensError, match=r"holds no .*claims\.json"):
         Claims.load(tmp_path / "elsewhere")
 
 

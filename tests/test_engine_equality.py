@@ -477,7 +477,7 @@ def test_the_budget_is_read_where_the_system_tells_nothing(one_pair, monkeypatch
     expected = vl.plan_flow(model, prompt).peak_bytes
     monkeypatch.setattr("os.sysconf", nothing)
     assert vl.plan_flow(model, prompt).peak_bytes == expected
-    monkeypatch.setattr("videolens.engine.planning.Path", lambda name: Path("/there/is/nothing"))
+    monkeypatch.setattr("videolens.engine.memory.Path", lambda name: Path("/there/is/nothing"))
     assert vl.plan_flow(model, prompt).peak_bytes == expected
 
 

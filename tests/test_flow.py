@@ -16,7 +16,7 @@ from helpers.tokenizer import tiny_tokenizer
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.flow.result import COLUMNS
+from videolens.experiments.flow.table import FlowRow
 from videolens.interventions.layer_sets import window_layers
 from videolens.model.vision.pixels import PixelSettings
 
@@ -49,7 +49,7 @@ def test_every_number_is_that_of_a_plain_hooked_forward(
     model: vl.HookedVideoTransformer, prompts: list[vl.Prompt], flow: vl.FlowMap
 ) -> None:
     table = flow.to_dataframe()
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == FlowRow._fields
     prompt, rows = prompts[0], table[table["question"] == "prompt 0"]
     base = model(prompt)[0, -1]
     answer, right, wrong = int(base.argmax()), *prompt.option_tokens
@@ -190,8 +190,8 @@ def test_the_summary_has_every_task_and_all_of_them_with_intervals() -> None:
 def test_a_table_that_contradicts_itself_is_refused(flow: vl.FlowMap) -> None:
     table = flow.to_dataframe()
     cases = {
-        r"has the columns.*\['p_correct_base'\] are missing.*traced anew": table.drop(columns="p_correct_base"),
-        "without a row": table[:0],
+        r"has the columns.*\['p_correct_base'\] are missing.*made anew": table.drop(columns="p_correct_base"),
+        "has no row": table[:0],
         "layers 0 … 2 in order": table[1:],
         "are there twice": table.iloc[[0, 1, 2, 0, 1, 2]],
         "change_percent is not": table.assign(change_percent=0.0),

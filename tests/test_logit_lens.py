@@ -14,9 +14,10 @@ import videolens as vl
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.common import readout
 from videolens.experiments.common.asking import tabulated
-from videolens.experiments.logit_lens.experiment import LogitLensExperiment, clips_of
+from videolens.experiments.common.experiment import Frame
+from videolens.experiments.logit_lens.experiment import LogitLensExperiment
 from videolens.experiments.logit_lens.keywords import ACTION_SEQUENCE, KEYWORD_SETS, SHAPES, first_subword
-from videolens.experiments.logit_lens.result import CLIPS, COLUMNS, LensSettings
+from videolens.experiments.logit_lens.result import LensRow, LensSettings
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,17 @@ def invented(words: list[list[str]], *, n_layers: int = 32, questions: int = 1, 
         for layer in range(n_layers)
         for i, word in enumerate(words[layer])
     ]
-    settings = LensSettings("invented", n_layers, groups={"g": ["bag"]}, subwords={"bag": "bag", "cup": "cup"})
-    return vl.LogitLens(pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame([], columns=list(CLIPS)), settings)
+    known = {"groups": {"g": ["bag"]}, "subwords": {"bag": "bag", "cup": "cup"}}
+    settings = LensSettings(model="invented", n_layers=n_layers, **known)
+    table, clips = pd.DataFrame(rows, columns=list(LensRow._fields)), pd.DataFrame([], columns=list(Frame._fields))
+    return vl.LogitLens(table, clips, settings)
 
 
 def test_the_micro_models_seeker_reads_as_the_colour_it_took() -> None:
     model = micro_model()
     prompt = micro_prompt(model, (BALL_RED, BLANK), (BLANK, SEEKER))
     table = vl.logit_lens(model, prompt, top=1, progress=False).to_dataframe()
-    assert tuple(table.columns) == COLUMNS and len(table) == 3 * 4
+    assert tuple(table.columns) == LensRow._fields and len(table) == 3 * 4
     seeker = table[(table["frame"] == 1) & (table["column"] == 1)]
     # the colour lies in the residual's dimension 10 from layer 1 on: layer 0 writes where the question looks for it
     taken = seeker["probability"].to_numpy()
@@ -165,7 +168,7 @@ def test_keywords_of_the_bundled_model(lens: vl.LogitLens) -> None:
     assert sum(reds) > 0 and table["share"].dropna().between(0, 1).all()
     one = lens.keywords(["red"], task="object count")
     assert set(one["n"]) == {2}
-    with pytest.raises(SelectionError, match="task in this lens"):
+    with pytest.raises(SelectionError, match="task in this logit lens"):
         lens.keywords(["red"], task="object counts")
 
 
@@ -175,7 +178,7 @@ def test_words_of_one_question(lens: vl.LogitLens, questions: list[vl.Question])
     second = lens.words(questions[1].id, 4, rank=2)
     assert (second["probability"] <= words["probability"]).all() and (second["token"] != words["token"]).all()
     for wrong in ({"question": "none"}, {"layer": 12}, {"rank": 3}, {"task": "none"}):
-        with pytest.raises(SelectionError, match="in this lens"):
+        with pytest.raises(SelectionError, match="in this logit lens"):
             lens.words(**({"question": questions[1].id, "layer": 4} | wrong))  # type: ignore[arg-type]
 
 
@@ -196,10 +199,9 @@ def test_parts_put_together_are_the_whole(shapes, questions, lens) -> None:  # t
         for each in questions
     ]
     pd.testing.assert_frame_equal(pd.concat(rows, ignore_index=True), lens.table)
-    bare = LogitLensExperiment(shapes, top=2).result(lens.table, [], 4, None)
-    assert len(bare.clips) == 0
-    again = bare.with_clips(clips_of(shapes, questions))
-    pd.testing.assert_frame_equal(again.clips, lens.clips)
+    bare = vl.logit_lens(shapes, questions, top=2, frames=False, progress=False)
+    assert len(bare.clips) == 0 and set(lens.clips["question"]) == {each.id for each in questions}
+    pd.testing.assert_frame_equal(bare.table, lens.table)
 
 
 def test_saved_and_read_again(lens: vl.LogitLens, shapes: vl.HookedVideoTransformer, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -225,7 +227,7 @@ def test_a_lens_that_contradicts_itself_is_refused(lens: vl.LogitLens) -> None:
         (lens.table.iloc[2:], "all video tokens"),
         (pd.concat([lens.table, lens.table]), "twice"),
         (lens.table.assign(probability=np.float32(1.5)), "outside 0"),
-        (lens.table.iloc[:0], "without a row"),
+        (lens.table.iloc[:0], "has no row"),
     ):
         with pytest.raises(VideolensError, match=said):
             vl.LogitLens(table, lens.clips, lens.settings)

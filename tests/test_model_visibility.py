@@ -13,7 +13,7 @@ from torch import Tensor
 from videolens.model.decoder import kernels
 from videolens.model.decoder.kernels import attend
 from videolens.model.decoder.views import dense_mask, views_of
-from videolens.model.decoder.visibility import Run, Visible
+from videolens.model.decoder.visibility import RowRun, Visible
 
 N = 70
 
@@ -178,4 +178,4 @@ def test_other_number_types(dtype: torch.dtype, allowed: float) -> None:
 
 
 def test_pairs_of_a_run() -> None:
-    assert Run(0, 6, ((0, 2),), own=2, repeat=2).pairs == 6 * 2 + 2 * 6
+    assert RowRun(0, 6, ((0, 2),), own=2, repeat=2).pairs == 6 * 2 + 2 * 6

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import videolens as vl
 from videolens.errors import SelectionError
 from videolens.interventions.knockout import PART_ROUTES
-from videolens.prompt.parts import PARTS, is_selection
+from videolens.prompt.selections import PARTS, is_selection
 from videolens.prompt.tokens import TokenMap
 
 

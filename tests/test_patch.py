@@ -373,7 +373,11 @@ def test_a_source_that_lacks_what_is_copied(model, clean, source) -> None:
         Patch("z", 1, source=SourceRun(clean, part))
     with pytest.raises(VideolensError, match="layer 3 is outside the model: its layers are 0 … 2"):
         SourceRun.record(model, clean, "z", layers=3)
-    with pytest.raises(PromptError, match="of one prompt, got a batch of 2"):
+    with pytest.raises(VideolensError, match="layers are empty: name at least one of 0 … 2"):
+        SourceRun.record(model, clean, "z", layers=[])
+    with pytest.raises(
+        PromptError, match=r"a source run needs a single prompt, got a batch of 2: take one, prompt\[0\]"
+    ):
         SourceRun.record(model, tiny_prompt(model, rows=2), "z")
     with pytest.raises(VideolensError, match="layer 2 is outside the model"):
         Patch("z", 2, source=source).check(n_layers=2, n_heads=4)

@@ -352,7 +352,7 @@ def test_what_is_no_pair(model, clean, corrupted) -> None:
         vl.patch_map(model, [(clean, corrupted)], corrupted)
     with pytest.raises(VideolensError, match="there are no pairs"):
         vl.patch_map(model, [], progress=False)
-    with pytest.raises(PromptError, match="of single prompts, got a batch of 2"):
+    with pytest.raises(PromptError, match=r"a pair needs a single prompt, got a batch of 2: take one, prompt\[0\]"):
         vl.patch_map(model, clean, tiny_prompt(model, rows=2))
     ids, _, pixels = tiny_inputs(frames=4)
     longer = {name: range(at.start + 4, at.stop + 4) for name, at in SPANS.items()}

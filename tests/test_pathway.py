@@ -6,11 +6,13 @@ import gc
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.flow import plausible_flow
 from helpers.prompts import plain_prompt, tiny_model, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from torch import Tensor
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
+from videolens.experiments.flow.measures import open_layers
 from videolens.interventions.edges import causal_mask, count_live
 from videolens.interventions.presets import PRESETS
 from videolens.interventions.random_blocking import MATCHES, _largest
@@ -269,12 +272,14 @@ def flow_of(curves: dict[str, list[list[float]]], tasks: Sequence[str] = ("a", "
     """What a pathway reads of a flow map: one question per task."""
     changes = {route: np.array(found) for route, found in curves.items()}
     depth = len(next(iter(curves.values()))[0])
-    return SimpleNamespace(
+    flow = SimpleNamespace(
         settings=SimpleNamespace(n_layers=depth, **made),
         routes=list(curves),
         tasks=list(tasks),
         changes=lambda route, task, measure: changes[route][[list(tasks).index(task)] if task else slice(None)],
     )
+    flow.open_layers = partial(open_layers, flow)
+    return flow
 
 
 CURVES = {
@@ -309,6 +314,25 @@ def test_published_routes_choose_published_masks() -> None:
 def test_other_windows_choose_nothing() -> None:
     with pytest.raises(VideolensError, match=r"windows around each layer.*'top-down'"):
         vl.Pathway.from_flow(flow_of(CURVES, style="top-down"))
+
+
+def test_a_flow_map_says_which_layers_are_open() -> None:
+    flow = plausible_flow(tasks=("action antonym", "object count"), n=3)
+    curve = flow.changes("cross-frame").mean(axis=0)
+    by_hand = [
+        layer for first in range(0, 12, 2) if curve[first : first + 2].mean() < -20 for layer in (first, first + 1)
+    ]
+    assert by_hand and flow.open_layers("cross-frame", threshold=-20) == by_hand
+    each = [set(flow.open_layers("cross-frame", threshold=-20, bin=1, groups=[task])) for task in flow.tasks]
+    assert set(flow.open_layers("cross-frame", threshold=-20, bin=1, groups=flow.tasks)) == each[0] | each[1]
+    chosen = vl.Pathway.from_flow(flow, threshold=-20)
+    assert (chosen.masks, chosen.cross_frame) == ("published", tuple(by_hand))
+    with pytest.raises(SelectionError, match=r"cross-part"):
+        flow.open_layers("cross-part")
+    with pytest.raises(VideolensError, match=r"bin of 13 layers .* 1 … 12"):
+        flow.open_layers("cross-frame", bin=13)
+    with pytest.raises(VideolensError, match=r"FlowMap, as trace_flow gives it, got \{'cross-frame'"):
+        vl.Pathway.from_flow({"cross-frame": curve})
 
 
 def test_presets_are_the_papers_and_survive_plain_data() -> None:

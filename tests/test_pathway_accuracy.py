@@ -60,7 +60,7 @@ def test_the_engine_changes_nothing(found: vl.PathwayAccuracy) -> None:
 def test_parts_of_the_questions_make_the_same_table(found: vl.PathwayAccuracy) -> None:
     experiment = PathwayExperiment(MODEL, pathway=PATHWAY.to_dict(), seeds=2)
     rows = [experiment.ask(p, f"prompt {i}", "", lambda share: None).rows for i, p in enumerate(PROMPTS)]
-    tables = [pd.DataFrame(r, columns=list(experiment.columns)).astype(dict(experiment.dtypes)) for r in rows]
+    tables = [pd.DataFrame(r, columns=list(experiment.row._fields)).astype(dict(experiment.dtypes)) for r in rows]
     pd.testing.assert_frame_equal(pd.concat(tables, ignore_index=True), found.table)
 
 
@@ -75,10 +75,10 @@ def test_accuracies_losses_and_shares_are_means_over_questions() -> None:
             rows.append(
                 (f"q{i}", "t", condition, seed, 2, "A", "AB"[1 - hit], bool(hit), bool(hit), 0.5, *kept_edges, 90, 80)
             )
-    from videolens.experiments.pathway.result import COLUMNS
+    from videolens.experiments.pathway.result import PathwayRow
 
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64"})
-    settings = PathwaySettings("m", PATHWAY.to_dict(), ("live edges",), 2, 3)
+    table = pd.DataFrame(rows, columns=list(PathwayRow._fields)).astype({"seed": "Int64"})
+    settings = PathwaySettings(model="m", pathway=PATHWAY.to_dict(), random=("live edges",), seeds=2, n_asked=3)
     found = vl.PathwayAccuracy(table, settings)
     assert found.accuracy_full.value == pytest.approx(2 / 3) and found.accuracy.value == pytest.approx(1 / 3)
     assert found.loss().value == pytest.approx(100 / 3)

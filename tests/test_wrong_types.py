@@ -22,10 +22,10 @@ import videolens as vl
 from videolens.experiments.flow.experiment import FlowExperiment
 from videolens.experiments.pathway.experiment import PathwayExperiment
 from videolens.engine.stages import stage_interventions
-from videolens.model.resuming import positions_of
+from videolens.model.decoder.rows import positions_of
 from videolens.experiments.common.storing import read_result
 from videolens.interventions.layer_sets import check_window
-from videolens.interventions.bins import open_layers
+from videolens.experiments.flow.measures import open_layers
 
 video = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))
 tokens = vl.TokenMap.from_spans(8, {"stem": [6]}, grid=(1, 2, 2), video=range(1, 5))
@@ -86,10 +86,10 @@ CALLS = [
     lambda: PathwayExperiment(model, pathway=pathway, random=None),
     lambda: PathwayExperiment(model, pathway=pathway, random=[["edges"]]),
     lambda: vl.Pathway.from_flow(None),
-    lambda: open_layers(flow, "video -> last", threshold="low", width=1, groups=[None], measure="answer"),
-    lambda: open_layers(flow, "video -> last", threshold=float("nan"), width=1, groups=[None], measure="answer"),
-    lambda: open_layers(flow, "video -> last", threshold=-5, width="1", groups=[None], measure="answer"),
-    lambda: open_layers(unknown, "video -> last", threshold=-5, width=1, groups=[None], measure="answer"),
+    lambda: open_layers(flow, "video -> last", threshold="low", bin=1, groups=[None], measure="answer"),
+    lambda: open_layers(flow, "video -> last", threshold=float("nan"), bin=1, groups=[None], measure="answer"),
+    lambda: open_layers(flow, "video -> last", threshold=-5, bin="1", groups=[None], measure="answer"),
+    lambda: open_layers(unknown, "video -> last", threshold=-5, bin=1, groups=[None], measure="answer"),
     lambda: read_result(damaged, "table.json", what="flow map"),
     lambda: read_result(damaged, "table.parquet", what="flow map"),
     lambda: tokens[3],

@@ -77,6 +77,9 @@ def validation_text(error: Any, known: Iterable[str] = (), *, kind: str = "field
     """
     said = []
     for each in error.errors():
+        if own := each.get("ctx", {}).get("error"):  # raised by a check of ours
+            said.append(str(own))
+            continue
         at = ".".join(str(part) for part in each["loc"])
         if each["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             said.append(near(str(each["loc"][-1]), known, kind=kind))

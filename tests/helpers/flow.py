@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from videolens.experiments.flow.result import COLUMNS, FlowMap, FlowSettings
+from videolens.experiments.flow.result import FlowMap
+from videolens.experiments.flow.table import FlowRow, FlowSettings
 from videolens.interventions.knockout import ROUTES
 from videolens.interventions.layer_sets import WINDOWED, cut_layers
 
@@ -65,7 +66,8 @@ def plausible_flow(
                     logits = [4 * p - 2 for p in of_right]
                     row = (name, task, route, layer, p_base, p_knockout, change, "A", first)
                     rows.append((*row, right, still == right, *of_right, *logits))
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": "boolean", "correct_knockout": "boolean"})
+    table = pd.DataFrame(rows, columns=list(FlowRow._fields))
+    table = table.astype({"correct": "boolean", "correct_knockout": "boolean"})
     settings = FlowSettings(
         model=model,
         n_layers=n_layers,

@@ -14,7 +14,7 @@ import videolens as vl
 from helpers.flow import TASKS
 from helpers.models import tiny_llava_next_video
 from helpers.tokenizer import tiny_tokenizer
-from videolens.experiments.accuracy.result import COLUMNS, Accuracy, AccuracySettings
+from videolens.experiments.accuracy.result import Accuracy, AccuracyRow, AccuracySettings
 from videolens.experiments.segment_attention.experiment import SegmentAttention
 from videolens.model.vision.pixels import PixelSettings
 
@@ -85,7 +85,7 @@ def invented_accuracy(models=("shapes", "shapes-image"), n: int = 8) -> Accuracy
                     choice = answer if right else LETTERS[(i + 1) % 4]
                     rows.append((model, task, f"{task} {i}", condition, 4, answer, choice, right, 0.5, True))
         settings.append(AccuracySettings(model, n * len(TASKS), conditions))
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"correct": bool, "option_first": bool})
+    table = pd.DataFrame(rows, columns=list(AccuracyRow._fields)).astype({"correct": bool, "option_first": bool})
     return Accuracy(table, tuple(settings))
 
 

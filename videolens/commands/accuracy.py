@@ -38,11 +38,12 @@ def run(options: argparse.Namespace) -> None:
     quiet()
     from videolens.datasets.shapes import TASKS
     from videolens.experiments.accuracy.shapes import shapes_accuracy
+    from videolens.model.checkpoints.files import short_name
     from videolens.model.transformer import HookedVideoTransformer
 
     names = options.model or ["shapes", "shapes-image"]
     # a directory is called by its last part, unless two are called alike
-    short = [name.rstrip("/").split("/")[-1] for name in names]
+    short = [short_name(name) for name in names]
     called = short if len(set(short)) == len(short) else names
     models = {call: HookedVideoTransformer.from_pretrained(name) for call, name in zip(called, names, strict=True)}
     result = shapes_accuracy(

@@ -65,6 +65,10 @@ class Cost:
         """Bytes of the keys and values of some rows in one layer."""
         return 2 * rows * self.d_key * self.itemsize
 
+    def clean_run(self, n_pos: int, n_layers: int) -> int:
+        """Bytes of a clean run that is kept: the residual between all layers, and all keys and values."""
+        return (n_layers + 1) * self.stream(n_pos) + n_layers * self.keys_values(n_pos)
+
     def working(self, rows: int) -> int:
         """Bytes that a layer needs for some rows, at its peak, besides what enters it.
 

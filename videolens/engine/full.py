@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,15 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.errors import PromptError
+from videolens.interventions.protocol import HookFunction, Hooks
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["HookFunction", "batched_hooks", "check_single", "full_logits", "last_logits"]
-
-HookFunction = Callable[..., Tensor | None]
-"""`function(value, hook=…)` gives a new value; None: the one it was given, maybe edited in place."""
-Hooks = Sequence[tuple[str, HookFunction]]
+__all__ = ["batched_hooks", "check_single", "full_logits", "last_logits"]
 
 
 @torch.no_grad()
@@ -52,8 +48,7 @@ def check_single(prompt: Prompt) -> None:
     """Raises:
     PromptError: a batch of several prompts.
     """
-    if len(prompt) != 1:
-        raise PromptError(f"one prompt is evaluated at a time, got a batch of {len(prompt)}: `for single in prompt`")
+    prompt.single("an evaluation")
 
 
 def batched_hooks(hooks: Sequence[Hooks]) -> list[tuple[str, HookFunction]]:

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from videolens.engine.full import HookFunction
 from videolens.engine.stages import Staged
 from videolens.engine.tree import Branch, Level, grow
 from videolens.errors import VideolensError
+from videolens.interventions.protocol import HookFunction
 from videolens.model.decoder.views import alike
 from videolens.model.decoder.visibility import Visible
 

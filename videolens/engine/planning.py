@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from videolens.engine.cost import Cost
 from videolens.engine.full import check_single
+from videolens.engine.memory import memory_budget
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, near
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["PassPlan", "Plan", "Planner", "Round", "plan"]
+__all__ = ["ENGINES", "PassPlan", "Plan", "Planner", "Round", "check_engine", "plan"]
+
+ENGINES: tuple[str, ...] = ("exact", "full")
 
 # Rows in one call of a layer: enough to keep the cores busy, few enough to stay near the caches.
 _ROWS_PER_CALL = {"cpu": 2048, "cuda": 16384}
-
-_UNKNOWN_MEMORY = 8 * 2**30  # where the system does not say how much there is
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,14 @@ class Round:
     peak_bytes: int
 
 
+def check_engine(engine: str) -> None:
+    """Raises:
+    VideolensError: there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise VideolensError(near(engine, ENGINES, kind="engine"))
+
+
 def plan(
     model: HookedVideoTransformer,
     prompt: Prompt,
@@ -139,13 +144,19 @@ def plan(
 
 
 class Planner:
-    """Counts operations and bytes, and fits the work into the memory there is."""
+    """Counts operations and bytes, and fits the work into the memory there is.
 
-    def __init__(self, model: HookedVideoTransformer, prompt: Prompt, max_memory: int | None) -> None:
+    Args:
+        model, prompt: what will run.
+        max_memory: bytes that may be used besides both; None: half of what is free.
+        kept: bytes of them that a clean run holds already.
+    """
+
+    def __init__(self, model: HookedVideoTransformer, prompt: Prompt, max_memory: int | None, *, kept: int = 0) -> None:
         self.n_layers, self.n_pos = model.cfg.n_layers, prompt.shape[1]
         self.cost = Cost.of(model.cfg)
         self.device = model.frontend.device
-        self.budget = _budget(max_memory, self.device)
+        self.budget = memory_budget(max_memory, self.device, kept=kept)
         self.sights = Sights(
             n_pos=self.n_pos,
             asked=int(prompt.tokens["last"][0]),
@@ -201,10 +212,12 @@ class Planner:
         half = len(ordered) // 2
         return [*self.rounds(ordered[:half]), *self.rounds(ordered[half:])]
 
+    def clean_layers(self) -> int:
+        """Operations of the clean run in all layers but the last: what a walk saves if it is kept."""
+        return (self.n_layers - 1) * self.cost.layer(self.n_pos, self.n_pos, self.sights.clean.pairs)
+
     def _clean_flops(self) -> int:
-        n = self.n_pos
-        whole = (self.n_layers - 1) * self.cost.layer(n, n, self.sights.clean.pairs)
-        return whole + self.cost.layer(n, 1, n) + self.cost.read_out(1)
+        return self.clean_layers() + self.cost.layer(self.n_pos, 1, self.n_pos) + self.cost.read_out(1)
 
     def _flops(self, each: Pass) -> int:
         rows, total = self.n_pos - each.first_row, 0
@@ -248,29 +261,3 @@ class Planner:
                 copies = 0 if self.device.type == "cpu" else branches * cost.keys_values(n)
                 peak = max(peak, streams + clean + copies + cost.working(rows) + 2 * cost.stream(rows))
         return peak
-
-
-def _budget(max_memory: int | None, device: torch.device) -> int:
-    """Bytes that may be used: those given, or half of what is free."""
-    if max_memory is not None:
-        if isinstance(max_memory, bool) or not isinstance(max_memory, int) or max_memory < 1:
-            raise VideolensError(f"max_memory is a number of bytes above 0, got {max_memory!r}")
-        return max_memory
-    return _free(device) // 2
-
-
-def _free(device: torch.device) -> int:
-    """Bytes that new tensors can have. What PyTorch keeps for reuse is free, and so is what the system fills with files
-    while nobody needs it."""
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):
-        return _UNKNOWN_MEMORY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,26 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.engine.full import check_single, full_logits
-from videolens.engine.planning import Plan, Planner
+from videolens.engine.planning import Plan, Planner, Round, check_engine
 from videolens.engine.stages import Staged, stage_interventions
+from videolens.engine.unchanged import Base
 from videolens.engine.walk import walk
-from videolens.errors import VideolensError, near
-from videolens.model.decoder.rows import heard
+from videolens.errors import VideolensError
+from videolens.model.decoder.rows import is_listened_to
+from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["ENGINES", "Sweep", "check_engine", "evaluate", "sweep"]
-
-ENGINES: tuple[str, ...] = ("exact", "full")
-
-
-def check_engine(engine: str) -> None:
-    """Raises:
-    VideolensError: there is no such engine.
-    """
-    if engine not in ENGINES:
-        raise VideolensError(near(engine, ENGINES, kind="engine"))
-
+__all__ = ["Sweep", "evaluate", "sweep"]
 
 _VERIFIED = 8  # interventions that verify=True runs again in full, at most (and one of every pass at least)
 # largest |Δlogit| that rounding explains, in standard deviations of the logits
@@ -40,14 +31,17 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.25, to
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What many interventions on one prompt came to.
+    """The last position's logits under many interventions on one prompt, and what they cost.
 
     Attributes:
         base: logits [d_vocab] of the last position with nothing changed.
         logits: [intervention d_vocab] under each intervention; float32 or wider.
         in_full: which interventions ran as plain forwards of the whole prompt: those that do not declare what they
             change, and all with engine="full" or where the model has listeners of its own.
-        plan: the cost of the exact way; None with engine="full".
+        plan: the cost of the exact way without a base; its `peak_bytes` count a base's clean run that was used. None
+            where all ran in full.
+        forwards: what was computed, in plain forwards. A base that was given has cost one more. What `verify` runs
+            again is not counted.
         verified: largest |Δlogit| to plain forwards in standard deviations; None where nothing was verified.
     """
 
@@ -55,7 +49,13 @@ class Sweep:
     logits: Float[Tensor, "intervention d_vocab"]
     in_full: tuple[bool, ...]
     plan: Plan | None
+    forwards: float
     verified: float | None = None
+
+    @property
+    def full_forwards(self) -> int:
+        """Forwards of the published way: one for each intervention, and one with nothing changed."""
+        return len(self.logits) + 1
 
 
 def evaluate(
@@ -73,6 +73,7 @@ def sweep(
     *,
     engine: str = "exact",
     max_memory: int | None = None,
+    base: Base | None = None,
     verify: bool = False,
     tick: Callable[[float], None] | None = None,
 ) -> Sweep:
@@ -80,7 +81,8 @@ def sweep(
 
     Attention is causal, so an intervention that first acts in layer a on rows ≥ r leaves every row before r and every
     layer before a as they were. Only what it can change is computed, beside one clean run, and interventions that have
-    done the same so far share that too. The results are those of plain forwards, to rounding.
+    done the same so far share that too. The results are those of plain forwards, to rounding; with a base they are the
+    same bit for bit as without.
 
     1. Check every intervention against model and prompt.
     2. Plan: what shares a pass, in which chunks, within the memory there is.
@@ -90,52 +92,70 @@ def sweep(
     Args:
         model: the model.
         prompt: a single prompt.
-        interventions: `Knockout`s, `Patch`es, anything with `.hooks` and `.cone`; or bare lists of (hook point,
-            function), which run in full.
+        interventions: `Knockout`s, `Patch`es, anything with `.hooks` and `.cone`, routes by name; or lists of (hook
+            point, function), which run in full. Several in a list of their own hold at once.
         engine: "exact", or "full": one plain forward for each, the reference.
         max_memory: bytes that may be used besides the model and the prompt; None: half of what is free.
+        base: the run with nothing changed, from `videolens.engine.base`, so that it is not computed again. Where its
+            clean run and the sweep together need more than the memory allows, it is released.
         verify: run a sample in full as well and compare. With engine="full" there is nothing to compare with.
-        tick: is told after every layer which share of the work that was; the shares sum to one.
+        tick: called after every layer with the share of the work that it was; the shares sum to one.
 
     Raises:
         PromptError: a batch of several prompts.
-        VideolensError: a layer, head or hook point that the model does not have, a cone outside the prompt, too little
-            memory for one intervention; with `verify`, one whose cone is wrong.
+        VideolensError: a layer, head or hook point that the model does not have, a cone outside the prompt, a base of
+            another prompt or model, too little memory for one intervention; with `verify`, one whose cone is wrong.
     """
     check_single(prompt)
     check_engine(engine)
+    if base is not None:
+        base.check(model, prompt)
     tick = tick if tick is not None else lambda share: None
     staged = stage_interventions(model, prompt, interventions)
-    if engine == "full" or any(heard(point) for point in model.hook_dict.values()):
-        return _all_in_full(model, prompt, staged, tick)
-    planner = Planner(model, prompt, max_memory)
+    if engine == "full" or any(is_listened_to(point) for point in model.hook_dict.values()):
+        return _all_in_full(model, prompt, staged, tick, base)
+    planner = Planner(model, prompt, max_memory, kept=0 if base is None else base.n_bytes)
     rounds = planner.rounds(staged)
     planned = planner.plan(staged, rounds)
-    bare = [each for each in staged if each.first_row is None]
+    clean = _kept(base, planner, rounds)
     whole = planned.forwards
-    part = (whole - len(bare)) / whole / len(rounds)
+    if clean is not None:
+        planned = replace(planned, peak_bytes=planned.peak_bytes + clean.n_bytes)
+        whole -= len(rounds) * planner.clean_layers() / planned.forward_flops
+    part = (whole - planned.in_full) / whole / len(rounds)
     logits = torch.full((len(staged), model.cfg.d_vocab), torch.nan, device=model.frontend.device, dtype=_wide(model))
     for one in rounds:
-        base = walk(model, prompt, one, planner.sights, logits, lambda share: tick(share * part))
+        unchanged = walk(model, prompt, one, planner.sights, logits, lambda share: tick(share * part), clean)
     for each in staged:
         if each.first_row is None:
             logits[each.number] = full_logits(model, prompt, each.hooks)
             tick(1 / whole)
         elif not each.functions or each.first_row > planner.sights.asked:
-            logits[each.number] = base
-    found = Sweep(base, logits, tuple(each.first_row is None for each in staged), planned)
+            logits[each.number] = unchanged
+    found = Sweep(unchanged, logits, tuple(each.first_row is None for each in staged), planned, whole)
     return _verified(model, prompt, staged, found) if verify else found
 
 
+def _kept(base: Base | None, planner: Planner, rounds: Sequence[Round]) -> CleanRun | None:
+    """The base's clean run, if it fits beside the walks as they are planned: other chunks would round differently."""
+    if base is not None and base.n_bytes + max(one.peak_bytes for one in rounds) > planner.budget:
+        base.release()
+    return None if base is None else base.clean
+
+
 def _all_in_full(
-    model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[Staged], tick: Callable[[float], None]
+    model: HookedVideoTransformer,
+    prompt: Prompt,
+    staged: Sequence[Staged],
+    tick: Callable[[float], None],
+    base: Base | None,
 ) -> Sweep:
-    base = full_logits(model, prompt, ())
-    logits = base.new_empty(len(staged), len(base))
+    unchanged = full_logits(model, prompt, ()) if base is None else base.logits
+    logits = unchanged.new_empty(len(staged), len(unchanged))
     for each in staged:
         logits[each.number] = full_logits(model, prompt, each.hooks)
         tick(1 / len(staged))
-    return Sweep(base, logits, (True,) * len(staged), None)
+    return Sweep(unchanged, logits, (True,) * len(staged), None, float(len(staged) + (base is None)))
 
 
 def _verified(model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[Staged], found: Sweep) -> Sweep:
@@ -156,7 +176,7 @@ def _verified(model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[St
                 f"logits (rounding explains {allowed:g}): it changes something before row {each.first_row}, where its "
                 'cone begins, or its functions do not go by hook.ctx["rows"]'
             )
-    return Sweep(found.base, found.logits, found.in_full, found.plan, worst)
+    return replace(found, verified=worst)
 
 
 def _wide(model: HookedVideoTransformer) -> torch.dtype:

@@ -1,12 +1,13 @@
 """One walk through the layers for many interventions: the clean run, and beside it every branch that has left it.
 
-1. In every layer, run the clean prompt first. Its keys and values are what all branches see of the rows they share.
+1. In every layer, run the clean prompt first, unless its run was kept (then only in the last layer, for the row that is
+   asked for). Its keys and values are what all branches see of the rows they share.
 2. A branch that begins here starts from the clean residual; one that parts from another starts from that one's.
 3. Branches run a few at a time, on the rows of their pass only, each under its own hook functions and seeing what its
    own masks allow.
 4. In the last layer only the row that is asked for has a query.
 
-Nothing is kept but the residual streams of the branches and one layer's clean keys and values.
+The walk itself keeps nothing but the residual streams of the branches and one layer's clean keys and values.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from videolens.engine.planning import Round
 from videolens.engine.stages import Functions
 from videolens.engine.tree import Branch
 from videolens.model.decoder.rows import KeyValues, Rows
-from videolens.model.decoder.views import View
+from videolens.model.decoder.views import HeadView
+from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -36,7 +38,13 @@ Tick = Callable[[float], None]
 
 @torch.no_grad()
 def walk(
-    model: HookedVideoTransformer, prompt: Prompt, one: Round, sights: Sights, logits: Tensor, tick: Tick
+    model: HookedVideoTransformer,
+    prompt: Prompt,
+    one: Round,
+    sights: Sights,
+    logits: Tensor,
+    tick: Tick,
+    clean: CleanRun | None = None,
 ) -> Float[Tensor, " d_vocab"]:
     """Fill the rows of `logits` [intervention d_vocab] that belong to the interventions of a round.
 
@@ -46,23 +54,30 @@ def walk(
         one: what to run.
         sights: what branches see.
         logits: where results go.
-        tick: told, after every layer, which share of the work that was.
+        tick: called after every layer with the share of the work that it was.
+        clean: the clean run, if it was kept.
 
     Returns:
         Logits of the clean run.
     """
-    past = KeyValues()
-    residual, at = model.enter(prompt, past=past)
+    past, n_layers, n_pos = KeyValues(), model.cfg.n_layers, prompt.shape[1]
+    if clean is None:
+        residual, at = model.enter(prompt, past=past)
+    else:
+        residual, at = clean.residuals[0], replace(clean.at, past=past)
     running = [_Running(model, prompt, each, per_call, sights, at) for each, per_call in one.passes]
     for each in running:
         each.enter()
-    n_layers, share = model.cfg.n_layers, sum(each.work for each in running) + model.cfg.n_layers * prompt.shape[1]
+    share = sum(each.work for each in running) + n_pos * (n_layers if clean is None else 1)
     asked = torch.tensor([sights.asked], device=residual.device)
     for layer, block in enumerate(model.blocks):
         last = layer == n_layers - 1
-        after = block(residual, replace(at, asked=asked) if last else at)
-        k, v = past.layers.pop(layer)
-        tick(prompt.shape[1] / share)
+        if clean is None or last:
+            after = block(residual, replace(at, asked=asked) if last else at)
+            k, v = past.layers.pop(layer)
+            tick(n_pos / share)
+        else:
+            after, (k, v) = clean.residuals[layer + 1], clean.keys_values.layers[layer]
         for each in running:
             each.run(layer, residual, (k, v), asked - each.first_row if last else None)
             tick(each.work_in(layer) / share)
@@ -170,9 +185,9 @@ class _Running:
         size = self.per_call if rows is None else max(self.per_call, 64)
         return (level[first : first + size] for first in range(0, len(level), size))
 
-    def _views(self, chunk: Sequence[Branch], layer: int) -> tuple[View, ...]:
+    def _views(self, chunk: Sequence[Branch], layer: int) -> tuple[HeadView, ...]:
         """What the branches of a call see; neighbours that see the same are one view."""
-        views: list[View] = []
+        views: list[HeadView] = []
         first, seen = 0, self.sights(self.first_row, chunk[0], layer)
         for i in range(1, len(chunk) + 1):
             after = self.sights(self.first_row, chunk[i], layer) if i < len(chunk) else None

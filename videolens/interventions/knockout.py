@@ -20,8 +20,8 @@ from torch import Tensor
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.prompt.batched_tokens import TokenMaps
-from videolens.prompt.parts import is_selection, part_frames
 from videolens.prompt.prompt import Prompt
+from videolens.prompt.selections import is_selection, part_frames
 from videolens.prompt.tokens import TokenMap
 
 __all__ = ["PART_ROUTES", "ROUTES", "Knockout"]
@@ -42,14 +42,15 @@ ROUTES: tuple[str, ...] = (
 """The eleven routes of Map the Flow, `source -> target`: information flows from the keys to the queries."""
 
 PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> part A", "part V -> part A")
-"""Routes between the parts of a prompt, which leave no position out (`videolens.prompt.parts`): what a closed pathway
-is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to later frames."""
+"""Routes between the parts of a prompt, which leave no position out (`videolens.prompt.selections`): what a closed
+pathway is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of
+later frames."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 _ROWS_AT_A_TIME = 1024
 _GENERATED = {"response", "all", "part A"}  # selections that generated tokens belong to
 
-HookFunction = Callable[[Tensor, Any], Tensor]
+MaskFunction = Callable[[Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Knockout:
             )
         return cls(source, target, layers, heads)
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`: one for the mask of every layer.
 
         A function takes a mask `[batch|1 head|1 query key]`, True = may attend, and the hook point, whose
@@ -120,7 +121,7 @@ class Knockout:
             SelectionError: a selection does not exist in this prompt.
         """
         if isinstance(prompt.tokens, TokenMaps):
-            cut: HookFunction = _CutEach(tuple(_Cut(_blocked(self, one), self.heads) for one in prompt.tokens.maps))
+            cut: MaskFunction = _CutEach(tuple(_Cut(_blocked(self, one), self.heads) for one in prompt.tokens.maps))
         else:
             cut = _Cut(_blocked(self, prompt.tokens), self.heads)
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]

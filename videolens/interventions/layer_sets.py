@@ -1,4 +1,4 @@
-"""Windows of layers: which layers are blocked together, scaled to a model's depth.
+"""Sets of layers: windows that are cut together, and bins of neighbours, scaled to a model's depth.
 
 Map the Flow, section "Attention knockout": 9 of 32 layers around a centre, cut off at the ends. Layers count from 0
 here; the paper's text and tables count from 1.
@@ -10,7 +10,6 @@ import math
 from numbers import Integral
 
 from videolens.errors import VideolensError, near
-from videolens.interventions.bins import default_bin, layer_bins
 
 __all__ = [
     "HALVES",
@@ -49,6 +48,20 @@ def default_window(n_layers: int) -> int:
     """The odd number nearest 9/32 of the layers, at least 1: the paper's 9 at 32 layers. A tie takes the smaller."""
     _check_depth(n_layers)
     return max(1, 2 * math.ceil((9 * n_layers / 32 - 1) / 2 - 0.5) + 1)
+
+
+def default_bin(n_layers: int) -> int:
+    """Layers in a bin: 5/32 of them, rounded, at least 1: the paper's 5 at 32 layers."""
+    _check_depth(n_layers)
+    return max(1, math.floor(5 * n_layers / 32 + 0.5))
+
+
+def layer_bins(n_layers: int, width: int | None = None) -> list[range]:
+    """Neighbouring layers in bins that do not overlap; the last one takes what is left. `width` None: `default_bin`."""
+    width = default_bin(n_layers) if width is None else width
+    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= n_layers:
+        raise VideolensError(f"a bin of {width!r} layers does not fit a model of {n_layers}: choose 1 … {n_layers}")
+    return [range(first, min(n_layers, first + width)) for first in range(0, n_layers, width)]
 
 
 def window_layers(centre: int, window: int, n_layers: int) -> range:

@@ -8,7 +8,7 @@ from typing import SupportsIndex, cast
 
 from videolens.errors import VideolensError
 
-__all__ = ["check_within", "whole_numbers"]
+__all__ = ["check_within", "chosen_numbers", "whole_numbers"]
 
 
 def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
@@ -29,6 +29,24 @@ def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -
         ) from error
     if chosen and chosen[0] < 0:
         raise VideolensError(f"{kind} {chosen[0]} is negative: {kind}s count from 0")
+    return chosen
+
+
+def chosen_numbers(kind: str, given: Iterable[SupportsIndex] | SupportsIndex | None, n: int) -> tuple[int, ...]:
+    """Some of n layers or heads, as users give them: sorted, each once, at least one. None: all of them.
+
+    Args:
+        kind: what is counted, such as "layer".
+        given: one number or several.
+        n: how many there are.
+
+    Raises:
+        VideolensError: one is negative, no whole number or not below n; or none is given.
+    """
+    chosen = whole_numbers(kind, range(n) if given is None else given)
+    check_within(kind, chosen, n)
+    if not chosen:
+        raise VideolensError(f"{kind}s are empty: name at least one of 0 … {n - 1}, or leave them out for all of them")
     return chosen
 
 

@@ -24,8 +24,6 @@ from videolens.prompt.prompt import Prompt
 
 __all__ = ["Patch"]
 
-HookFunction = Callable[[Tensor, Any], Tensor]
-
 
 @dataclass(frozen=True)
 class Patch:
@@ -97,7 +95,7 @@ class Patch:
         """
         return self._site.positions(self.positions, prompt.tokens)
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> list[tuple[str, Callable[[Tensor, Any], Tensor]]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`: one per layer; none if it patches no position.
 
         A function takes the site's value for some rows of the prompt (and, of a pattern, some keys), which

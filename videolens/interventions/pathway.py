@@ -5,7 +5,7 @@ ranges of layers and closed in the others. Two readings of that:
 
 - *published*: the paper's masks. They name video, question and last token, and leave open what has no name: the glue
   and the suffix read the video in every layer and are read in turn, so information leaks around the pathway.
-- *closed*: the same idea over the four parts of a prompt (`videolens.prompt.parts`), which leave no position out.
+- *closed*: the same idea over the four parts of a prompt (`videolens.prompt.selections`), which leave no position out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import VideolensError, near
-from videolens.interventions.bins import Flow, open_layers
 from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts, once_per_kind
-from videolens.interventions.knockout import HookFunction, Knockout
+from videolens.interventions.knockout import Knockout, MaskFunction
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
 from videolens.prompt.prompt import Prompt
@@ -140,7 +139,7 @@ class Pathway(OpenEdges):
     @classmethod
     def from_flow(
         cls,
-        flow: Flow,
+        flow: Any,
         *,
         threshold: float | int = -5,
         bin: int | None = None,
@@ -156,7 +155,7 @@ class Pathway(OpenEdges):
         3. Below the threshold: the route is open in all layers of the bin.
 
         Args:
-            flow: a flow map with the three routes `CLOSED_ROUTES` or `PUBLISHED_ROUTES`.
+            flow: a `FlowMap` with the three routes `CLOSED_ROUTES` or `PUBLISHED_ROUTES`.
             threshold: in percent.
             bin: layers in a bin; None: 5/32 of them, the paper's 5 at 32 layers.
             task: choose by one task's questions (the paper: action antonym); None: by all together.
@@ -170,7 +169,7 @@ class Pathway(OpenEdges):
         Raises:
             VideolensError: no flow map, one that lacks a route, or whose windows are not those around each layer.
         """
-        if not isinstance(flow, Flow):
+        if not callable(getattr(flow, "open_layers", None)):
             raise VideolensError(f"a pathway is chosen by a FlowMap, as trace_flow gives it, got {flow!r}")
         if (style := getattr(flow.settings, "style", "centre")) != "centre":
             raise VideolensError(f"a pathway is chosen by windows around each layer, this map was traced {style!r}")
@@ -184,7 +183,7 @@ class Pathway(OpenEdges):
         # 1. to 3.
         groups = flow.tasks if each_task and task is None else [task]
         opened = [
-            open_layers(flow, route, threshold=threshold, width=bin, groups=groups, measure=measure) for route in routes
+            flow.open_layers(route, threshold=threshold, bin=bin, groups=groups, measure=measure) for route in routes
         ]
         return cls(flow.settings.n_layers, *opened, masks=masks, name=f"{masks}, by flow")
 
@@ -247,7 +246,7 @@ class Pathway(OpenEdges):
             ]
         return tuple(knockout for knockout in found if knockout.layers)
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
 
         Raises:

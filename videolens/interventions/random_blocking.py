@@ -20,10 +20,10 @@ from torch import Tensor
 
 from videolens.errors import VideolensError, near
 from videolens.interventions.edges import OpenEdges, causal_mask, count_live, live_rows
-from videolens.interventions.knockout import HookFunction
+from videolens.interventions.knockout import MaskFunction
 from videolens.interventions.pathway import Pathway
-from videolens.prompt.parts import PARTS, part_frames, parts
 from videolens.prompt.prompt import Prompt
+from videolens.prompt.selections import PARTS, part_frames, parts
 from videolens.prompt.tokens import TokenMap
 
 __all__ = ["MATCHES", "RandomBlocking"]
@@ -69,7 +69,7 @@ class RandomBlocking(OpenEdges):
         """Causal pairs that are open in a 0-based layer."""
         return _drawn(self, prompt.tokens if isinstance(prompt, Prompt) else prompt)(layer)
 
-    def hooks(self, prompt: Prompt) -> list[tuple[str, HookFunction]]:
+    def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`. Generated tokens see everything."""
         return [
             (f"blocks.{layer}.attn.hook_mask", _Open(self.allowed(prompt, layer))) for layer in range(self.n_layers)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 
 from videolens.errors import PromptError, VideolensError
-from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.numbering import chosen_numbers
 from videolens.interventions.sites import SITES, Site, named_site
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -41,8 +41,7 @@ class SourceRun:
     activations: Mapping[str, Tensor] | ActivationCache
 
     def __post_init__(self) -> None:
-        if len(self.prompt) != 1:
-            raise PromptError(f"a source run is of one prompt, got a batch of {len(self.prompt)}: take one, prompt[0]")
+        self.prompt.single("a source run")
         kept = dict(self.activations.items()) if hasattr(self.activations, "items") else self.activations
         if not isinstance(kept, dict) or not all(isinstance(value, Tensor) for value in kept.values()):
             raise VideolensError(
@@ -69,14 +68,11 @@ class SourceRun:
 
         Raises:
             ModelError: there is no such site.
-            VideolensError: a layer that the model does not have.
+            VideolensError: a layer that the model does not have, or none.
         """
         named = [named_site(name) for name in ([sites] if isinstance(sites, str) else sites)]
-        chosen = whole_numbers("layer", range(model.cfg.n_layers) if layers is None else layers)
-        check_within("layer", chosen, model.cfg.n_layers)
-        prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt
-        if len(prompt) != 1:
-            raise PromptError(f"a source run is of one prompt, got a batch of {len(prompt)}: take one, prompt[0]")
+        chosen = chosen_numbers("layer", layers, model.cfg.n_layers)
+        prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt.single("a source run")
         _, cache = model.run_with_cache(prompt, names_filter=[name for site in named for name in site.names(chosen)])
         return cls(prompt, cache)
 

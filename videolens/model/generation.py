@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Int64
@@ -12,10 +12,8 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.decoder.rows import KeyValues
+from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
-
-if TYPE_CHECKING:
-    from videolens.model.running import Running
 
 __all__ = ["Generation", "Intervention", "Interventions", "generate"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from transformer_lens import ActivationCache
 from videolens.errors import ModelError, near
 from videolens.model.lens_surface import LensSurface
 
-__all__ = ["Listening"]
+__all__ = ["Listening", "stage_of"]
 
 HookList = Sequence[tuple[str | Callable, Callable]]
 
@@ -24,6 +25,14 @@ _SWITCHED = {
     "attn.hook_v_input": "use_split_qkv_input",
     "hook_mlp_in": "use_hook_mlp_in",
 }
+
+
+def stage_of(name: str, n_layers: int) -> int:
+    """When a hook point fires in a forward: −1, in the front end and the embedding; 0 … n_layers − 1, in that layer;
+    n_layers, in the final norm."""
+    if match := re.match(r"blocks\.(\d+)\.", name):
+        return int(match[1])
+    return n_layers if name.startswith("ln_final") else -1
 
 
 class Listening(LensSurface):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,24 +13,27 @@ from torch import Tensor
 
 from videolens.errors import ModelError, PromptError
 from videolens.model.families import Clock
+from videolens.model.running import Running
+from videolens.model.vision.frontend import FrontEnd
 from videolens.prompt.chat_template import chat_template
 from videolens.prompt.encoding import encode_question
 from videolens.prompt.known_templates import template_named
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.template import PromptTemplate
 from videolens.prompt.tokens import TokenMap
+from videolens.prompt.video_layout import VideoLayout
 from videolens.question import Question
-
-if TYPE_CHECKING:
-    from videolens.model.transformer import HookedVideoTransformer
 
 __all__ = ["prompt_from_ids", "prompt_from_question"]
 
 
 def prompt_from_question(
-    model: HookedVideoTransformer, question: Question, template: PromptTemplate | str | None = None
+    model: Running,
+    question: Question,
+    template: PromptTemplate | str | None,
+    prepare: Callable[[Tensor], Tensor],
 ) -> Prompt:
-    """See `HookedVideoTransformer.prompt`."""
+    """See `HookedVideoTransformer.prompt`; `prepare` is its `pixels`."""
     if model.tokenizer is None:
         raise ModelError(
             f"{model.cfg.model_name!r} has no tokenizer files, so a question cannot be written in its tokens: add "
@@ -38,7 +41,6 @@ def prompt_from_question(
         )
     front = model.frontend
     placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
-    template = model.template if template is None else template
     if template is None:
         template = chat_template(model.tokenizer, placeholder, source=str(model.cfg.model_name))
     elif isinstance(template, str):
@@ -48,10 +50,8 @@ def prompt_from_question(
     if not isinstance(template, PromptTemplate):
         raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
     video = question.video
-    pixels = model.pixels(video.frames)
-    frames, _, height, width = pixels.shape
-    clock = Clock(video.seconds)
-    layout = front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
+    pixels, clock = prepare(video.frames), Clock(video.seconds)
+    layout = _layout(front, pixels, clock)
     coded = encode_question(
         question,
         template,
@@ -74,7 +74,7 @@ def prompt_from_question(
 
 
 def prompt_from_ids(
-    model: HookedVideoTransformer,
+    model: Running,
     input_ids: Tensor | Sequence[int],
     pixel_values: Tensor | None,
     spans: Mapping[str, Any] | None = None,
@@ -101,23 +101,57 @@ def prompt_from_ids(
         tokens = _with_answer(tokens, answer, options)
         return _finish(model, ids, None, tokens, None, answer_token=answer, option_tokens=options)
     pixels = _checked_pixels(_as_tensor("pixel_values", pixel_values), len(ids))
-    frames, _, height, width = pixels.shape[1:]
+    frames = pixels.shape[1]
     if times is not None and len(times) != frames:
         raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
     clock = Clock(torch.full((frames,), torch.nan, dtype=torch.float64) if times is None else times)
-    front = model.frontend
-    layout = front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
+    layout = _layout(model.frontend, pixels, clock)
+    ids, found = _repeated(model.frontend, ids, found, layout, pixels)
+    tokens = _with_answer(_with_video(model, ids, found, layout, named), answer, options)
+    return _finish(model, ids, pixels, tokens, clock, answer_token=answer, option_tokens=options)
+
+
+def _layout(front: FrontEnd, pixels: Float[Tensor, "*clip frame channel height width"], clock: Clock) -> VideoLayout:
+    """What stands for a clip in a prompt."""
+    frames, _, height, width = pixels.shape[-4:]
+    return front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
+
+
+def _repeated(
+    front: FrontEnd,
+    ids: Int64[Tensor, "batch pos"],
+    found: Int64[Tensor, " given"],
+    layout: VideoLayout,
+    pixels: Float[Tensor, "clip frame channel height width"],
+) -> tuple[Int64[Tensor, "batch longer"], Int64[Tensor, " placeholder"]]:
+    """The ids with one placeholder for every video token, and where these are.
+
+    Raises:
+        PromptError: neither one placeholder was given nor all of them.
+    """
     needed, grid = layout.n_placeholders, layout.grid
     if len(found) == 1 and needed > 1:
         at = int(found[0])
         ids = torch.cat([ids[:, :at], ids[:, at : at + 1].expand(-1, needed), ids[:, at + 1 :]], dim=1)
         found = at + torch.arange(needed)
     if len(found) != needed:
+        frames, _, height, width = pixels.shape[1:]
         raise PromptError(
             f"{frames} frames of {height} × {width} pixels are {grid[0]} × {grid[1]} × {grid[2]} = {needed} video "
             f"tokens, but input_ids hold {len(found)} placeholders (token {front.video_token}): give one, or all "
             f"{needed}"
         )
+    return ids, found
+
+
+def _with_video(
+    model: Running,
+    ids: Int64[Tensor, "batch pos"],
+    found: Int64[Tensor, " placeholder"],
+    layout: VideoLayout,
+    named: Mapping[str, Any],
+) -> TokenMap:
+    """The token map of ids whose placeholders, at `found`, are what the layout says."""
     texts = None
     if model.tokenizer is not None:
         names = model.tokenizer.convert_ids_to_tokens(ids[0].tolist())
@@ -130,15 +164,13 @@ def prompt_from_ids(
         if bool(of_role.any()) and role not in known:
             known[role] = found[of_role]
     tokens = TokenMap.from_spans(
-        ids.shape[1], known, grid=grid, video=found[filled], seconds=layout.seconds, texts=texts
+        ids.shape[1], known, grid=layout.grid, video=found[filled], seconds=layout.seconds, texts=texts
     )
     # a newline that the model has a parameter for belongs to its frame too
     frame_of, times_of = tokens.frame.clone(), tokens.seconds.clone()
     frame_of[found] = torch.cat([torch.full((piece.n,), piece.frame) for piece in layout.pieces])
     times_of[found] = layout.seconds[frame_of[found]]
-    tokens = replace(tokens, frame=frame_of, seconds=times_of, merged=layout.merged)
-    tokens = _with_answer(tokens, answer, options)
-    return _finish(model, ids, pixels, tokens, clock, answer_token=answer, option_tokens=options)
+    return replace(tokens, frame=frame_of, seconds=times_of, merged=layout.merged)
 
 
 def _as_tensor(name: str, values: Any) -> Tensor:
@@ -150,7 +182,7 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         ) from error
 
 
-def _token_ids(model: HookedVideoTransformer, name: str, tokens: Sequence[int]) -> tuple[int, ...]:
+def _token_ids(model: Running, name: str, tokens: Sequence[int]) -> tuple[int, ...]:
     try:
         ids = tuple(index(token) for token in tokens)
     except TypeError as error:
@@ -197,7 +229,7 @@ def _checked_pixels(pixels: Tensor, batch: int) -> Float[Tensor, "batch frame ch
 
 @torch.no_grad()
 def _finish(
-    model: HookedVideoTransformer,
+    model: Running,
     ids: Int64[Tensor, "batch pos"],
     pixels: Float[Tensor, "clip frame channel height width"] | None,
     tokens: TokenMap,
@@ -215,7 +247,7 @@ def _finish(
     ids = ids.to(front.device)
     features = video = None
     if pixels is not None:
-        features = front.memory.features(front, pixels)
+        features = front.features(pixels)
         pixels = pixels.to(front.device, front.dtype)
         video = front.project(features, tokens.grid)
         placeholders = len(front.video_positions(ids))

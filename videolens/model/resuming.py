@@ -6,26 +6,20 @@ So a run under hook functions that begin there need compute nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.decoder.rows import KeyValues, Rows, heard
+from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
+from videolens.model.listening import stage_of
+from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
-if TYPE_CHECKING:
-    from videolens.model.running import Running
-
-__all__ = ["CleanRun", "Where", "positions_of", "resume", "run_clean"]
-
-Where = str | int | Sequence[int] | Int64[Tensor, " row"]
-"""Some rows of a prompt: a selection such as "last" or "stem | options", or positions."""
+__all__ = ["CleanRun", "resume", "run_clean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +60,7 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     residuals = [residual]
     for layer, block in enumerate(model.blocks):
         # a listener of the model's own may edit what enters the layer, in place
-        entering = residuals[-1].clone() if heard(block.hook_resid_pre) else residuals[-1]
+        entering = residuals[-1].clone() if is_listened_to(block.hook_resid_pre) else residuals[-1]
         residuals.append(model.run_layers(entering, at, start=layer, stop=layer + 1))
     return CleanRun(prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None))
 
@@ -104,9 +98,7 @@ def resume(
             "on (those before are the clean run's), or resume earlier"
         )
     for name, _ in fwd_hooks:
-        match = re.match(r"blocks\.(\d+)\.", name) if isinstance(name, str) else None
-        stage = int(match[1]) if match else n_layers if str(name).startswith("ln_final") else -1
-        if isinstance(name, str) and stage < layer:
+        if isinstance(name, str) and stage_of(name, n_layers) < layer:
             raise ModelError(
                 f"{name} comes before layer {layer}, where the run resumes: resume earlier, or leave it out"
             )
@@ -117,29 +109,3 @@ def resume(
         residual = model.run_layers(residual, at, start=layer, stop=n_layers - 1)
         residual = model.run_layers(residual, replace(at, asked=asked - row), start=n_layers - 1)
         return model.read_out(residual, at.only(asked - row))
-
-
-def positions_of(prompt: Prompt | Tensor, rows: Where) -> Int64[Tensor, " row"]:
-    """Positions, sorted and each once, of a selection or of positions as they are.
-
-    Raises:
-        SelectionError: the prompt has no such selection.
-        ModelError: none at all, a position outside the prompt, or a selection of ids, which have no token map.
-    """
-    if isinstance(rows, str):
-        if not isinstance(prompt, Prompt):
-            raise ModelError(f"rows={rows!r} is a selection of a Prompt; of token ids, give positions")
-        found = prompt.tokens[rows]
-    else:
-        try:
-            found = torch.unique(torch.as_tensor(rows).reshape(-1))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"rows={rows!r} are no positions: give whole numbers, or selections in one name such as 'stem | last'"
-            ) from error
-    n_pos = prompt.shape[1]
-    if found.numel() == 0 or found.is_floating_point() or found.dtype == torch.bool:
-        raise ModelError(f"rows={rows!r} names no rows: give a selection with tokens in it, or positions")
-    if not 0 <= int(found.min()) <= int(found.max()) < n_pos:
-        raise ModelError(f"rows={rows!r} reach outside the prompt of {n_pos} tokens: its rows are 0 … {n_pos - 1}")
-    return found.to(torch.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,11 +15,9 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, near
 from videolens.model.decoder.config import ATTENTION_PATHS
-from videolens.model.decoder.rows import KeyValues, Rows, fire
+from videolens.model.decoder.rows import KeyValues, Rows, Where, fire, positions_of
 from videolens.model.decoder.views import padded_views
-from videolens.model.generation import Generation, Interventions, generate
 from videolens.model.listening import Listening
-from videolens.model.resuming import CleanRun, Where, positions_of, resume, run_clean
 from videolens.prompt.prompt import Prompt
 
 __all__ = ["Running"]
@@ -159,65 +157,6 @@ class Running(Listening):
     def read_out(self, residual: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_vocab"]:
         """Logits of rows that have passed all layers."""
         return self.unembed(self.ln_final(residual, at))
-
-    def generate(
-        self,
-        prompt: Prompt | Int64[Tensor, "batch pos"],
-        max_new_tokens: int = 32,
-        interventions: Interventions = (),
-        *,
-        stop_at_eos: bool = True,
-    ) -> Generation:
-        """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
-
-        Args:
-            prompt: what is continued.
-            max_new_tokens: at most so many.
-            interventions: what holds meanwhile, all of it at once: objects with `.hooks(prompt)` (knockouts, patches),
-                or (hook point, function) pairs. None of it is left afterwards.
-            stop_at_eos: end a row at its end-of-sequence token.
-
-        Raises:
-            ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
-            VideolensError: an intervention on layers or heads that the model does not have.
-        """
-        return generate(self, prompt, max_new_tokens, interventions, stop_at_eos=stop_at_eos)
-
-    def run_clean(self, prompt: Prompt) -> CleanRun:
-        """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
-        every layer's keys and values (`.n_bytes` of memory).
-
-        Raises:
-            ModelError: not a Prompt.
-        """
-        return run_clean(self, prompt)
-
-    def resume(
-        self,
-        clean: CleanRun,
-        *,
-        layer: int,
-        row: int,
-        fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
-        rows: Where = "last",
-    ) -> Float[Tensor, "batch asked d_vocab"]:
-        """Logits of some rows under hook functions that change nothing before `layer` and `row`; only what lies behind
-        both is computed. The results are those of `run_with_hooks` on the whole prompt, to rounding.
-
-        Hook functions see the rows from `row` on, which `hook.ctx["rows"]` names; in the last layer those that are
-        asked for. For many interventions at once: `videolens.sweep`.
-
-        Args:
-            clean: what `run_clean` gave.
-            layer: the first layer to run.
-            row: the first row to run.
-            fwd_hooks: (hook point, function) as for `run_with_hooks`.
-            rows: which rows' logits: a selection or positions, none before `row`.
-
-        Raises:
-            ModelError: a layer or row that does not exist, a hook point before `layer`, rows before `row`.
-        """
-        return resume(self, clean, layer=layer, row=row, fwd_hooks=fwd_hooks, rows=rows)
 
     @contextmanager
     def attention_path(self, path: str) -> Iterator[Running]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
 from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.read import read_checkpoint
+from videolens.model.decoder.rows import Where
 from videolens.model.families import family_of
+from videolens.model.generation import Generation, Interventions, generate
 from videolens.model.prompting import prompt_from_ids, prompt_from_question
+from videolens.model.resuming import CleanRun, resume, run_clean
 from videolens.model.running import Running
 from videolens.model.vision.pixels import Preparation
 from videolens.prompt.prompt import Prompt
@@ -124,7 +127,7 @@ class HookedVideoTransformer(Running):
             ModelError: the checkpoint has no tokenizer or preprocessor files.
             PromptError: no options, an answer that is not among them, more tokens than the context holds.
         """
-        return prompt_from_question(self, question, template)
+        return prompt_from_question(self, question, self.template if template is None else template, self.pixels)
 
     def prompt_from_ids(
         self,
@@ -178,3 +181,64 @@ class HookedVideoTransformer(Running):
                 "or use model.prompt_from_ids with prepared pixel_values"
             )
         return self.pixel_settings.prepare(frames)
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: Prompt | Int64[Tensor, "batch pos"],
+        max_new_tokens: int = 32,
+        interventions: Interventions = (),
+        *,
+        stop_at_eos: bool = True,
+    ) -> Generation:
+        """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
+
+        Args:
+            prompt: what is continued.
+            max_new_tokens: at most so many.
+            interventions: what holds meanwhile, all of it at once: objects with `.hooks(prompt)` (knockouts, patches),
+                or (hook point, function) pairs. None of it is left afterwards.
+            stop_at_eos: end a row at its end-of-sequence token.
+
+        Raises:
+            ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
+            VideolensError: an intervention on layers or heads that the model does not have.
+        """
+        return generate(self, prompt, max_new_tokens, interventions, stop_at_eos=stop_at_eos)
+
+    def run_clean(self, prompt: Prompt) -> CleanRun:
+        """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
+        every layer's keys and values (`.n_bytes` of memory).
+
+        Raises:
+            ModelError: not a Prompt.
+        """
+        return run_clean(self, prompt)
+
+    def resume(
+        self,
+        clean: CleanRun,
+        *,
+        layer: int,
+        row: int,
+        fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
+        rows: Where = "last",
+    ) -> Float[Tensor, "batch asked d_vocab"]:
+        """Logits of some rows under hook functions that change nothing before `layer` and `row`; only what lies behind
+        both is computed. The results are those of `run_with_hooks` on the whole prompt, to rounding.
+
+        Hook functions see the rows from `row` on, which `hook.ctx["rows"]` names; in the last layer those that are
+        asked for. For many interventions at once: `videolens.sweep`.
+
+        Args:
+            clean: what `run_clean` gave.
+            layer: the first layer to run.
+            row: the first row to run.
+            fwd_hooks: (hook point, function) as for `run_with_hooks`.
+            rows: which rows' logits: a selection or positions, none before `row`.
+
+        Raises:
+            ModelError: a layer or row that does not exist, a hook point before `layer`, rows before `row`.
+        """
+        return resume(self, clean, layer=layer, row=row, fwd_hooks=fwd_hooks, rows=rows)

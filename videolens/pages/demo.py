@@ -17,7 +17,6 @@ from videolens.datasets import load_dataset
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS
-from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.accuracy.shapes import shapes_accuracy
 from videolens.experiments.answer_trace.experiment import answer_trace
@@ -25,6 +24,7 @@ from videolens.experiments.answer_trace.result import AnswerTrace
 from videolens.experiments.claims.experiment import check_claims
 from videolens.experiments.claims.result import Claims
 from videolens.experiments.common.provenance import versions
+from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.flow.cost import SideBySide, side_by_side
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from videolens.errors import PromptError
@@ -72,7 +72,7 @@ def encode_question(
     Raises:
         PromptError: no options, a tokenizer without offsets, or placeholders that are not one token each.
     """
-    # 1.
+    # 1. pieces of text
     asked = template.render(question, placeholder=placeholder)
     text = "".join(piece.text for piece in asked)
     if not getattr(tokenizer, "is_fast", False):
@@ -83,53 +83,39 @@ def encode_question(
     video = [Piece(piece.text or placeholder * piece.n, piece.role) for piece in layout.pieces]
     at = next(i for i, piece in enumerate(asked) if piece.role == "video")
     pieces = [*asked[:at], *video, *asked[at + 1 :]]
-    frames = [-1] * at + [piece.frame for piece in layout.pieces] + [-1] * (len(asked) - at - 1)
     coded = tokenizer("".join(piece.text for piece in pieces), return_offsets_mapping=True)
     ids = torch.tensor(coded["input_ids"], dtype=torch.int64)
 
-    # 2.
-    owner = pieces_of_tokens(coded["offset_mapping"], pieces)
-    filled = torch.tensor([piece.text is None for piece in layout.pieces])
-    inside = torch.tensor([at <= i < at + len(video) for i in owner])
-    held = torch.tensor([at <= i < at + len(video) and bool(filled[i - at]) for i in owner])
+    # 2. tokens of the pieces
+    owner = torch.tensor(pieces_of_tokens(coded["offset_mapping"], pieces))
+    inside = (at <= owner) & (owner < at + len(video))
     # what the tokenizer puts before a prompt that begins with the video is no part of the video
     leading = inside & (torch.tensor([past for _, past in coded["offset_mapping"]]) == 0)
-    inside, held = inside & ~leading, held & ~leading
+    of_video = torch.where(inside & ~leading, owner - at, -1)
+    held = torch.tensor([i >= 0 and layout.pieces[i].text is None for i in of_video.tolist()])
     found = ids == video_token_id
     if not torch.equal(found, held) or int(found.sum()) != layout.n_placeholders:
         raise PromptError(
             f"the video placeholder {placeholder!r} (token {video_token_id}) is {int(found.sum())} tokens of the "
-            f"prompt, of which {int((found & inside).sum())} are in its place; {layout.n_placeholders} are expected: "
-            f"question and options must not hold it, and the tokenizer must know it. Prompt: {text!r}"
+            f"prompt, of which {int((found & (of_video >= 0)).sum())} are in its place; {layout.n_placeholders} are "
+            f"expected: question and options must not hold it, and the tokenizer must know it. Prompt: {text!r}"
         )
 
-    # 3.
-    role = torch.tensor([ROLES.index(pieces[i].role) for i in owner])
-    role[leading] = ROLES.index("system")
-    frame = torch.tensor([frames[i] for i in owner]).masked_fill(~inside, -1)
-    cells = torch.arange(layout.grid[0] * layout.grid[1] * layout.grid[2])
-    is_video = role == ROLES.index("video")
-    row, column = torch.full((2, len(ids)), -1)
-    _, rows, columns = layout.grid
-    row[is_video], column[is_video] = cells // columns % rows, cells % columns
-    seconds = torch.full((len(ids),), torch.nan, dtype=torch.float64)
-    seconds[inside] = layout.seconds[frame[inside]]
+    # 3. the video's grid
+    roles = torch.tensor([ROLES.index(pieces[i].role) for i in owner.tolist()])
+    role = roles.masked_fill(leading, ROLES.index("system"))
     tokens = TokenMap(
+        **_places(layout, of_video, role == ROLES.index("video")),
         role=role,
-        frame=frame,
-        row=row,
-        column=column,
-        seconds=seconds,
-        option=torch.tensor([pieces[i].option for i in owner]),
+        option=torch.tensor([pieces[i].option for i in owner.tolist()]),
         grid=layout.grid,
         answer=question.answer_index if question.style == "multiple choice" else None,
         texts=tuple(tokenizer.convert_ids_to_tokens(ids.tolist())),
         merged=layout.merged,
     )
 
-    # 4.
-    right, choices = template.continuations(question)
-    short = tokenizer(text)["input_ids"]
+    # 4. the answer's token
+    (right, choices), short = template.continuations(question), tokenizer(text)["input_ids"]
     return EncodedQuestion(
         input_ids=ids,
         tokens=tokens,
@@ -137,6 +123,25 @@ def encode_question(
         answer_token=None if right is None else _next_token(tokenizer, text, short, right),
         option_tokens=tuple(_next_token(tokenizer, text, short, choice) for choice in choices),
     )
+
+
+def _places(layout: VideoLayout, of_video: Int64[Tensor, " pos"], is_video: Bool[Tensor, " pos"]) -> dict[str, Tensor]:
+    """Frame, row, column and seconds of every position, by name.
+
+    Args:
+        layout: what stands for the video.
+        of_video: which of its pieces a position belongs to, else −1.
+        is_video: whether a position is a video token.
+    """
+    frames, rows, columns = layout.grid
+    cells = torch.arange(frames * rows * columns)
+    frame, row, column = torch.full((3, len(of_video)), -1)
+    seconds = torch.full((len(of_video),), torch.nan, dtype=torch.float64)
+    inside = of_video >= 0
+    frame[inside] = torch.tensor([layout.pieces[i].frame for i in of_video[inside].tolist()], dtype=torch.int64)
+    row[is_video], column[is_video] = cells // columns % rows, cells % columns
+    seconds[inside] = layout.seconds[frame[inside]]
+    return {"frame": frame, "row": row, "column": column, "seconds": seconds}
 
 
 def pieces_of_tokens(offsets: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> list[int]:

@@ -157,6 +157,22 @@ class Prompt:
     def __iter__(self) -> Iterator[Prompt]:
         return (self[i] for i in range(len(self)))
 
+    def single(self, what: str) -> Prompt:
+        """This prompt, where only one will do.
+
+        Args:
+            what: what it is needed for, as the message calls it: "a source run".
+
+        Raises:
+            PromptError: a batch of several prompts.
+        """
+        if len(self) != 1:
+            raise PromptError(
+                f"{what} needs a single prompt, got a batch of {len(self)}: take one, prompt[0], or all in turn, "
+                "`for single in prompt`"
+            )
+        return self
+
     def repeated(self, n: int) -> Prompt:
         """This prompt of one as a batch of n, without copies."""
         return replace(

@@ -1,7 +1,15 @@
-"""Token positions given by name, and the role that each position of a prompt gets from them."""
+"""Names of token positions, and what each position of a prompt is: its role, and its part.
+
+Selections named by role leave things out (separators between frames, what stands between video and question, the
+suffix), and information leaks through whatever a knockout does not name. The four parts leave no position out: part P,
+everything before the video; part V, the frames with their separators and timestamps; part Q, everything after the video
+up to the end of the last option (of the question, if it has none); part A, the rest: the suffix, the last token, and
+what is generated.
+"""
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +20,19 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, near
 
-__all__ = ["DERIVED", "OF_FRAMES", "ROLES", "Positions", "arrays_from_spans", "as_positions", "letter"]
+__all__ = [
+    "DERIVED",
+    "OF_FRAMES",
+    "PARTS",
+    "ROLES",
+    "Positions",
+    "arrays_from_spans",
+    "as_positions",
+    "is_selection",
+    "letter",
+    "part_frames",
+    "parts",
+]
 
 ROLES = (
     "system",
@@ -40,6 +60,9 @@ OF_FRAMES = ("video", "newline", "timestamp", "separator")
 
 DERIVED = ("question", "options", "true option", "false options", "last", "all")
 
+PARTS = ("part P", "part V", "part Q", "part A")
+"""Of a prompt; every position is in exactly one, except padding, which is in none."""
+
 Positions = Tensor | Sequence[int] | range | slice | int
 
 
@@ -63,21 +86,8 @@ def arrays_from_spans(
     Raises:
         SelectionError: see `TokenMap.from_spans`.
     """
-    known = [
-        *ROLES,
-        *DERIVED,
-        *(f"frame {i}" for i in range(grid[0])),
-        *(f"option {x}" for x in string.ascii_uppercase),
-    ]
-    if not isinstance(spans, Mapping):
-        raise SelectionError(f"spans are positions by name, {{'stem': [17, 18, 19], …}}, got {type(spans).__name__}")
-    for name in spans:
-        if name not in known:
-            raise SelectionError(near(name, known, kind="span"))
-    at = {name: as_positions(name, where, n_pos) for name, where in {**spans, "video": video}.items()}
-    if "video" in spans and not torch.equal(as_positions("video", spans["video"], n_pos), at["video"]):
-        raise SelectionError("the span 'video' is not where the video tokens are: leave it out, the model finds it")
     frames, rows, columns = grid
+    at = _positions_by_name(n_pos, spans, grid, video)
     if len(at["video"]) != frames * rows * columns:
         raise SelectionError(
             f"{len(at['video'])} video positions do not fill a grid of {frames} frames × {rows} rows × {columns} "
@@ -86,21 +96,12 @@ def arrays_from_spans(
     if seconds is not None and len(seconds) != frames:
         raise SelectionError(f"{len(seconds)} frame times were given for {frames} frames: give one per frame")
     numbered = _number_options(at)
-    role = torch.full((n_pos,), -1)
-    option = role.clone()
-    claims = [(name, where, name) for name, where in at.items() if name in _CODE and name != "option"]
-    claims += [(f"option {letter(i)}", where, "option") for i, where in enumerate(numbered)]
-    for name, where, base in claims:
-        if bool((taken := role[where] >= 0).any()):
-            raise SelectionError(
-                f"positions {where[taken].tolist()} of span {name!r} are already in "
-                f"{ROLES[int(role[where][taken][0])]!r}: a position has exactly one role"
-            )
-        role[where] = _CODE[base]
+    role = _claimed_roles(n_pos, at, numbered)
+    option = torch.full((n_pos,), -1)
     for i, where in enumerate(numbered):
         option[where] = i
 
-    # 1. the grid
+    # 1. video positions fill the grid
     frame, row, column = torch.full((3, n_pos), -1)
     times = torch.full((n_pos,), torch.nan, dtype=torch.float64)
     if len(at["video"]):
@@ -110,7 +111,7 @@ def arrays_from_spans(
         column[at["video"]] = cells % columns
         times[at["video"]] = torch.nan if seconds is None else seconds[cells // (rows * columns)]
 
-    # 3. what no span covers, by place
+    # 3. a position that no span covers gets its role from its place
     asked = [at[name] for name in ("header", "stem", "question") if name in at]
     question = torch.cat([torch.arange(0), *numbered, *asked])
     begin, end = (int(question.min()), int(question.max())) if len(question) else (n_pos, -1)
@@ -125,9 +126,40 @@ def arrays_from_spans(
         else:
             role[i] = _CODE["header" if i >= begin else "glue"]
 
-    answer = _answer(at, numbered)
     places = {"frame": frame, "row": row, "column": column, "seconds": times}
-    return {"role": role, **places, "option": option, "answer": answer}
+    return {"role": role, **places, "option": option, "answer": _answer(at, numbered)}
+
+
+def _positions_by_name(
+    n_pos: int, spans: Mapping[str, Positions], grid: tuple[int, int, int], video: Positions
+) -> dict[str, Int64[Tensor, " n"]]:
+    """The positions of every span and of the video."""
+    frames, letters = (f"frame {i}" for i in range(grid[0])), (f"option {x}" for x in string.ascii_uppercase)
+    known = [*ROLES, *DERIVED, *frames, *letters]
+    if not isinstance(spans, Mapping):
+        raise SelectionError(f"spans are positions by name, {{'stem': [17, 18, 19], …}}, got {type(spans).__name__}")
+    for name in spans:
+        if name not in known:
+            raise SelectionError(near(name, known, kind="span"))
+    at = {name: as_positions(name, where, n_pos) for name, where in {**spans, "video": video}.items()}
+    if "video" in spans and not torch.equal(as_positions("video", spans["video"], n_pos), at["video"]):
+        raise SelectionError("the span 'video' is not where the video tokens are: leave it out, the model finds it")
+    return at
+
+
+def _claimed_roles(n_pos: int, at: Mapping[str, Tensor], numbered: Sequence[Tensor]) -> Int64[Tensor, " pos"]:
+    """The role of every position that a span covers, else −1: two spans of different roles may not share one."""
+    role = torch.full((n_pos,), -1)
+    claims = [(name, where, name) for name, where in at.items() if name in _CODE and name != "option"]
+    claims += [(f"option {letter(i)}", where, "option") for i, where in enumerate(numbered)]
+    for name, where, base in claims:
+        if bool((taken := role[where] >= 0).any()):
+            raise SelectionError(
+                f"positions {where[taken].tolist()} of span {name!r} are already in "
+                f"{ROLES[int(role[where][taken][0])]!r}: a position has exactly one role"
+            )
+        role[where] = _CODE[base]
+    return role
 
 
 def as_positions(name: str, where: Positions, n_pos: int) -> Int64[Tensor, " n"]:
@@ -178,3 +210,36 @@ def _number_options(at: Mapping[str, Tensor]) -> list[Tensor]:
         breaks = (where.diff() != 1).nonzero().flatten() + 1
         runs += [run for run in where.tensor_split(breaks) if len(run)]
     return sorted(runs, key=lambda run: int(run[0]))
+
+
+def parts(role: Int64[Tensor, " pos"], frame: Int64[Tensor, " pos"]) -> Int64[Tensor, " pos"]:
+    """Index into `PARTS` of every position; −1 for padding. Without video everything before the question is part P.
+
+    Args:
+        role: index into `ROLES`.
+        frame: frame that a position belongs to, else −1.
+    """
+    place = torch.arange(len(role))
+    padding = role == _CODE["pad"]
+    asked = torch.isin(role, torch.tensor([_CODE[name] for name in ("header", "stem", "option")]))
+    of_frame = (frame >= 0).nonzero().flatten()
+    first_asked = int(asked.nonzero()[0]) if bool(asked.any()) else int(place[-1]) + 1
+    begin, stop = (int(of_frame[0]), int(of_frame[-1]) + 1) if len(of_frame) else (first_asked, first_asked)
+    end = max(stop, int(asked.nonzero()[-1]) + 1 if bool(asked.any()) else 0)
+    part = (place >= begin).long() + (place >= stop) + (place >= end)
+    return torch.where(padding, -1, part)
+
+
+def part_frames(role: Int64[Tensor, " pos"], frame: Int64[Tensor, " pos"]) -> Int64[Tensor, " pos"]:
+    """The frame of every position of part V, else −1: a token inside the video that names no frame goes with the frame
+    before it."""
+    inside = parts(role, frame) == PARTS.index("part V")
+    place = torch.where(frame >= 0, torch.arange(len(frame)), -1)
+    before = place.cummax(0).values if len(place) else place
+    return torch.where(inside, frame[before.clamp(min=0)], -1)
+
+
+def is_selection(name: str) -> bool:
+    """Whether some prompt may have a selection of this name, or a union of such: "stem", "frame 3 | last"."""
+    known = re.compile(r"frame (0|[1-9]\d*)|option [A-Z]|f\d+ r\d+ c\d+|" + "|".join((*ROLES, *DERIVED, *PARTS)))
+    return all(known.fullmatch(part.strip()) for part in name.split("|"))

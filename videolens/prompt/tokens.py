@@ -21,8 +21,16 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, near
-from videolens.prompt.parts import PARTS, parts
-from videolens.prompt.selections import DERIVED, OF_FRAMES, ROLES, Positions, arrays_from_spans, as_positions, letter
+from videolens.prompt.selections import (
+    DERIVED,
+    OF_FRAMES,
+    PARTS,
+    ROLES,
+    Positions,
+    arrays_from_spans,
+    as_positions,
+    parts,
+)
 
 __all__ = ["ROLES", "TokenMap"]
 
@@ -131,7 +139,7 @@ class TokenMap:
     def names(self) -> list[str]:
         """Every name this map answers to, except unions."""
         frames = [f"frame {i}" for i in range(self.grid[0])]
-        options = [f"option {letter(i)}" for i in range(self.n_options)]
+        options = [f"option {letter}" for letter in string.ascii_uppercase[: self.n_options]]
         return [*ROLES, *frames, *options, *DERIVED, *PARTS]
 
     def __getitem__(self, name: str) -> Int64[Tensor, " n"]:
@@ -211,13 +219,10 @@ class TokenMap:
 
     def labels(self) -> list[str]:
         """One short label per position for plots: "f3 r0 c2" for a video token, else its text or its role."""
-        labels = []
-        for i, role in enumerate(self.roles):
-            if role == "video":
-                labels.append(f"f{int(self.frame[i])} r{int(self.row[i])} c{int(self.column[i])}")
-            else:
-                labels.append(self.texts[i] if self.texts is not None else role)
-        return labels
+        cells = zip(self.frame.tolist(), self.row.tolist(), self.column.tolist(), strict=True)
+        places = [f"f{frame} r{row} c{column}" for frame, row, column in cells]
+        texts = self.roles if self.texts is None else self.texts
+        return [place if role == "video" else text for role, place, text in zip(self.roles, places, texts, strict=True)]
 
     def segments(self) -> list[tuple[str, Int64[Tensor, " n"]]]:
         """The prompt in a few named parts, in the order in which they begin; every position is in exactly one.

@@ -23,7 +23,7 @@ from videolens.experiments.common.experiment import Asked, Experiment, Gathered,
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.readout import FINAL_NORM, NO_NORM, listeners, read_logits
 from videolens.experiments.common.words import token_text
-from videolens.interventions.knockout import Knockout
+from videolens.interventions.protocol import as_interventions, described
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -143,7 +143,10 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
             lens=self.lens,
             samples=self.samples,
             seed=self.seed,
-            interventions={name: "; ".join(map(_described, acting)) for name, acting in self.conditions.items()},
+            interventions={
+                name: "; ".join(described(each, self.model.cfg.n_layers) for each in acting)
+                for name, acting in self.conditions.items()
+            },
         )
         return AnswerTrace(gathered.table, settings)
 
@@ -227,24 +230,5 @@ def _conditions(model: HookedVideoTransformer, interventions: Any) -> dict[str, 
     for name, given in interventions.items():
         if name == CLEAN or not isinstance(name, str) or not name:
             raise VideolensError(f"an intervention is called {name!r}: {CLEAN!r} is the model with nothing changed")
-        several = isinstance(given, (list, tuple)) and not (given and isinstance(given[0], tuple))
-        found[name] = [_from_data(each) for each in (given if several else [given])]
-        for each in found[name]:
-            if callable(getattr(each, "check", None)):
-                each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+        found[name] = as_interventions(given, model.cfg, called=f"the interventions of {name!r}")
     return found
-
-
-def _from_data(given: Any) -> Any:
-    if not isinstance(given, Mapping):
-        return given
-    if not {"route", "layers"} <= set(given) <= {"route", "layers", "heads"}:
-        raise VideolensError(
-            f"an intervention is {dict(given)!r}: as plain data it has a route, layers and, if need be, heads, such as "
-            '{"route": "video -> question", "layers": [2, 3]}'
-        )
-    return Knockout.route(given["route"], layers=given["layers"], heads=given.get("heads"))
-
-
-def _described(intervention: Any) -> str:
-    return repr(intervention) if hasattr(intervention, "hooks") else "hook functions"

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from videolens.drawing.style import INK, MUTED, PALETTE, grid_of_axes, layer_axis, legend, note, plain, titled
 from videolens.errors import SelectionError, near
 from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace
+from videolens.model.checkpoints.files import short_name
 
 __all__ = ["draw"]
 
@@ -111,10 +112,9 @@ def _note(trace: AnswerTrace, undrawn: Sequence[str]) -> str:
     """The small print, and the conditions for which there was no style of line left."""
     made = trace.settings
     kept = {"correct": "answered rightly", "wrong": "answered wrongly", "all": "all"}[made.samples]
-    name = made.model.rstrip("/").split("/")[-1] or "model"
     left_out = f" Not drawn: {', '.join(undrawn)}." if undrawn else ""
     return (
         f"Hidden state after each layer, counted from 1 as in the paper, read through the lens: {made.lens}; "
-        f"probability of the option's first token among all tokens. {name}, questions: {kept} "
+        f"probability of the option's first token among all tokens. {short_name(made.model)}, questions: {kept} "
         f"({trace.n} of {made.n_asked}). Bands: 95 % bootstrap over questions.{left_out}"
     )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pandas as pd
 
-from videolens.engine import Intervention, last_logits
+from videolens.engine import last_logits
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.result import AVERAGED, CLIPS, COLUMNS, AttentionMap, AttentionMapSettings
@@ -23,6 +23,7 @@ from videolens.experiments.common.samples import check_samples, why_left_out
 from videolens.experiments.common.thumbnails import thumbnails
 from videolens.interventions.knockout import Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.protocol import Intervention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question

@@ -21,6 +21,7 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.attention_map.result import AVERAGED, AttentionMap
 from videolens.experiments.common.thumbnails import pixels_of
 from videolens.interventions.numbering import whole_numbers
+from videolens.model.checkpoints.files import short_name
 
 __all__ = ["draw", "draw_frames", "draw_share"]
 
@@ -131,7 +132,7 @@ def draw_share(attended: AttentionMap) -> Figure:
     legend(figure, "How much of a word's attention falls on the video", handles)
     note(
         figure,
-        f"{_model(attended)}. Mean over heads and questions; band: 95 % bootstrap over questions. "
+        f"{short_name(attended.settings.model)}. Mean over heads and questions; band: 95 % bootstrap over questions. "
         f"Blocked: {attended.settings.blocked}. Attention is not evidence of use.",
     )
     return figure
@@ -257,10 +258,7 @@ def _note(attended: AttentionMap, word: str, question: str | None, task: str | N
     of = f"Mean of n = {n} questions" if question is None else f"Question {question}, one of {n} with this word"
     over = {"mean": "mean over heads", "max": "the largest of the heads"}.get(str(heads), f"head {heads} (from 0)")
     return (
-        f"{_model(attended)}. {of}; {over}; mean over the word's tokens. Blocked: {attended.settings.blocked}. "
+        f"{short_name(attended.settings.model)}. {of}; {over}; mean over the word's tokens. "
+        f"Blocked: {attended.settings.blocked}. "
         "One colour scale throughout. Layers count from 1, frames from 0."
     )
-
-
-def _model(attended: AttentionMap) -> str:
-    return attended.settings.model.rstrip("/").split("/")[-1] or "model"

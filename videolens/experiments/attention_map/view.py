@@ -11,11 +11,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from videolens.drawing.view import View, component
-from videolens.engine import Intervention
-from videolens.errors import PromptError, VideolensError
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.words import check_words, rows_of
-from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.numbering import chosen_numbers
+from videolens.interventions.protocol import Intervention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -72,12 +71,10 @@ def token_view(
         SelectionError: the prompt has no such word; the message lists those it has.
         VideolensError: layers or heads that the model does not have.
     """
-    prompt = model.prompt(asked) if isinstance(asked, Question) else asked
-    if len(prompt) != 1:
-        raise PromptError(f"tokens are shown of one prompt, got a batch of {len(prompt)}: take one, prompt[0]")
+    prompt = model.prompt(asked) if isinstance(asked, Question) else asked.single("a view of tokens")
     names, cfg = check_words(words), model.cfg
-    at = _numbers("layer", layers, cfg.n_layers)
-    chosen = _numbers("head", range(cfg.n_heads) if heads is None else heads, cfg.n_heads)
+    at = chosen_numbers("layer", layers, cfg.n_layers)
+    chosen = chosen_numbers("head", heads, cfg.n_heads)
     # 1.
     rows = [rows_of(prompt, name, model.tokenizer, occurrence=occurrence) for name in names]
     several = list(interventions) if isinstance(interventions, Iterable) else [interventions]
@@ -172,11 +169,3 @@ def _texts(prompt: Prompt, tokenizer: Any) -> list[str]:
         ]
     table = str.maketrans({"<": "‹", ">": "›", "&": "＆", "\n": "↵"})
     return [label.translate(table) or "·" for label in labels]
-
-
-def _numbers(kind: str, numbers: Iterable[int] | int, n: int) -> tuple[int, ...]:
-    chosen = whole_numbers(kind, numbers)
-    check_within(kind, chosen, n)
-    if not chosen:
-        raise VideolensError(f"{kind}s are empty: name at least one")
-    return chosen

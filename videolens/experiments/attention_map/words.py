@@ -15,8 +15,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError
-from videolens.prompt.parts import is_selection
 from videolens.prompt.prompt import Prompt
+from videolens.prompt.selections import is_selection
 
 __all__ = ["check_words", "rows_of"]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import pandas as pd
-from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass
+from pydantic import ConfigDict, TypeAdapter
 
 from videolens.errors import VideolensError
 from videolens.experiments.common.provenance import SETTINGS
@@ -55,7 +54,7 @@ def judge_difference(interval: Interval, *, sign: int, margin: float) -> Verdict
     return judge(interval, low=0.0) if sign > 0 else judge(interval, high=0.0)
 
 
-@dataclass(frozen=True, config=SETTINGS)
+@dataclass(frozen=True)
 class Finding:
     """One statement of a claim, what was measured, and the verdict.
 
@@ -75,6 +74,8 @@ class Finding:
     measured: Interval | None
     unit: str
     verdict: Verdict
+
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS  # when it is read back
 
     def __post_init__(self) -> None:
         if self.claim not in CLAIMS:
@@ -106,7 +107,7 @@ class Finding:
         return self.estimate if self.measured is None else f"{self.estimate}, n = {self.measured.n}"
 
 
-@dataclass(frozen=True, config=SETTINGS)
+@dataclass(frozen=True)
 class Claims(Result):
     """What was found about each claim.
 
@@ -128,6 +129,7 @@ class Claims(Result):
     window: int
     margin: float = MARGIN
 
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS  # when they are read back
     _called: ClassVar[str] = "judgement of claims"
     _files: ClassVar[dict[str, str]] = {"": "claims.json"}
 

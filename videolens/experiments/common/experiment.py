@@ -63,10 +63,9 @@ class Cost:
     verified: float | None = None
 
     @classmethod
-    def of(cls, found: Sweep) -> Cost:
-        """The cost of a sweep."""
-        full = float(len(found.logits) + 1)
-        return cls(full if found.plan is None else found.plan.forwards, full, found.verified)
+    def of(cls, found: Sweep, *, before: float = 0.0) -> Cost:
+        """The cost of a sweep, and of the forwards that were run `before` it: a base that it was given is one."""
+        return cls(found.forwards + before, float(found.full_forwards), found.verified)
 
     @classmethod
     def mean(cls, costs: Sequence[Cost]) -> Cost | None:

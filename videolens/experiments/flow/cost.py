@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from videolens.drawing.html import escape, paragraph, table
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.result import FlowMap
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 
@@ -81,7 +82,7 @@ def cost_section(flows: Sequence[FlowMap], check: SideBySide | None = None) -> s
         known = made.forwards is not None and made.full_forwards is not None and made.forwards > 0
         rows.append(
             [
-                escape(made.model.rstrip("/").split("/")[-1]),
+                escape(short_name(made.model)),
                 str(flow.n),
                 _count(made.full_forwards),
                 "–" if made.forwards is None else f"{made.forwards:.1f}",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine import Sweep, check_engine, last_logits, sweep
+from videolens.engine import Sweep, base, check_engine, sweep
 from videolens.errors import SelectionError
 from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick
@@ -133,8 +133,8 @@ class FlowExperiment(Experiment[FlowMap]):
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
         # 1. unblocked
-        base = last_logits(self.model, prompt)
-        answer, right = int(base.argmax()), _right_token(prompt)
+        unblocked = base(self.model, prompt, engine=self.engine, max_memory=self.max_memory)
+        answer, right = int(unblocked.logits.argmax()), _right_token(prompt)
         correct = None if right is None else answer == right
         # 2. kept or not
         if reason := why_left_out(self.samples, correct):
@@ -154,19 +154,20 @@ class FlowExperiment(Experiment[FlowMap]):
             max_memory=self.max_memory,
             verify=self.verify,
             tick=tick,
+            base=unblocked,
         )
         # 4. what is right, before and after
         layers = cut_layers(self.style, self.window, n_layers)
         places = [(route, layer) for route in kept for layer in layers]
-        return Asked(self._rows(prompt, (name, task), places, found, answer), skipped, Cost.of(found))
+        return Asked(self._rows(prompt, (name, task), places, found, answer), skipped, Cost.of(found, before=1.0))
 
     def _rows(
         self, prompt: Prompt, who: tuple[str, str], places: Sequence[tuple[str, int]], found: Sweep, answer: int
     ) -> list[FlowRow]:
         """One row per knockout, in the order of its (route, layer)."""
         right = _right_token(prompt)
-        base, blocked = found.base.softmax(-1), found.logits.softmax(-1)
-        p_base, p_knockout = float(base[answer]), blocked[:, answer].double()
+        clean, blocked = found.base.softmax(-1), found.logits.softmax(-1)
+        p_base, p_knockout = float(clean[answer]), blocked[:, answer].double()
         change = ((p_knockout - p_base) / p_base * 100).tolist()
         best = found.logits.argmax(-1).tolist()
         p_right = [torch.nan] * len(best) if right is None else blocked[:, right].double().tolist()
@@ -183,7 +184,7 @@ class FlowExperiment(Experiment[FlowMap]):
                 answer_knockout=token_text(self.model, best[i]),
                 correct=None if right is None else answer == right,
                 correct_knockout=None if right is None else best[i] == right,
-                p_correct_base=torch.nan if right is None else float(base[right]),
+                p_correct_base=torch.nan if right is None else float(clean[right]),
                 p_correct_knockout=p_right[i],
                 logit_diff_base=float(_logit_difference(found.base[None], prompt, right)[0]),
                 logit_diff_knockout=difference[i],

@@ -17,6 +17,7 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowSettings
 from videolens.interventions.layer_sets import HALVES
+from videolens.model.checkpoints.files import short_name
 
 __all__ = [
     "FLAT",
@@ -116,8 +117,8 @@ def arrow(route: str) -> str:
 
 
 def model_name(flow: FlowMap) -> str:
-    """What the model is called: the last part of its name or directory."""
-    return flow.settings.model.rstrip("/").split("/")[-1] or "model"
+    """What the model is called."""
+    return short_name(flow.settings.model)
 
 
 def chosen_tasks(flow: FlowMap, tasks: Sequence[str] | None) -> list[str]:

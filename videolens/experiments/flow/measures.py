@@ -7,8 +7,10 @@ right was not picked by looking at the model, so the measures of the right optio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,9 @@ from jaxtyping import Float
 
 from videolens.errors import VideolensError, near
 from videolens.experiments.common.statistics import Interval, bootstrap_curve, proportion
+from videolens.interventions.layer_sets import layer_bins
 
-__all__ = ["AMONG", "MEASURES", "Measure", "ShareRight", "measure_named", "share_right"]
+__all__ = ["AMONG", "MEASURES", "Measure", "ShareRight", "measure_named", "open_layers", "share_right"]
 
 Values = Float[np.ndarray, " row"]
 
@@ -211,3 +214,22 @@ def share_right(table: pd.DataFrame, layers: tuple[int, ...], *, samples: str, a
         n=n,
         unknown=int((~known).sum()),
     )
+
+
+def open_layers(
+    flow: Any,
+    route: str,
+    *,
+    threshold: float | int,
+    bin: int | None,
+    groups: Sequence[str | None],
+    measure: str,
+) -> list[int]:
+    """See `FlowMap.open_layers`."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or math.isnan(threshold):
+        raise VideolensError(f"threshold = {threshold!r}: give a number of percent, such as -5")
+    changes = [found.mean(axis=0) for group in groups if len(found := flow.changes(route, task=group, measure=measure))]
+    if not changes:
+        raise VideolensError(f"no question of this map has a known {measure!r} along {route!r}: nothing to choose by")
+    bins = layer_bins(flow.settings.n_layers, bin)
+    return [x for each in bins if any(change[list(each)].mean() < threshold for change in changes) for x in each]

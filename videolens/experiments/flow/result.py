@@ -14,7 +14,7 @@ from videolens.errors import VideolensError
 from videolens.experiments.common.experiment import Skip
 from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_curve, centre
-from videolens.experiments.flow.measures import ShareRight, measure_named, share_right
+from videolens.experiments.flow.measures import ShareRight, measure_named, open_layers, share_right
 from videolens.experiments.flow.split import FlowSplit, split_flow
 from videolens.experiments.flow.table import FlowRow, FlowSettings, check_table
 
@@ -148,6 +148,32 @@ class FlowMap(Result):
         if self.settings.style != "centre":
             return Interval(np.nan, np.nan, np.nan, len(changes))
         return bootstrap(changes, centre, seed=self.settings.seed)
+
+    def open_layers(
+        self,
+        route: str,
+        *,
+        threshold: float | int = -5,
+        bin: int | None = None,
+        groups: Sequence[str | None] = (None,),
+        measure: str = "answer",
+    ) -> list[int]:
+        """0-based layers of the bins in which the mean change along a route is below a threshold: what
+        `Pathway.from_flow` opens.
+
+        Args:
+            route: one of this map's routes.
+            threshold: in the unit of the measure.
+            bin: neighbouring layers in a bin; None: `default_bin`.
+            groups: tasks; None stands for all questions together. A bin is open if any of the groups opens it.
+            measure: of the change.
+
+        Raises:
+            SelectionError: the route or a task is not in this map.
+            VideolensError: a threshold that is no number, a bin that does not fit, no such measure, or a route along
+                which it is known of no question.
+        """
+        return open_layers(self, route, threshold=threshold, bin=bin, groups=groups, measure=measure)
 
     def split(self, route: str = "cross-frame", *, by: str = "mean") -> FlowSplit:
         """The questions in groups, by whether cutting `route` lowers or raises the followed answer's probability.

@@ -19,6 +19,7 @@ from videolens.experiments.logit_lens.frames_figure import words_on_frames
 from videolens.experiments.logit_lens.keywords import Groups
 from videolens.experiments.logit_lens.result import LogitLens
 from videolens.interventions.layer_sets import layer_bins
+from videolens.model.checkpoints.files import short_name
 
 __all__ = ["KINDS", "draw", "keyword_frequency"]
 
@@ -147,8 +148,7 @@ def _range(layers: range) -> str:
 
 
 def _note(lens: LogitLens, ranges: Sequence[range], task: str | None) -> str:
-    made = lens.settings
-    name = made.model.rstrip("/").split("/")[-1] or "model"
+    made, name = lens.settings, short_name(lens.settings.model)
     kept = {"correct": "answered rightly", "wrong": "answered wrongly", "all": "all"}[made.samples]
     uneven = "" if len({len(each) for each in ranges}) == 1 else " The last bin has fewer layers."
     return (

@@ -23,6 +23,7 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.common.thumbnails import pixels_of
 from videolens.experiments.logit_lens.result import LogitLens
 from videolens.interventions.numbering import whole_numbers
+from videolens.model.checkpoints.files import short_name
 
 __all__ = ["words_on_frames"]
 
@@ -178,8 +179,7 @@ def _key(name: str, color: str) -> Line2D:
 
 
 def _note(lens: LogitLens, question: str, layer: int, *, has_pictures: bool) -> str:
-    made = lens.settings
-    name = made.model.rstrip("/").split("/")[-1] or "model"
+    made, name = lens.settings, short_name(lens.settings.model)
     parts = [
         f"{name}, question {question!r}: the likeliest word of every video token after layer {layer + 1} of "
         f"{made.n_layers}, counted from 1, above its probability (full bar: 1). Lens: {made.lens}.",

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from videolens.engine import sweep
-from videolens.errors import PromptError
 from videolens.experiments.common.thumbnails import thumbnails
 from videolens.experiments.patch_map.contrast import METRICS, contrast_of, kl_divergence, normalised, token_text
 from videolens.experiments.patch_map.result import DIRECTIONS
@@ -108,10 +107,7 @@ class PairTracer:
         return PairFound([unit.name for unit in units], rows, run, clips, float(cost), full, found.verified)
 
     def _prompt(self, asked: Asked) -> Prompt:
-        prompt = self.model.prompt(asked) if isinstance(asked, Question) else asked
-        if len(prompt) != 1:
-            raise PromptError(f"a pair is of single prompts, got a batch of {len(prompt)}: take one, prompt[0]")
-        return prompt
+        return self.model.prompt(asked) if isinstance(asked, Question) else asked.single("a pair")
 
     def _units(self, prompt: Prompt) -> list[Unit]:
         heads = self.heads if self.heads is not None else range(n_heads_of(self.model, self.site))

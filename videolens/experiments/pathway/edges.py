@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from videolens.engine import Intervention
-from videolens.errors import PromptError, VideolensError
+from videolens.errors import VideolensError
+from videolens.interventions.protocol import Intervention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -96,9 +96,7 @@ def segment_edges(
         PromptError: a batch of several prompts.
         VideolensError: an intervention for another depth, or one that cuts no edges, such as a patch.
     """
-    prompt = model.prompt(asked) if isinstance(asked, Question) else asked
-    if len(prompt) != 1:
-        raise PromptError(f"edges are counted in one prompt, got a batch of {len(prompt)}: take one, prompt[0]")
+    prompt = model.prompt(asked) if isinstance(asked, Question) else asked.single("counting edges")
     several = list(interventions) if isinstance(interventions, Iterable) else [interventions]
     # 1.
     cuts: list[list[Cut]] = [[] for _ in range(model.cfg.n_layers)]

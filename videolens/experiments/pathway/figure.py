@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, layer_ticks, under
 from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy
 from videolens.interventions.pathway import Pathway
+from videolens.model.checkpoints.files import short_name
 
 __all__ = ["draw", "draw_pathway"]
 
@@ -63,7 +64,7 @@ def draw(result: PathwayAccuracy) -> Figure:
     random = f", {seeds} draw{'s' if seeds > 1 else ''} each" if result.settings.random else ""
     under(
         figure,
-        f"{_short(result.settings.model)} along one pathway: {_signed(-lost.value)} points",
+        f"{short_name(result.settings.model)} along one pathway: {_signed(-lost.value)} points",
         f"n = {result.n} questions, none left out{random}. Line: 95 % bootstrap over questions; small marks: single "
         f"tasks. Loss along the pathway, paired: {lost.value:.1f} points [{lost.low:.1f}, {lost.high:.1f}].",
     )
@@ -116,7 +117,3 @@ def _bare(axes: Axes) -> None:
 
 def _signed(number: float) -> str:
     return f"{number + 0.0:+.1f}".replace("-", "−") if round(number, 1) else "±0.0"
-
-
-def _short(name: str) -> str:
-    return name.rstrip("/").split("/")[-1] or "model"

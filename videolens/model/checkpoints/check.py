@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videolens.errors import PromptError, VideoError
 from videolens.model.checkpoints.files import find
-from videolens.model.checkpoints.original import Run, flat_patches, originals
+from videolens.model.checkpoints.original import Recorded, flat_patches, originals
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -181,13 +181,13 @@ def _prompt(model: HookedVideoTransformer, video: Video) -> tuple[Prompt, str]:
     return prompt, f"Asked: {prompt.text!r}"
 
 
-def _ours(model: HookedVideoTransformer, prompt: Prompt, path: str) -> Run:
+def _ours(model: HookedVideoTransformer, prompt: Prompt, path: str) -> Recorded:
     with model.attention_path(path):
         logits, cache = model.run_with_cache(
             prompt, names_filter=lambda name: name == "hook_embed" or name.endswith("hook_resid_post")
         )
     streams = [cache["hook_embed"], *(cache["resid_post", layer] for layer in range(model.cfg.n_layers))]
-    return Run([stream[0].float().cpu() for stream in streams], logits[0].float().cpu())
+    return Recorded([stream[0].float().cpu() for stream in streams], logits[0].float().cpu())
 
 
 def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compared:
@@ -227,7 +227,7 @@ def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compar
     )
 
 
-def _lines(pair: str, one: Run, other: Run, tolerance: float | None, tokenizer: Any) -> list[Compared]:
+def _lines(pair: str, one: Recorded, other: Recorded, tolerance: float | None, tokenizer: Any) -> list[Compared]:
     off = [_off(a, b) for a, b in zip(one.streams, other.streams, strict=True)]
     worst = max(range(1, len(off)), key=lambda i: math.inf if math.isnan(off[i]) else off[i])
     words = [run.logits[-1].topk(5).indices.tolist() for run in (one, other)]

@@ -16,7 +16,7 @@ from typing import Any
 from videolens.errors import ModelError, near
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 
-__all__ = ["PlainConfig", "Stored", "find", "read_config", "stored_weights"]
+__all__ = ["PlainConfig", "Stored", "find", "read_config", "short_name", "stored_weights"]
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -87,6 +87,11 @@ def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
             near(name, bundled_names(), kind="model") + "; nor is it a directory or a hub name (owner/name)"
         )
     return _download(name, trust_remote_code=trust_remote_code)
+
+
+def short_name(name: str) -> str:
+    """What a model is called in tables and figures: the last part of its name or directory."""
+    return name.rstrip("/").split("/")[-1] or "model"
 
 
 def _download(name: str, *, trust_remote_code: bool) -> Path:

@@ -15,11 +15,11 @@ from torch import Tensor
 from videolens.model.families import Family
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Run", "flat_patches", "originals"]
+__all__ = ["Recorded", "flat_patches", "originals"]
 
 
 @dataclass(frozen=True)
-class Run:
+class Recorded:
     """What one way of computing gives: streams [pos d_model], before layer 0 and after every layer; last logits too."""
 
     streams: list[Tensor]
@@ -28,7 +28,7 @@ class Run:
 
 def originals(
     family: Family, directory: Path, prompt: Prompt, dtype: torch.dtype, trust_remote_code: bool
-) -> dict[str, Run]:
+) -> dict[str, Recorded]:
     """What the transformers class of a family gives for a prompt, with attention "eager" and "sdpa".
 
     Args:
@@ -56,7 +56,7 @@ def originals(
         original.set_attn_implementation(path)
         streams.clear()
         logits = original(**_inputs(original, prompt, dtype), use_cache=False).logits
-        found[path] = Run([stream[0].float() for stream in streams], logits[0].float())
+        found[path] = Recorded([stream[0].float() for stream in streams], logits[0].float())
     return found
 
 

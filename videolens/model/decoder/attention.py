@@ -16,10 +16,10 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
 from videolens.model.decoder.config import VideoTransformerConfig
-from videolens.model.decoder.kernels import attend
+from videolens.model.decoder.kernels import KeyValuePiece, attend
 from videolens.model.decoder.layers import RMSNorm
-from videolens.model.decoder.rows import Piece, Rows, fire, heard
-from videolens.model.decoder.views import View, dense_mask, views_of
+from videolens.model.decoder.rows import Rows, fire, is_listened_to
+from videolens.model.decoder.views import HeadView, dense_mask, views_of
 
 __all__ = ["Attention"]
 
@@ -50,7 +50,7 @@ class Attention(nn.Module):
        `hook_rot_k`), and put the earlier positions' keys and values before the new ones. Queries are those of the rows
        that are asked for, keys and values those of all.
     2. Where somebody listens to `hook_mask`, hand out a fresh boolean mask [1 1 row key], True = may attend, to be
-       edited or replaced by one of shape [batch|1 head|1 row key]; what it comes to is read from it once and then
+       edited or replaced by one of shape [batch|1 head|1 row key]; what it lets rows see is read from it once and then
        computed without it. Otherwise no mask exists.
     3. Fused attention; eager, with `hook_attn_scores` and `hook_pattern` [batch head row key], where somebody listens
        to those, and then only for the watched rows if there are such. A row with no key left gives z = 0 on any path.
@@ -128,7 +128,7 @@ class Attention(nn.Module):
         k = fire(self.hook_rot_k, rotate(k, at.cos, at.sin), at)
         pieces = [(k, v)] if at.past is None else at.past.join(self.layer, k, v)
         z = fire(self.hook_z, self._attend(q, pieces, asked), asked)
-        if self.cfg.use_attn_result and heard(self.hook_result):
+        if self.cfg.use_attn_result and is_listened_to(self.hook_result):
             result = fire(self.hook_result, torch.einsum("brhd,hdm->brhm", z, self.W_O), asked)
             return result.sum(2) + self.b_O
         return self.o(z.flatten(2))
@@ -157,9 +157,9 @@ class Attention(nn.Module):
         q = split(q_in[:, asked], self.W_Q, self.b_Q)
         return q, split(k_in, self.W_K, self.b_K), split(v_in, self.W_V, self.b_V)
 
-    def _views(self, at: Rows, batch: int) -> Sequence[View]:
+    def _views(self, at: Rows, batch: int) -> Sequence[HeadView]:
         """What each part of the batch may attend to, in each head."""
-        if not heard(self.hook_mask):
+        if not is_listened_to(self.hook_mask):
             return at.open if at.views is None else at.views
         self.hook_mask.ctx["n_heads"] = self.n_heads
         fresh = at.causal.clone() if at.views is None else dense_mask(at.views, batch, self.n_heads, at.causal.device)
@@ -181,10 +181,10 @@ class Attention(nn.Module):
         return views
 
     def _attend(
-        self, q: Float[Tensor, "batch query head d_head"], pieces: Sequence[Piece], at: Rows
+        self, q: Float[Tensor, "batch query head d_head"], pieces: Sequence[KeyValuePiece], at: Rows
     ) -> Float[Tensor, "batch query head d_head"]:
         views = self._views(at, len(q))
-        listened = heard(self.hook_attn_scores) or heard(self.hook_pattern)
+        listened = is_listened_to(self.hook_attn_scores) or is_listened_to(self.hook_pattern)
         if listened and self.cfg.attention_path == "sdpa":
             raise ModelError(
                 f"somebody listens to scores or patterns of layer {self.layer}, which fused attention does not have, "
@@ -202,10 +202,12 @@ class Attention(nn.Module):
             z = z.index_copy(1, at.watched, self._eager(q[:, at.watched], pieces, mask, watched))
         return z
 
-    def _mask(self, views: Sequence[View], at: Rows, batch: int) -> Bool[Tensor, "batch_or_1 head_or_1 query key"]:
+    def _mask(self, views: Sequence[HeadView], at: Rows, batch: int) -> Bool[Tensor, "batch_or_1 head_or_1 query key"]:
         return at.causal if views is at.open else dense_mask(views, batch, self.n_heads, at.causal.device)
 
-    def _fused(self, q: Tensor, pieces: Sequence[Piece], views: Sequence[View]) -> Float[Tensor, "batch query head d"]:
+    def _fused(
+        self, q: Tensor, pieces: Sequence[KeyValuePiece], views: Sequence[HeadView]
+    ) -> Float[Tensor, "batch query head d"]:
         if len(views) == 1 and views[0][0] == slice(None) and views[0][1] is None:
             return attend(q, pieces, views[0][2], self.scale)
         z = torch.zeros_like(q)
@@ -225,7 +227,7 @@ class Attention(nn.Module):
     def _eager(
         self,
         q: Float[Tensor, "batch query head d_head"],
-        pieces: Sequence[Piece],
+        pieces: Sequence[KeyValuePiece],
         mask: Bool[Tensor, "batch_or_1 head_or_1 query key"],
         at: Rows | None,
     ) -> Float[Tensor, "batch query head d_head"]:

@@ -14,19 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
-from videolens.model.decoder.visibility import Run, Visible
+from videolens.model.decoder.visibility import RowRun, Visible
 
-__all__ = ["attend"]
+__all__ = ["KeyValuePiece", "attend"]
 
 _SMALL = 2**16  # rows × keys of a run below which one call under a mask is quicker than two without (on 2 cores)
 
-Piece = tuple[Tensor, Tensor]
-Part = tuple[Tensor, Tensor]
+KeyValuePiece = tuple[Tensor, Tensor]
+"""Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
+
+Partial = tuple[Tensor, Tensor]
 """Attention over some of the keys [batch row head d_head], and the logarithm of its softmax's denominator."""
 
 
 def attend(
-    q: Float[Tensor, "batch row head d_head"], pieces: Sequence[Piece], visible: Visible, scale: float
+    q: Float[Tensor, "batch row head d_head"], pieces: Sequence[KeyValuePiece], visible: Visible, scale: float
 ) -> Float[Tensor, "batch row head d_head"]:
     """Attention of rows that see what `visible` says.
 
@@ -47,7 +49,7 @@ def attend(
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
-def _run(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
+def _run(q: Tensor, pieces: Sequence[KeyValuePiece], run: RowRun, scale: float) -> Tensor:
     if not run.spans and run.own is None:
         return torch.zeros_like(q)
     if run.mask is not None:
@@ -73,7 +75,7 @@ def _run(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
     return _joined(parts)
 
 
-def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Part:
+def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Partial:
     """One kernel call. Where all copies share the keys, their rows are the rows of one."""
     batch = len(q)
     shared = len(k) == 1 and batch > 1
@@ -86,7 +88,7 @@ def _part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Par
     return (z.unflatten(1, (batch, -1))[0], weight.unflatten(1, (batch, -1))[0]) if shared else (z, weight)
 
 
-def _joined(parts: Sequence[Part]) -> Tensor:
+def _joined(parts: Sequence[Partial]) -> Tensor:
     """Attention over all the parts' keys: each part weighs as much as its softmax denominator."""
     z, weight = parts[0]
     if len(parts) == 1:
@@ -100,7 +102,7 @@ def _joined(parts: Sequence[Part]) -> Tensor:
     return z.to(dtype)
 
 
-def _small(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
+def _small(q: Tensor, pieces: Sequence[KeyValuePiece], run: RowRun, scale: float) -> Tensor:
     """One call under a mask of a few rows × keys: below some size quicker than two calls and their joining."""
     assert run.own is not None
     batch, n, *shape = q.shape
@@ -127,12 +129,12 @@ def _triangle(rows: int, keys: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(rows, keys, dtype=dtype).masked_fill(~seen, -torch.inf)
 
 
-def _n_keys(run: Run) -> int:
+def _n_keys(run: RowRun) -> int:
     """Keys that all rows of a run see, its own aside."""
     return sum(stop - first for first, stop in run.spans)
 
 
-def _together(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
+def _together(q: Tensor, pieces: Sequence[KeyValuePiece], run: RowRun, scale: float) -> Tensor:
     """One call over the keys put together: the public way to what `_part` and `_joined` do."""
     spans = [*run.spans, *([] if run.own is None else [(run.own, run.own + q.shape[1])])]
     k, v = _gathered(pieces, spans, len(q))
@@ -143,19 +145,19 @@ def _together(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Ten
     return _fused(q, k, v, scale, attn_mask=causal_lower_right(q.shape[1], k.shape[1]))
 
 
-def _single(q: Tensor, run: Run) -> list[tuple[Tensor, Run]]:
+def _single(q: Tensor, run: RowRun) -> list[tuple[Tensor, RowRun]]:
     """The equal runs that a run stands for, one by one."""
     if run.repeat == 1:
         return [(q, run)]
     assert run.own is not None
     length = q.shape[1] // run.repeat
     return [
-        (q[:, i * length : (i + 1) * length], Run(0, length, run.spans, own=run.own + i * length))
+        (q[:, i * length : (i + 1) * length], RowRun(0, length, run.spans, own=run.own + i * length))
         for i in range(run.repeat)
     ]
 
 
-def _masked(q: Tensor, pieces: Sequence[Piece], run: Run, scale: float) -> Tensor:
+def _masked(q: Tensor, pieces: Sequence[KeyValuePiece], run: RowRun, scale: float) -> Tensor:
     assert run.mask is not None
     k, v = _gathered(pieces, run.spans, len(q))
     mask = run.mask.to(q.device)
@@ -173,7 +175,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, **how: object) -> Tens
     return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=grouped, **how).transpose(1, 2)  # type: ignore[arg-type]
 
 
-def _slices(pieces: Sequence[Piece], first: int, stop: int) -> list[Piece]:
+def _slices(pieces: Sequence[KeyValuePiece], first: int, stop: int) -> list[KeyValuePiece]:
     """Keys first … stop − 1, from every piece that has some of them."""
     found, start = [], 0
     for k, v in pieces:
@@ -184,7 +186,7 @@ def _slices(pieces: Sequence[Piece], first: int, stop: int) -> list[Piece]:
     return found
 
 
-def _gathered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]], batch: int) -> Piece:
+def _gathered(pieces: Sequence[KeyValuePiece], spans: Sequence[tuple[int, int]], batch: int) -> KeyValuePiece:
     """The spans' keys and values, end to end, for every copy."""
     found = [piece for first, stop in spans for piece in _slices(pieces, first, stop)]
     if len(found) == 1:
@@ -194,7 +196,7 @@ def _gathered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]], batch: 
     return k, v
 
 
-def _joinable(q: Tensor, pieces: Sequence[Piece]) -> bool:
+def _joinable(q: Tensor, pieces: Sequence[KeyValuePiece]) -> bool:
     """Whether the kernel that also gives the denominators may be used: it is for the CPU and has no gradients."""
     wants_grad = q.requires_grad or any(x.requires_grad for piece in pieces for x in piece)
     return q.is_cpu and not (torch.is_grad_enabled() and wants_grad)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from videolens.model.decoder.rows import Rows, fire, heard
+from videolens.model.decoder.rows import Rows, fire, is_listened_to
 
 __all__ = ["GatedMLP", "RMSNorm", "Unembed"]
 
@@ -38,7 +38,7 @@ class RMSNorm(nn.Module):
         wide = self._wide(x)
         variance = self._variance(wide)
         normalised = wide * torch.rsqrt(variance)
-        if heard(self.hook_scale):
+        if is_listened_to(self.hook_scale):
             scale = variance.sqrt()
             edited = fire(self.hook_scale, scale.clone(), at)
             # x·rsqrt(v) and x/√v round differently: divide only where somebody has really changed the scale

@@ -17,13 +17,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from videolens.model.decoder.views import View
+from videolens.errors import ModelError
+from videolens.model.decoder.kernels import KeyValuePiece
+from videolens.model.decoder.views import HeadView
 from videolens.model.decoder.visibility import Visible
+from videolens.prompt.prompt import Prompt
 
-__all__ = ["KeyValues", "Piece", "Rows", "fire", "heard"]
+__all__ = ["KeyValues", "Rows", "Where", "fire", "is_listened_to", "positions_of"]
 
-Piece = tuple[Tensor, Tensor]
-"""Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
+Where = str | int | Sequence[int] | Int64[Tensor, " row"]
+"""Some rows of a prompt: a selection such as "last" or "stem | options", or positions."""
 
 
 @dataclass
@@ -35,12 +38,12 @@ class KeyValues:
         growing: whether `join` keeps what it is given (decoding) or only reads (a resumed run).
     """
 
-    layers: dict[int, Piece] = field(default_factory=dict)
+    layers: dict[int, KeyValuePiece] = field(default_factory=dict)
     growing: bool = True
 
     def join(
         self, layer: int, k: Float[Tensor, "batch row n_kv d_head"], v: Float[Tensor, "batch row n_kv d_head"]
-    ) -> list[Piece]:
+    ) -> list[KeyValuePiece]:
         """Keys and values of all positions: the stored ones, then these. Read-only ones are not copied together."""
         if not self.growing:
             return [self.layers[layer], (k, v)] if layer in self.layers else [(k, v)]
@@ -78,7 +81,7 @@ class Rows:
     past: KeyValues | None = None
     asked: Int64[Tensor, " asked"] | None = None
     watched: Int64[Tensor, " watched"] | None = None
-    views: Sequence[View] | None = None
+    views: Sequence[HeadView] | None = None
 
     def only(self, chosen: Int64[Tensor, " chosen"] | slice) -> Rows:
         """Some of the rows, by index, with the same keys."""
@@ -112,17 +115,17 @@ class Rows:
         return (self.rows[:, None] >= self.keys[None, :])[None, None]
 
     @cached_property
-    def open(self) -> tuple[View, ...]:
+    def open(self) -> tuple[HeadView, ...]:
         """What the rows see when nothing but causality limits them."""
         return ((slice(None), None, Visible.causal(self.rows, self.keys)),)
 
     @cached_property
-    def known(self) -> list[tuple[Tensor, Sequence[View]]]:
-        """Masks met in this forward and what they come to: a knockout has the same mask in many layers."""
+    def known(self) -> list[tuple[Tensor, Sequence[HeadView]]]:
+        """Masks met in this forward, each with what it lets rows see: a knockout has the same mask in many layers."""
         return []
 
 
-def heard(point: HookPoint) -> bool:
+def is_listened_to(point: HookPoint) -> bool:
     """Whether anybody listens to a hook point."""
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
 
@@ -132,8 +135,34 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
 
     `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions in the prompt. Costs nothing when nobody listens.
     """
-    if not heard(point):
+    if not is_listened_to(point):
         return value
     if at is not None:
         point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys
     return point(value)
+
+
+def positions_of(prompt: Prompt | Tensor, rows: Where) -> Int64[Tensor, " row"]:
+    """Positions, sorted and each once, of a selection or of positions as they are.
+
+    Raises:
+        SelectionError: the prompt has no such selection.
+        ModelError: none at all, a position outside the prompt, or a selection of ids, which have no token map.
+    """
+    if isinstance(rows, str):
+        if not isinstance(prompt, Prompt):
+            raise ModelError(f"rows={rows!r} is a selection of a Prompt; of token ids, give positions")
+        found = prompt.tokens[rows]
+    else:
+        try:
+            found = torch.unique(torch.as_tensor(rows).reshape(-1))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"rows={rows!r} are no positions: give whole numbers, or selections in one name such as 'stem | last'"
+            ) from error
+    n_pos = prompt.shape[1]
+    if found.numel() == 0 or found.is_floating_point() or found.dtype == torch.bool:
+        raise ModelError(f"rows={rows!r} names no rows: give a selection with tokens in it, or positions")
+    if not 0 <= int(found.min()) <= int(found.max()) < n_pos:
+        raise ModelError(f"rows={rows!r} reach outside the prompt of {n_pos} tokens: its rows are 0 … {n_pos - 1}")
+    return found.to(torch.int64)

@@ -8,19 +8,19 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from videolens.model.decoder.visibility import Run, Visible
+from videolens.model.decoder.visibility import RowRun, Visible
 
-__all__ = ["View", "alike", "dense_mask", "padded_views", "views_of"]
+__all__ = ["HeadView", "alike", "dense_mask", "padded_views", "views_of"]
 
-View = tuple[slice, Tensor | None, Visible]
+HeadView = tuple[slice, Tensor | None, Visible]
 """A part of the batch, some heads (int64 numbers; None: all of them), and what those see."""
 
 
 def views_of(
     mask: Bool[Tensor, "batch_or_1 head_or_1 row key"], rows: Int64[Tensor, " row"], keys: Int64[Tensor, " key"]
-) -> tuple[View, ...]:
+) -> tuple[HeadView, ...]:
     """Views of a mask; a batch or a head of one stands for all. Heads that see the same are one view."""
-    views: list[View] = []
+    views: list[HeadView] = []
     for number, one in enumerate(mask):
         batch = slice(None) if len(mask) == 1 else slice(number, number + 1)
         heads = alike(one)
@@ -32,20 +32,20 @@ def views_of(
 
 def padded_views(
     padding: Sequence[int], rows: Int64[Tensor, " row"], keys: Int64[Tensor, " key"]
-) -> tuple[View, ...] | None:
+) -> tuple[HeadView, ...] | None:
     """What each prompt of a batch padded on the left sees: padding sees nothing and is not seen. None without padding.
 
     The rows are all positions, or a single one behind the padding.
     """
     if not any(padding):
         return None
-    views: list[View] = []
+    views: list[HeadView] = []
     for number, n in enumerate(padding):
         if len(rows) == 1:
-            runs = [Run(0, 1, ((n, len(keys)),))]
+            runs = [RowRun(0, 1, ((n, len(keys)),))]
         else:
-            blind = [Run(0, n, ())] if n else []
-            runs = [*blind, Run(n, len(rows), (), own=n)]
+            blind = [RowRun(0, n, ())] if n else []
+            runs = [*blind, RowRun(n, len(rows), (), own=n)]
         views.append((slice(number, number + 1), None, Visible(tuple(runs), len(rows), len(keys))))
     return tuple(views)
 
@@ -73,9 +73,9 @@ def alike(mask: Bool[Tensor, "head row key"]) -> list[list[int]]:
 
 
 def dense_mask(
-    views: Sequence[View], batch: int, n_heads: int, device: torch.device
+    views: Sequence[HeadView], batch: int, n_heads: int, device: torch.device
 ) -> Bool[Tensor, "batch_or_1 head_or_1 row key"]:
-    """The mask that views come to."""
+    """The mask that says what views say."""
     if len(views) == 1 and views[0][0] == slice(None) and views[0][1] is None:
         return views[0][2].dense(device)[None, None]
     visible = views[0][2]

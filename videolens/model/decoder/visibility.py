@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-__all__ = ["Run", "Visible"]
+__all__ = ["RowRun", "Visible"]
 
 _ROWS_AT_A_TIME = 512  # of a mask that is being read; memory for reading is this many rows × keys
 _SHORT = 8  # runs below this length are not worth a kernel call each
@@ -29,7 +29,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class RowRun:
     """Neighbouring rows that see the same keys.
 
     Attributes:
@@ -66,7 +66,7 @@ class Visible:
         n_rows, n_keys: how many there are.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[RowRun, ...]
     n_rows: int
     n_keys: int
 
@@ -80,11 +80,11 @@ class Visible:
         """Every row sees the keys at its position and before."""
         n_rows, n_keys = len(rows), len(keys)
         if n_rows == 1 and bool(keys[-1] <= rows[0]):
-            return cls((Run(0, 1, ((0, n_keys),)),), n_rows, n_keys)
+            return cls((RowRun(0, 1, ((0, n_keys),)),), n_rows, n_keys)
         together = bool((rows[1:] == rows[:-1] + 1).all()) and torch.equal(keys[-n_rows:], rows)
         if together:
             before = n_keys - n_rows
-            return cls((Run(0, n_rows, ((0, before),) if before else (), own=before),), n_rows, n_keys)
+            return cls((RowRun(0, n_rows, ((0, before),) if before else (), own=before),), n_rows, n_keys)
         return cls.of(lambda some: some[:, None] >= keys, rows, keys)
 
     @classmethod
@@ -107,7 +107,7 @@ class Visible:
             keys: positions of the keys.
         """
         place = torch.searchsorted(keys, rows)
-        runs: list[Run] = []
+        runs: list[RowRun] = []
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             stop = min(start + _ROWS_AT_A_TIME, len(rows))
             found = _runs(mask_of(rows[start:stop]), place[start:stop].tolist(), start)
@@ -135,7 +135,7 @@ class Visible:
         return mask
 
 
-def _runs(mask: Bool[Tensor, "row key"], place: Sequence[int], offset: int) -> list[Run]:
+def _runs(mask: Bool[Tensor, "row key"], place: Sequence[int], offset: int) -> list[RowRun]:
     """Steps 1 and 2 for some rows; `offset` is the index of the first of them."""
     n = len(place)
     own = torch.tensor([at if at < mask.shape[1] else 0 for at in place], device=mask.device)
@@ -145,7 +145,7 @@ def _runs(mask: Bool[Tensor, "row key"], place: Sequence[int], offset: int) -> l
     neighbours = own[1:] == own[:-1] + 1
     follows = grown & neighbours & itself[1:] & itself[:-1] & ~mask[index[:-1], own[1:]]
     starts = [0, *((~follows).nonzero().flatten() + 1).tolist(), n]
-    runs: list[Run] = []
+    runs: list[RowRun] = []
     short: list[int] = []  # starts of neighbouring short runs
 
     def flush(stop: int) -> None:
@@ -169,24 +169,24 @@ def _runs(mask: Bool[Tensor, "row key"], place: Sequence[int], offset: int) -> l
     return runs
 
 
-def _regular(mask: Bool[Tensor, "row key"], place: Sequence[int], first: int, stop: int, offset: int) -> Run:
+def _regular(mask: Bool[Tensor, "row key"], place: Sequence[int], first: int, stop: int, offset: int) -> RowRun:
     row = mask[first]
     if stop - first == 1:
-        return Run(first + offset, stop + offset, _spans(row))
+        return RowRun(first + offset, stop + offset, _spans(row))
     row = row.clone()
     row[place[first]] = False
-    return Run(first + offset, stop + offset, _spans(row), own=place[first])
+    return RowRun(first + offset, stop + offset, _spans(row), own=place[first])
 
 
-def _masked(mask: Bool[Tensor, "row key"], first: int, stop: int, offset: int) -> Iterator[Run]:
+def _masked(mask: Bool[Tensor, "row key"], first: int, stop: int, offset: int) -> Iterator[RowRun]:
     for start in range(first, stop, _MASKED_ROWS):
         part = mask[start : min(start + _MASKED_ROWS, stop)]
         seen = part.any(0).nonzero().flatten()
         if not len(seen):
-            yield Run(start + offset, start + len(part) + offset, ())
+            yield RowRun(start + offset, start + len(part) + offset, ())
             continue
         low, high = int(seen[0]), int(seen[-1]) + 1
-        yield Run(start + offset, start + len(part) + offset, ((low, high),), mask=part[:, low:high].clone())
+        yield RowRun(start + offset, start + len(part) + offset, ((low, high),), mask=part[:, low:high].clone())
 
 
 def _spans(row: Bool[Tensor, " key"]) -> tuple[Span, ...]:
@@ -196,7 +196,7 @@ def _spans(row: Bool[Tensor, " key"]) -> tuple[Span, ...]:
     return tuple(zip(starts, stops, strict=True))
 
 
-def _continued(before: Run, after: Run) -> Run | None:
+def _continued(before: RowRun, after: RowRun) -> RowRun | None:
     """One run of two that were read apart."""
     if before.own is None or before.mask is not None or after.mask is not None:
         return None
@@ -217,9 +217,9 @@ def _spans_with(spans: tuple[Span, ...], more: Span) -> tuple[Span, ...]:
     return (*spans, more)
 
 
-def _counted(runs: Sequence[Run]) -> Iterator[Run]:
+def _counted(runs: Sequence[RowRun]) -> Iterator[RowRun]:
     """Step 3."""
-    waiting: Run | None = None
+    waiting: RowRun | None = None
     for run in runs:
         if waiting is not None and _equal(waiting, run):
             waiting = replace(waiting, stop=run.stop, repeat=waiting.repeat + 1)
@@ -231,7 +231,7 @@ def _counted(runs: Sequence[Run]) -> Iterator[Run]:
         yield waiting
 
 
-def _equal(counted: Run, run: Run) -> bool:
+def _equal(counted: RowRun, run: RowRun) -> bool:
     if counted.own is None or run.own is None or counted.mask is not None or run.mask is not None:
         return False
     length = (counted.stop - counted.first) // counted.repeat

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, PromptError
-from videolens.model.decoder.rows import Rows, fire, heard
+from videolens.model.decoder.rows import Rows, fire, is_listened_to
 from videolens.model.families import Family
-from videolens.model.vision.tower_memory import TowerMemory
+from videolens.model.vision.tower_memory import Tower, TowerMemory
 from videolens.prompt.prompt import Prompt
 
 __all__ = ["FrontEnd", "Rotary"]
@@ -116,7 +116,7 @@ class FrontEnd(nn.Module):
     def encode(
         self, pixels: Float[Tensor, "batch frame channel height width"]
     ) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
-        """The vision tower's features of clips, computed now: `memory.features` computes each clip's once.
+        """The vision tower's features of clips, computed now: `features` computes each clip's once.
 
         Raises:
             ModelError: the tower does not take frames of this size.
@@ -132,6 +132,17 @@ class FrontEnd(nn.Module):
                 f"width]; it expects 3 channels and frames of {expected} pixels: prepare them with model.pixels "
                 f"({error})"
             ) from error
+
+    def features(
+        self, pixels: Float[Tensor, "clip frame channel height width"]
+    ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
+        """What `encode` gives for each of the clips, computed once per clip: see `TowerMemory`.
+
+        Raises:
+            ModelError: the tower does not take frames of this size.
+        """
+        tower = Tower(self.parts, self.encode, self.family.features, self.config, self.device, self.dtype)
+        return self.memory.features(tower, pixels)
 
     def project(
         self, features: Float[Tensor, "batch frame patch d_vision"], grid: tuple[int, int, int]
@@ -166,15 +177,15 @@ class FrontEnd(nn.Module):
         """
         stored = prompt.residual.to(self.dtype)
         if not self.has_video(prompt.input_ids) or not (
-            heard(self.hook_video_features) or heard(self.hook_video_tokens)
+            is_listened_to(self.hook_video_features) or is_listened_to(self.hook_video_tokens)
         ):
             return stored.clone()
         positions = self.video_positions(prompt.input_ids)
         here = Rows(rows=positions, keys=positions, cos=at.cos[:, positions], sin=at.sin[:, positions])
-        if heard(self.hook_video_features):
+        if is_listened_to(self.hook_video_features):
             features = prompt.video_features
             if features is None and prompt.pixel_values is not None:
-                features = self.memory.features(self, prompt.pixel_values)
+                features = self.features(prompt.pixel_values)
             if features is None:
                 raise PromptError("frontend.hook_video_features needs a prompt with its video_features or pixel_values")
             features = self._traced(features.clone(), self.hook_video_features)

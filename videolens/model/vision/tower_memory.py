@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from videolens.cache import Recent
 
-if TYPE_CHECKING:
-    from videolens.model.vision.frontend import FrontEnd
-
-__all__ = ["ROOM", "TowerMemory"]
+__all__ = ["ROOM", "Tower", "TowerMemory"]
 
 ROOM = 512 * 2**20
 """Bytes of features that are kept. At 64 frames of a 7B (576 patches × 1024, bfloat16) a clip takes 72 MiB."""
@@ -34,6 +32,26 @@ ROOM = 512 * 2**20
 _WORDS = 512
 
 _Hooks = dict[int, Callable[..., Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tower:
+    """A vision tower, and all that its features depend on besides the pixels.
+
+    Attributes:
+        parts: its modules.
+        encode: pixels [clip frame channel height width] → features [clip frame_of_grid patch d_vision].
+        function: what the family computes features with, inside `encode`.
+        config: the checkpoint's settings.
+        device, dtype: that pixels are brought to.
+    """
+
+    parts: nn.ModuleDict
+    encode: Callable[[Tensor], Tensor]
+    function: Callable[..., Tensor]
+    config: Any
+    device: torch.device
+    dtype: torch.dtype
 
 
 class TowerMemory:
@@ -77,48 +95,48 @@ class TowerMemory:
 
     @torch.no_grad()
     def features(
-        self, front: FrontEnd, pixels: Float[Tensor, "clip frame channel height width"]
+        self, tower: Tower, pixels: Float[Tensor, "clip frame channel height width"]
     ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
-        """What `front.encode` gives for each of the clips.
+        """What `tower.encode` gives for each of the clips.
 
         Raises:
             ModelError: the tower does not take frames of this size.
         """
-        modules = list(front.parts.modules())
+        modules = list(tower.parts.modules())
         if any(module.training for module in modules):
-            return front.encode(pixels)
+            return tower.encode(pixels)
         # 1.
-        content, code, known = _content(front), _code(front, modules), self._tower
+        content, code, known = _content(tower), _code(tower, modules), self._tower
         if known is None or known[:2] != (content, code):
             known = (content, code, object())
             self._features.clear()
         # 2. and 3.
-        clips = [self._one(front, modules, known[2], clip[None]) for clip in pixels]
+        clips = [self._one(tower, modules, known[2], clip[None]) for clip in pixels]
         # transformers puts its own hooks, which only look, on a tower when it first runs: the tower is still the same
-        self._tower = (content, _code(front, modules), known[2])
+        self._tower = (content, _code(tower, modules), known[2])
         return torch.cat(clips) if len(clips) > 1 else clips[0].clone()
 
-    def _one(self, front: FrontEnd, modules: list[nn.Module], tower: object, clip: Tensor) -> Tensor:
+    def _one(self, tower: Tower, modules: list[nn.Module], name: object, clip: Tensor) -> Tensor:
         meddling: list[Any] = []
 
         def run() -> Tensor:
             with _watched(modules, meddling):
-                return front.encode(clip)
+                return tower.encode(clip)
 
-        found = self._features.get((tower, clip.dtype, clip.shape, _hash(clip)), run)
+        found = self._features.get((name, clip.dtype, clip.shape, _hash(clip)), run)
         if meddling:
             self._features.clear()
         return found
 
 
-def _content(front: FrontEnd) -> tuple[object, ...]:
+def _content(tower: Tower) -> tuple[object, ...]:
     """What the tower computes with: weights, settings, arithmetic."""
-    tensors = [*front.parts.parameters(), *front.parts.buffers()]
-    device = front.device.type
+    tensors = [*tower.parts.parameters(), *tower.parts.buffers()]
+    device = tower.device.type
     return (
-        front.device,
-        front.dtype,
-        _settings(front.config),
+        tower.device,
+        tower.dtype,
+        _settings(tower.config),
         tuple((id(one), one.dtype, one.device, one.shape) for one in tensors),
         _checksum(tensors),
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
@@ -126,10 +144,10 @@ def _content(front: FrontEnd) -> tuple[object, ...]:
     )
 
 
-def _code(front: FrontEnd, modules: list[nn.Module]) -> tuple[object, ...]:
+def _code(tower: Tower, modules: list[nn.Module]) -> tuple[object, ...]:
     """What the tower runs: modules, their methods and PyTorch hooks."""
     return (
-        front.family.features,
+        tower.function,
         tuple((id(module), getattr(module.forward, "__func__", module.forward)) for module in modules),
         tuple(hook for table in _hook_tables(modules) for hook in table.values()),
     )
