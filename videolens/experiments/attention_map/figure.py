@@ -6,7 +6,6 @@ Map the Flow, section "Attention maps". Layers are numbered from 1, as in the pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, layer_ticks, legend, note, plain, under
+from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, draw_kind, layer_ticks, legend, note, plain, under
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.attention_map.result import AVERAGED, AttentionMap
 from videolens.experiments.common.thumbnails import pixels_of
@@ -49,13 +48,7 @@ def draw(attended: AttentionMap, kind: str = "frames", **options: Any) -> Figure
         SelectionError: there is no such figure.
         VideolensError: an option that it does not have; others are those of `draw_frames`.
     """
-    if kind not in KINDS:
-        raise SelectionError(near(kind, KINDS, kind="figure of an attention map"))
-    known = list(signature(KINDS[kind]).parameters)[1:]
-    for name in options:
-        if name not in known:
-            raise VideolensError(near(name, known, kind=f"option of the figure {kind!r}"))
-    return KINDS[kind](attended, **options)
+    return draw_kind(KINDS, kind, attended, options, called="an attention map")
 
 
 def draw_frames(

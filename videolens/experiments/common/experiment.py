@@ -193,8 +193,8 @@ class Experiment(ABC, Generic[R]):
             pictured += bool(asked.also.get("clips"))
             yield asked
 
-    def answered(self, table: pd.DataFrame) -> int:
-        """Questions that have rows in a table of this experiment."""
+    def questions_in(self, table: pd.DataFrame) -> int:
+        """How many questions have rows in one of this experiment's tables."""
         return len(table[["task", "question"]].drop_duplicates())
 
     def clips_of(self, prompt: Any, name: str, task: str) -> list[Row]:

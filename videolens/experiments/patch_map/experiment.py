@@ -211,8 +211,8 @@ class PatchMapExperiment(Experiment[PatchMap]):
             for frame in thumbnails(one, settings, longest=self.picture_size)
         ]
 
-    def answered(self, table: pd.DataFrame) -> int:
-        """Pairs that have rows."""
+    def questions_in(self, table: pd.DataFrame) -> int:
+        """How many pairs have rows in one of the tables."""
         return int(table["pair"].nunique())
 
     def result(self, gathered: Gathered) -> PatchMap:
