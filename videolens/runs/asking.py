@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from videolens.errors import VideolensError
-from videolens.experiments.common.asking import Experiment, Row, Skip, named_prompts, tabulated
+from videolens.experiments.common.asking import gather, named
+from videolens.experiments.common.experiment import Asked, Experiment, ask_one
 from videolens.question import Question
 from videolens.runs.parts import Chunk, Failure, Part
 
@@ -20,16 +21,18 @@ def cut(run: str, label: str, questions: Sequence[Question], size: int) -> Itera
         yield Chunk(run, label, index, tuple((question.task, question.id) for question in some)), some
 
 
-def ask_chunk(experiment: Experiment[Any], questions: Sequence[Question], done: Callable[[float], Any]) -> Part:
+def ask_chunk(
+    experiment: Experiment[Any], questions: Sequence[Question], done: Callable[[float], Any], *, pictured: int = 0
+) -> Part:
     """Ask one question after the other.
 
     Args:
         experiment: what to do.
         questions: each with an id.
-        done: is told how many questions of the chunk are done, as a number with a fraction.
+        done: called with how many questions of the chunk are done, as a number with a fraction.
+        pictured: how many questions before these have pictures.
     """
-    rows: list[Row] = []
-    skipped: list[Skip] = []
+    found: list[Asked] = []
     failures: list[Failure] = []
     for i, question in enumerate(questions):
         share = 0.0
@@ -40,12 +43,12 @@ def ask_chunk(experiment: Experiment[Any], questions: Sequence[Question], done: 
             done(i + share)
 
         try:
-            [(name, task, prompt)] = named_prompts(experiment.model, [question])
-            found = experiment.ask(prompt, name, task, tick)
+            [one] = named(experiment, [question])
+            found.append(ask_one(experiment, one, tick, pictured=pictured))
+            pictured += bool(found[-1].also.get("clips"))
         except VideolensError as error:
             failures.append(Failure(question.id, question.task, type(error).__name__, str(error)))
-        else:
-            rows += found.rows
-            skipped += found.skipped
         done(i + 1.0)
-    return Part(tabulated(experiment, rows), tuple(skipped), tuple(failures))
+    gathered = gather(experiment, found, len(questions))
+    costs = tuple(asked.cost for asked in found if asked.cost is not None)
+    return Part(gathered.table, gathered.also, gathered.skipped, tuple(failures), costs)

@@ -15,8 +15,8 @@ import yaml
 
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, near
+from videolens.experiments import declared, in_runs
 from videolens.runs.plain import checked, is_plain, keywords
-from videolens.runs.registry import EXPERIMENTS, experiment_class
 
 __all__ = ["DEFAULT_CHUNK", "ExperimentConfig", "RunConfig", "digest", "read_config"]
 
@@ -167,19 +167,19 @@ def _check_seed(settings: Mapping[str, Any], where: str) -> None:
 
 def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentConfig, ...]:
     if not listed:
-        raise VideolensError(f"{where}.experiments: is empty; give at least one of {', '.join(EXPERIMENTS)}")
+        raise VideolensError(f"{where}.experiments: is empty; give at least one of {', '.join(in_runs())}")
     given = [_named(each) for each in listed]
     names = [each.pop("name", None) for each in given]
     for i, name in enumerate(names):
         if not isinstance(name, str):
             wrong = "the field 'name' is missing" if name is None else f"the field 'name' is {name!r}, which is no text"
-            raise VideolensError(f"{where}.experiments[{i}]: {wrong}: give name: one of {', '.join(EXPERIMENTS)}")
+            raise VideolensError(f"{where}.experiments[{i}]: {wrong}: give name: one of {', '.join(in_runs())}")
     times, seen = Counter(names), Counter[Any]()
     found: list[ExperimentConfig] = []
     for i, (name, options) in enumerate(zip(names, given, strict=True)):
         at = f"{where}.experiments[{i}]"
-        if name not in EXPERIMENTS:
-            raise VideolensError(f"{at}.name: {near(name, EXPERIMENTS, kind='experiment')}")
+        if name not in in_runs():
+            raise VideolensError(f"{at}.name: {near(name, in_runs(), kind='experiment')}")
         seen[name] += 1
         label = options.pop("label", f"{name} {seen[name]}" if times[name] > 1 else name)
         if not isinstance(label, str) or not _LABEL.fullmatch(label) or label.casefold() in _TAKEN:
@@ -189,7 +189,7 @@ def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentCo
             )
         if label.casefold() in (other.label.casefold() for other in found):
             raise VideolensError(f"{at}.label: {label!r} is there twice: give every experiment its own label: …")
-        kind = experiment_class(name)
+        kind = declared(name).experiment_class
         options = checked(
             _seeded(options, kind, seed), kind, without=("model",), where=at, kind=f"option of the experiment {name!r}"
         )

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from videolens.errors import VideolensError
-from videolens.runs.parts import Chunk
+from videolens.runs.parts import FORMAT, Chunk
 from videolens.runs.writing import LEFTOVER, clear_leftovers, make_directory, write_atomic
 
 __all__ = ["CONFIG", "LOG", "MANIFEST", "PARTS", "RESULTS", "SUMMARY", "RunDirectory", "differences"]
@@ -101,14 +101,15 @@ class RunDirectory:
         """What the run in this directory is; None where none has begun.
 
         Raises:
-            VideolensError: the file that says so is not one of a run.
+            VideolensError: the file that says so is not one of a run, or the run was begun by an older version and is
+                not finished.
         """
         path = self.path / MANIFEST
         if not path.is_file():
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or found["format"] != 1:
+            if not isinstance(found, dict) or found["format"] not in range(1, FORMAT + 1):
                 raise ValueError("another format")
             if missing := [name for name in ("identity", "threads", "machine") if name not in found]:
                 raise ValueError(f"{missing[0]} is missing")
@@ -116,6 +117,11 @@ class RunDirectory:
                 raise ValueError(f"identity.{missing[0]} is missing")
         except (ValueError, KeyError, AttributeError) as error:
             raise VideolensError(f"{path} is not the description of a run ({error}): give another directory") from error
+        if found["format"] != FORMAT and not self.finished:
+            raise VideolensError(
+                f"the run in {self.path} was begun by an older version of videolens and is not finished, and its parts "
+                "hold less than is needed now: finish it with that version, or give another directory"
+            )
         return found
 
     def begin(self, manifest: Mapping[str, Any]) -> None:

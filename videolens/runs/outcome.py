@@ -12,20 +12,16 @@ from typing import Any
 import pandas as pd
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.asking import Skip, named_prompts
-from videolens.experiments.common.thumbnails import LONGEST, thumbnails
+from videolens.experiments import declared
+from videolens.experiments.common.experiment import Experiment
 from videolens.question import Question
-from videolens.runs.config import RunConfig
+from videolens.runs.config import ExperimentConfig, RunConfig
 from videolens.runs.directory import MANIFEST, RESULTS, SUMMARY
 from videolens.runs.parts import Part, joined
-from videolens.runs.registry import result_class
 from videolens.runs.summary import spelled
 from videolens.runs.writing import LEFTOVER, commit_directory
 
 __all__ = ["Run", "write_results"]
-
-PICTURED = 4
-"""Questions whose frames are kept beside a table, for figures that are drawn on frames, unless `pictures` says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +97,7 @@ class Run:
             raise VideolensError(near(label, known, kind="experiment of this run"))
         if known[label]["without"] is not None:
             raise VideolensError(f"{label!r} has no result: {known[label]['without']}")
-        return result_class(known[label]["name"]).load(self.path / RESULTS / label)
+        return declared(known[label]["name"]).result_class.load(self.path / RESULTS / label)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -126,55 +122,26 @@ def write_results(
     path: Path,
     config: RunConfig,
     identity: Mapping[str, Any],
-    experiments: Mapping[str, Any],
+    experiments: Mapping[str, Experiment[Any]],
     questions: Sequence[Question],
     done: Mapping[tuple[str, int], Part],
 ) -> None:
     """Put the parts of every experiment together, and write `results/` whole or not at all.
 
-    1. Join the tables, in the order of the questions; a question that failed counts as asked and left out.
-    2. Save result, its summary and its figure into a folder per label. An experiment that has nothing to show says why.
-    3. Write the summary, as JSON and for people, and give the folder its name.
+    1. Per experiment: join its parts, and save result, summary and figure into a folder of its label. One that has
+       nothing to show says why.
+    2. Write the summary, as JSON and for people, and give the folder its name.
 
     Nothing in it says when or how fast it was made, so that a run that was resumed gives the same files.
     """
     unfinished = path / f"{LEFTOVER}{RESULTS}"
     unfinished.mkdir()
-    found: dict[str, Any] = {}
+    # 1.
+    found = {}
     for each in config.experiments:
-        # 1.
         parts = [part for (label, _), part in sorted(done.items()) if label == each.label]
-        failures = [failure for part in parts for failure in part.failures]
-        skipped = [skip for part in parts for skip in part.skipped]
-        lost = [Skip(one.question, one.task, None, f"error: {one.message}") for one in failures]
-        experiment = experiments[each.label]
-        table = joined(experiment, parts)
-        if hasattr(experiment, "clips") and getattr(experiment, "frames", True):
-            experiment.clips += _clips(experiment, questions, table)
-        # 2.
-        without = undrawn = None
-        try:
-            result = experiment.result(table, [*skipped, *lost], len(questions), None)
-        except VideolensError as error:
-            without = str(error)
-            if len(failures) == len(questions):
-                without = f"nothing but errors, {len(failures)} of {len(questions)} questions: {failures[0].message}"
-        else:
-            undrawn = _save(result, unfinished / each.label, figures=config.figures)
-        found[each.label] = {
-            "name": each.name,
-            "asked": len(questions),
-            "answered": len(table[["task", "question"]].drop_duplicates()),
-            "rows": len(table),
-            "left out": [
-                {"route": route, "reason": reason, "questions": n}
-                for (route, reason), n in Counter((skip.route, skip.reason) for skip in skipped).items()
-            ],
-            "failures": [asdict(failure) for failure in failures],
-            "without": without,
-            "undrawn": undrawn,
-        }
-    # 3.
+        found[each.label] = _write_result(unfinished, config, each, experiments[each.label], parts, len(questions))
+    # 2.
     summary = {
         "model": config.model["name"],
         "model_sha256": identity["model"]["sha256"],
@@ -193,6 +160,34 @@ def write_results(
     commit_directory(unfinished, path / RESULTS)
 
 
+def _write_result(
+    folder: Path, config: RunConfig, each: ExperimentConfig, experiment: Experiment[Any], parts: list[Part], n_asked: int
+) -> dict[str, Any]:
+    """Step 1 for one experiment, and what the summary says about it."""
+    failures = [failure for part in parts for failure in part.failures]
+    gathered = joined(experiment, parts, n_asked)
+    without = undrawn = None
+    try:
+        result = experiment.result(gathered)
+    except VideolensError as error:
+        without = str(error)
+        if len(failures) == n_asked:
+            without = f"nothing but errors, {n_asked} of {n_asked} questions: {failures[0].message}"
+    else:
+        undrawn = _save(result, folder / each.label, figures=config.figures)
+    left_out = Counter((skip.route, skip.reason) for part in parts for skip in part.skipped)
+    return {
+        "name": each.name,
+        "asked": n_asked,
+        "answered": len(gathered.table[["task", "question"]].drop_duplicates()),
+        "rows": len(gathered.table),
+        "left out": [{"route": route, "reason": why, "questions": n} for (route, why), n in left_out.items()],
+        "failures": [asdict(failure) for failure in failures],
+        "without": without,
+        "undrawn": undrawn,
+    }
+
+
 def _save(result: Any, folder: Path, *, figures: bool) -> str | None:
     """Save a result, its summary and its figure; why it could not be drawn, if it could not."""
     result.save(folder)
@@ -206,17 +201,3 @@ def _save(result: Any, folder: Path, *, figures: bool) -> str | None:
         (folder / "figure.png").unlink(missing_ok=True)
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _clips(experiment: Any, questions: Sequence[Question], table: pd.DataFrame) -> list[tuple[str, str, int, bytes]]:
-    """Frames of the table's first questions, for experiments that draw on them: as many (`pictures`) and as large
-    (`picture_size`) as the experiment says. They are made here and not kept in the parts: what an experiment collects
-    while it asks goes with a process that is killed."""
-    n, size = getattr(experiment, "pictures", PICTURED), getattr(experiment, "picture_size", LONGEST)
-    kept = set(table[["task", "question"]].drop_duplicates().itertuples(index=False, name=None))
-    first = [question for question in questions if (question.task, question.id) in kept][:n]
-    return [
-        (name, task, frame, png)
-        for name, task, prompt in named_prompts(experiment.model, first)
-        for frame, png in thumbnails(prompt, experiment.model.pixel_settings, longest=size)
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,12 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videolens.errors import VideolensError
-from videolens.experiments.common.asking import Experiment, Skip, tabulated
+from videolens.experiments.common.asking import tabulated
+from videolens.experiments.common.experiment import Cost, Experiment, Gathered, Skip
 from videolens.runs.writing import write_atomic
 
-__all__ = ["Chunk", "DamagedPartError", "Failure", "Part", "joined", "read_part", "write_part"]
+__all__ = ["FORMAT", "Chunk", "DamagedPartError", "Failure", "Part", "joined", "read_part", "write_part"]
+
+FORMAT = 2
+"""Of parts, and of the file that says what a run is. Parts of format 1 held no pictures and no costs."""
 
 _KEY = b"videolens"
+_TABLE, _ALSO, _ABOUT = "table", "also ", "about"  # what a part holds, by name; "also clips", …
 
 
 class DamagedPartError(VideolensError):
@@ -63,29 +68,39 @@ class Part:
 
     Attributes:
         table: rows of the questions that were asked.
+        also: the experiment's other tables, by name.
         skipped: what the experiment left out.
         failures: questions that could not be asked.
+        costs: of every question whose cost is counted, in their order.
     """
 
     table: pd.DataFrame
+    also: dict[str, pd.DataFrame]
     skipped: tuple[Skip, ...]
     failures: tuple[Failure, ...]
+    costs: tuple[Cost, ...]
+
+    @property
+    def pictured(self) -> int:
+        """How many questions have pictures."""
+        return len(self.also["clips"][["task", "question"]].drop_duplicates()) if "clips" in self.also else 0
 
 
 def write_part(path: Path, chunk: Chunk, part: Part) -> None:
-    """Write a part whole or not at all. The same part is the same bytes: nothing in it says when it was made."""
-    about = {
-        "format": 1,
-        "chunk": chunk.plain(),
-        "skipped": [asdict(skip) for skip in part.skipped],
-        "failures": [asdict(failure) for failure in part.failures],
-    }
-    table = pa.Table.from_pandas(part.table, preserve_index=False)
-    spelled = json.dumps(about, ensure_ascii=False).encode()
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: spelled})
-    content = BytesIO()
-    pq.write_table(table, content, write_page_checksum=True)
-    write_atomic(path, content.getvalue())
+    """Write a part whole or not at all. The same part is the same bytes: nothing in it says when it was made.
+
+    It is a Parquet file with one row for each thing in it, name and content, so that the checksums of its pages cover
+    all of them; the content of a table is Parquet, too. The file's metadata say which chunk it is.
+    """
+    listed = {name: [asdict(each) for each in getattr(part, name)] for name in ("skipped", "failures", "costs")}
+    contents = {_ABOUT: json.dumps(listed, ensure_ascii=False).encode(), _TABLE: part.table.to_parquet(index=False)}
+    contents |= {_ALSO + name: table.to_parquet(index=False) for name, table in part.also.items()}
+    fields = [pa.field("name", pa.string()), pa.field("content", pa.large_binary())]
+    about = json.dumps({"format": FORMAT, "chunk": chunk.plain()}, ensure_ascii=False).encode()
+    table = pa.table([list(contents), list(contents.values())], schema=pa.schema(fields, {_KEY: about}))
+    written = BytesIO()
+    pq.write_table(table, written, write_page_checksum=True, use_dictionary=False)
+    write_atomic(path, written.getvalue())
 
 
 def read_part(path: Path, chunk: Chunk) -> Part:
@@ -100,8 +115,10 @@ def read_part(path: Path, chunk: Chunk) -> Part:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedPartError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())})") from error
     try:
-        about = json.loads((table.schema.metadata or {})[_KEY])
-        found, skipped, failures = about["chunk"], about["skipped"], about["failures"]
+        found = json.loads((table.schema.metadata or {})[_KEY])["chunk"]
+        contents = {each["name"]: each["content"] for each in table.to_pylist()}
+        about = json.loads(contents.pop(_ABOUT))
+        tables = {name: pd.read_parquet(BytesIO(content)) for name, content in contents.items()}
     except (KeyError, TypeError, ValueError):
         raise VideolensError(f"{path} is a Parquet file, but no part of a run: take it out of the directory") from None
     for name, expected in chunk.plain().items():
@@ -111,21 +128,34 @@ def read_part(path: Path, chunk: Chunk) -> Part:
                 "it out of the directory, and the run makes its own"
             )
     return Part(
-        table.replace_schema_metadata(_without_own(table)).to_pandas(),
-        tuple(Skip(**skip) for skip in skipped),
-        tuple(Failure(**failure) for failure in failures),
+        tables.pop(_TABLE),
+        {name.removeprefix(_ALSO): each for name, each in tables.items()},
+        tuple(Skip(**skip) for skip in about["skipped"]),
+        tuple(Failure(**failure) for failure in about["failures"]),
+        tuple(Cost(**cost) for cost in about["costs"]),
     )
 
 
-def joined(experiment: Experiment[Any], parts: Sequence[Part]) -> pd.DataFrame:
-    """The table of all parts, as it would be if all questions had been asked in one go."""
-    tables = [part.table for part in parts if len(part.table)]
-    if tables and all(table.dtypes.equals(tables[0].dtypes) for table in tables):
-        return pd.concat(tables, ignore_index=True)
+def joined(experiment: Experiment[Any], parts: Sequence[Part], n_asked: int) -> Gathered:
+    """What all parts gave, as if all questions had been asked in one go; those that failed count as left out."""
+    also = {
+        name: _joined([part.also[name] for part in parts], lambda rows, row=row: pd.DataFrame(rows, columns=row._fields))
+        for name, row in experiment.also.items()
+    }
+    skipped = [skip for part in parts for skip in part.skipped]
+    lost = [Skip(one.question, one.task, None, f"error: {one.message}") for part in parts for one in part.failures]
+    return Gathered(
+        table=_joined([part.table for part in parts], lambda rows: tabulated(experiment, rows)),
+        also=also,
+        skipped=(*skipped, *lost),
+        n_asked=n_asked,
+        cost=Cost.mean([cost for part in parts for cost in part.costs]),
+    )
+
+
+def _joined(tables: Sequence[pd.DataFrame], anew: Callable[[list[Any]], pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    if filled and all(table.dtypes.equals(filled[0].dtypes) for table in filled):
+        return pd.concat(filled, ignore_index=True)
     # a column that is empty in one part has another dtype there: let pandas look at all values at once
-    rows = [row for table in tables for row in table.itertuples(index=False, name=None)]
-    return tabulated(experiment, rows)
-
-
-def _without_own(table: pa.Table) -> dict[bytes, bytes]:
-    return {key: value for key, value in (table.schema.metadata or {}).items() if key != _KEY}
+    return anew([row for table in filled for row in table.itertuples(index=False, name=None)])

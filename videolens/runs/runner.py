@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError
-from videolens.experiments.common.asking import Experiment
+from videolens.experiments import declared
+from videolens.experiments.common.experiment import Experiment
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.runs.asking import ask_chunk, cut
@@ -21,8 +22,7 @@ from videolens.runs.config import RunConfig, digest, read_config
 from videolens.runs.directory import CONFIG, RunDirectory
 from videolens.runs.identity import check_config, check_identity, identity_of, machine
 from videolens.runs.outcome import Run, write_results
-from videolens.runs.parts import Chunk, DamagedPartError, Part, read_part, write_part
-from videolens.runs.registry import experiment_class
+from videolens.runs.parts import FORMAT, Chunk, DamagedPartError, Part, read_part, write_part
 from videolens.runs.writing import make_directory, write_atomic
 
 __all__ = ["Run", "run"]
@@ -59,7 +59,7 @@ def run(
         config: a YAML file, or the same as a mapping.
         out: the run's directory.
         progress: show a bar with the time that is left.
-        say: is told what is being done.
+        say: called with what is being done, in words.
 
     Raises:
         VideolensError: the config, the directory, the model or the data set is not as it should be; nothing but
@@ -85,7 +85,7 @@ def run(
             model = _model(config)
             experiments = _experiments(config, model)
             if there is None:
-                directory.begin({"format": 1, "identity": identity, "threads": threads, "machine": machine()})
+                directory.begin({"format": FORMAT, "identity": identity, "threads": threads, "machine": machine()})
             elif there["machine"] != machine():
                 say(f"begun on {there['machine']}, goes on on {machine()}: numbers can differ in their last bits")
             write_atomic(directory.path / CONFIG, config.yaml().encode())
@@ -98,8 +98,7 @@ def run(
             # 5.
             _ask(directory, work, done, progress)
             # 6.
-            # new ones: what they count while they ask would depend on where a run was interrupted
-            write_results(directory.path, config, identity, _experiments(config, model), questions, done)
+            write_results(directory.path, config, identity, experiments, questions, done)
             directory.log("finished")
         return Run.load(directory.path).checked()
 
@@ -138,7 +137,7 @@ def _experiments(config: RunConfig, model: HookedVideoTransformer) -> dict[str, 
     made: dict[str, Experiment[Any]] = {}
     for i, each in enumerate(config.experiments):
         try:
-            made[each.label] = experiment_class(each.name)(model, **each.options)
+            made[each.label] = declared(each.name).experiment_class(model, **each.options)
         except (VideolensError, TypeError) as error:
             raise VideolensError(f"{config.where}.experiments[{i}] ({each.label}): {error}") from error
     return made
@@ -183,7 +182,9 @@ def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part],
             def tell(n: float, asked: int = asked) -> None:
                 bar.update(max(asked + n - bar.n, 0.0))
 
-            part = ask_chunk(experiment, some, tell)
+            # parts before this one are there: as many questions have pictures as in a run that nothing has happened to
+            pictured = sum(done[chunk.label, before].pictured for before in range(chunk.index))
+            part = ask_chunk(experiment, some, tell, pictured=pictured)
             asked += len(some)
             path = directory.part(chunk)
             write_part(path, chunk, part)
