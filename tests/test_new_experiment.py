@@ -23,7 +23,6 @@ PACKAGE = Path(videolens.__file__).parent
 
 TRY = """
 import json, sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,8 +36,8 @@ found = {"package": vl.__file__, "public": [name for name in ("Echo", "measure_e
 # the direct call
 model = vl.HookedVideoTransformer.from_pretrained("shapes")
 questions = vl.load_dataset("shapes", tasks=["moving direction"], n=2)
-other = replace(questions[0].open_ended(), id="other")
-asked = vl.measure_echo(model, [*questions, other], progress=False)
+bare = vl.Question(questions[0].video, "What moves?", completion="It is", id="bare")
+asked = vl.measure_echo(model, [*questions, bare], progress=False)
 loaded = vl.Echo.load(asked.save(out / "saved"))
 loaded.figure().savefig(out / "figure.png")
 found |= {
