@@ -18,9 +18,9 @@ from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.attention_map.experiment import AttentionMapExperiment
 from videolens.experiments.attention_map.measures import on_frames, on_video, spread
 from videolens.experiments.attention_map.patterns import read_rows
-from videolens.experiments.attention_map.result import COLUMNS
+from videolens.experiments.attention_map.result import AttentionRow
 from videolens.experiments.attention_map.words import rows_of
-from videolens.experiments.common.asking import Experiment
+from videolens.experiments.common.experiment import Experiment
 
 N_LAYERS, N_HEADS = 3, 4
 
@@ -210,7 +210,7 @@ def test_the_summary_says_means_and_intervals_over_questions(found) -> None:
 
 def test_every_row_is_there_in_order(found) -> None:
     table = found.to_dataframe()
-    assert tuple(table.columns) == COLUMNS and len(table) == 6 * 3 * N_LAYERS * N_HEADS * 12
+    assert tuple(table.columns) == AttentionRow._fields and len(table) == 6 * 3 * N_LAYERS * N_HEADS * 12
     with pytest.raises(VideolensError, match="some are missing"):
         replace(found, table=table.drop(index=7).reset_index(drop=True))
     with pytest.raises(VideolensError, match="share of 1"):
@@ -248,7 +248,7 @@ def test_samples_are_chosen_by_the_models_answer(asked) -> None:
     for samples in ("correct", "wrong"):
         try:
             kept[samples] = vl.attention_map(model, several, "last", samples=samples, progress=False).questions
-        except SelectionError as error:
+        except VideolensError as error:
             assert "answered" in str(error)
             kept[samples] = []
     assert sorted(kept["correct"] + kept["wrong"]) == [f"q{i}" for i in range(6)]
@@ -266,7 +266,7 @@ def test_samples_are_chosen_by_the_models_answer(asked) -> None:
         ({"words": []}, "name words of the question"),
         ({"words": ["last", "last"]}, "twice"),
         ({"interventions": "cros-frame"}, "cross-frame"),
-        ({"interventions": []}, "name at least one"),
+        ({"interventions": []}, "give at least one"),
         ({"interventions": Knockout("video", "last", 7)}, "layer 7 is outside the model"),
         ({"layers": 3}, "layer 3 is outside"),
         ({"heads": []}, "empty"),

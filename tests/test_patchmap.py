@@ -18,7 +18,7 @@ from transformer_lens import patching
 
 import videolens as vl
 from videolens.errors import ModelError, PromptError, SelectionError, VideolensError
-from videolens.experiments.patch_map.result import CLIPS, COLUMNS, RUNS
+from videolens.experiments.patch_map.table import ClipRow, PatchRow, RunRow
 from videolens.experiments.patch_map.units import check_over, units_of
 from videolens.interventions.sites import named_site
 
@@ -75,7 +75,7 @@ def test_every_number_is_that_of_a_plain_hooked_forward(model, clean, corrupted,
 
     before, after = measured(of_base), measured(of_source)
     table = found.to_dataframe()
-    assert tuple(table.columns) == COLUMNS and len(table) == N_LAYERS * 2
+    assert tuple(table.columns) == PatchRow._fields and len(table) == N_LAYERS * 2
     for row in table.itertuples():
         logits = last(model, base, vl.Patch("resid_pre", row.layer, row.unit, source=run))
         expected = measured(logits)
@@ -119,7 +119,7 @@ def test_the_engine_gives_what_plain_forwards_give(model, clean, corrupted, site
     options = {"site": site, "over": over, "progress": False}
     exact = vl.patch_map(model, clean, corrupted, **options)
     full = vl.patch_map(model, clean, corrupted, engine="full", **options)
-    for column in COLUMNS[-6:]:
+    for column in PatchRow._fields[-6:]:
         np.testing.assert_allclose(exact.table[column], full.table[column], atol=2e-4, rtol=1e-3)
     assert exact.settings.forwards < full.settings.forwards == full.settings.full_forwards
     assert model.cfg.attention_path == "auto" and not model.list_hooks()
@@ -294,7 +294,7 @@ def test_pairs_are_patched_one_by_one_and_averaged(asked) -> None:
 
 def test_pairs_that_do_not_belong_together(asked) -> None:
     model, pairs = asked
-    with pytest.raises(VideolensError, match="a pair is there twice"):
+    with pytest.raises(VideolensError, match="'q0' of task 'moving' is there twice: give every question its own id"):
         vl.patch_map(model, [pairs[0], pairs[0]], progress=False)
     longer = questions()[1]
     mixed = [pairs[0], (longer, longer.reversed())]
@@ -326,11 +326,11 @@ def test_pairs_that_do_not_belong_together(asked) -> None:
             "unknown metric 'logits'; known: 'logit difference', 'probability', 'kl'",
         ),
         ({"layers": [0, 3]}, VideolensError, "layer 3 is outside the model: its layers are 0 … 2"),
-        ({"layers": []}, VideolensError, "layers is empty"),
+        ({"layers": []}, VideolensError, "layers are empty"),
         ({"site": "video_tokens", "layers": 1}, VideolensError, "belongs to no layer"),
         ({"heads": 1}, VideolensError, "does not tell heads apart"),
         ({"site": "v", "heads": 2}, VideolensError, "head 2 is outside the model: its heads are 0 … 1"),
-        ({"site": "z", "heads": []}, VideolensError, "heads is empty"),
+        ({"site": "z", "heads": []}, VideolensError, "heads are empty"),
         ({"positions": [30]}, SelectionError, "position 30 is outside the prompt: its positions are 0 … 24"),
         ({"positions": "frame 9"}, SelectionError, "unknown selection 'frame 9'"),
     ],
@@ -394,7 +394,7 @@ def test_a_map_that_contradicts_itself_is_refused(frames: vl.PatchMap) -> None:
     cases = {
         "the columns": {"table": table.drop(columns="kl")},
         "has no row": {"table": table[:0]},
-        "clips have the columns": {"clips": frames.runs},
+        "the clips of a patch map has the columns": {"clips": frames.runs},
         "a pair is there twice": {"runs": frames.runs.iloc[[0, 0]]},
         "units in order": {"table": table.iloc[::-1]},
         "in one direction": {"table": table.assign(direction="sideways")},
@@ -406,7 +406,8 @@ def test_a_map_that_contradicts_itself_is_refused(frames: vl.PatchMap) -> None:
     for says, parts in cases.items():
         with pytest.raises(VideolensError, match=says):
             made(**parts)
-    assert tuple(frames.runs.columns) == RUNS and tuple(frames.clips.columns) == CLIPS and len(frames.clips) == 0
+    assert tuple(frames.runs.columns) == RunRow._fields
+    assert tuple(frames.clips.columns) == ClipRow._fields and len(frames.clips) == 0
 
 
 # -- figures

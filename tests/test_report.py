@@ -27,7 +27,8 @@ from videolens.experiments.claims.result import CLAIMS
 from videolens.experiments.flow.cost import SideBySide, cost_section, cost_words, side_by_side
 from videolens.experiments.pathway.section import Pruned
 from videolens.experiments.pathway.view import pruning_view
-from videolens.experiments.segment_attention.experiment import SegmentAttention, measure_attention
+from videolens.experiments.segment_attention.experiment import measure_attention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import MOST_HEADS, attention_view, script, standalone
 from videolens.pages.clips import Asked, clip_card
 from videolens.pages.demo import Demo, DemoSettings
@@ -157,9 +158,9 @@ def test_attention_can_be_written_read_and_drawn_and_checks_itself(tmp_path) -> 
     assert torch.allclose(again.mass.float(), found.mass, atol=1e-7)
     assert (again.segments, again.model, again.n) == (found.segments, found.model, found.n)
     pd.testing.assert_frame_equal(again.to_dataframe(), found.to_dataframe(), check_dtype=False)
-    with pytest.raises(VideolensError, match="already holds attention"):
+    with pytest.raises(VideolensError, match="already holds a measurement of attention"):
         found.save(tmp_path)
-    with pytest.raises(VideolensError, match="holds no attention"):
+    with pytest.raises(VideolensError, match="holds no measurement of attention"):
         SegmentAttention.load(tmp_path / "elsewhere")
     with pytest.raises(VideolensError, match="off by"):
         replace(found, mass=found.mass * 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from helpers.report import letter_checkpoint
 
 import videolens as vl
 from videolens.__main__ import main
+from videolens.experiments import in_runs
 from videolens.experiments.accuracy.experiment import measure_accuracy
 from videolens.runs.config import read_config
 from videolens.runs.directory import RunDirectory
-from videolens.runs.registry import EXPERIMENTS, experiment_class, result_class
 from videolens.runs.writing import LEFTOVER, write_atomic
 
 ROUTES = ["cross-frame", "video -> last"]
@@ -145,9 +146,9 @@ def test_anchors_and_merge_keys_of_yaml(tmp_path: Path) -> None:
 
 
 def test_every_registered_experiment_has_its_classes() -> None:
-    for name in EXPERIMENTS:
-        made, result = experiment_class(name), result_class(name)
-        assert made.name == name and {"question", "task"} <= set(made.columns)
+    for name, declaration in in_runs().items():
+        made, result = declaration.experiment_class, declaration.result_class
+        assert made.name == name and {"question", "task"} <= set(made.row._fields)
         assert callable(result.load) and callable(result.figure)
 
 
@@ -177,6 +178,14 @@ def test_a_run_gives_what_the_experiments_give(
         found.result()
 
 
+def test_a_run_that_verifies_says_what_a_call_says(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    found = vl.run(config | {"experiments": [FLOW | {"verify": True}]}, tmp_path, progress=False).result()
+    model, questions = vl.HookedVideoTransformer.from_pretrained(config["model"]), vl.load_dataset(data)
+    called = vl.trace_flow(model, questions, routes=ROUTES, window=1, samples="all", verify=True)
+    assert found.settings == replace(called.settings, seconds=None)
+    assert 0 <= found.settings.verified < 1e-4 and 0 < found.settings.forwards < found.settings.full_forwards
+
+
 def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], tmp_path: Path) -> None:
     pathway = {"n_layers": 3, "cross_frame": [0, 1], "video_to_question": [1], "question_to_last": [2]}
     experiments = [
@@ -187,7 +196,7 @@ def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], tmp
         {"name": "logit_lens", "top": 1, "keywords": ["red"]},
         {"name": "pathway", "pathway": pathway, "seeds": 1},
     ]
-    assert len(experiments) == len(EXPERIMENTS), "a new experiment belongs here, too"
+    assert len(experiments) == len(in_runs()), "a new experiment belongs here, too"
     found = vl.run(config | {"experiments": experiments, "figures": True}, tmp_path, progress=False)
     for label, each in found.summary["experiments"].items():
         assert each["undrawn"] is None and each["answered"] == N, (label, each)
@@ -300,10 +309,12 @@ def test_parts_are_checked_when_a_run_goes_on(config: dict[str, Any], tmp_path: 
     vl.run(config, out, progress=False)
     before = {name: file[2] for name, file in files(out).items()}
     first, second = (out / "parts" / "flow" / f"0000{i}.parquet" for i in range(2))
-    damaged = [first.read_bytes()[:-100], b"", bytearray(first.read_bytes())]
-    column = pq.ParquetFile(first).metadata.row_group(0).column(0)
-    start = column.dictionary_page_offset or column.data_page_offset
-    damaged[2][start + column.total_compressed_size - 1] ^= 255  # the last byte of a page: only its checksum tells
+    damaged = [first.read_bytes()[:-100], b""]
+    for number in range(2):
+        column = pq.ParquetFile(first).metadata.row_group(0).column(number)
+        damaged.append(bytearray(first.read_bytes()))
+        # the last byte of a page: only its checksum tells
+        damaged[-1][column.data_page_offset + column.total_compressed_size - 1] ^= 255
     for content in damaged:
         shutil.rmtree(out / "results")
         first.write_bytes(content)
@@ -398,6 +409,7 @@ def test_directories_that_somebody_changed(config: dict[str, Any], tmp_path: Pat
 
     for broken, message in (
         ({"format": 1}, "identity is missing"),
+        (json.loads(manifest) | {"format": 99}, "not the description of a run .*another format"),
         (json.loads(manifest) | {"identity": []}, "not the description of a run"),
         (json.loads(manifest) | {"identity": {}}, "identity.config is missing"),
         ({name: value for name, value in json.loads(manifest).items() if name != "threads"}, "threads is missing"),
@@ -405,6 +417,18 @@ def test_directories_that_somebody_changed(config: dict[str, Any], tmp_path: Pat
         (out / "run.json").write_text(json.dumps(broken))
         with pytest.raises(vl.VideolensError, match=message):
             vl.run(config, out, progress=False)
+
+
+def test_a_run_of_an_older_version(config: dict[str, Any], tmp_path: Path) -> None:
+    """Its parts hold neither costs nor pictures: finished, it is read; unfinished, it is not gone on with."""
+    out = tmp_path / "out"
+    vl.run(config, out, progress=False)
+    manifest = out / "run.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    assert vl.run(config, out, progress=False).labels == ["flow"]
+    shutil.rmtree(out / "results")
+    with pytest.raises(vl.VideolensError, match=r"out was begun by an older version .* not finished"):
+        vl.run(config, out, progress=False)
 
 
 def test_pictures_are_as_many_and_as_large_as_the_experiment_says(config: dict[str, Any], tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from helpers.report import letter_checkpoint
 from helpers.runs import STEPS, Kill, Server
 
 SEED, N_QUESTIONS, CHUNK = 5, 5, 2
-N_CHUNKS = 2 * 3
-"""Of both experiments: two chunks of two questions and one of the last."""
+N_CHUNKS = 3 * 3
+"""Of every experiment: two chunks of two questions and one of the last."""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "model": str(checkpoint),
         "dataset": {"name": "shapes", "tasks": ["moving direction"], "n": N_QUESTIONS},
         "experiments": [
-            {"name": "flow", "window": 1, "samples": "all", "routes": ["cross-frame", "video -> last"]},
+            {"name": "flow", "window": 1, "samples": "all", "routes": ["cross-frame", "video -> last"], "verify": True},
+            {"name": "logit_lens", "top": 1},  # keeps pictures of the first four questions: of two parts, not of all
             {"name": "accuracy", "conditions": ["as is", "shuffled"]},
         ],
         "chunk": CHUNK,

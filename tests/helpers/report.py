@@ -15,7 +15,7 @@ from helpers.flow import TASKS
 from helpers.models import tiny_llava_next_video
 from helpers.tokenizer import tiny_tokenizer
 from videolens.experiments.accuracy.result import Accuracy, AccuracyRow, AccuracySettings
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention, SegmentSettings
 from videolens.model.vision.pixels import PixelSettings
 
 LETTERS = "ABCD"
@@ -93,4 +93,5 @@ def invented_attention(model: str = "shapes", *, layers: int = 12, heads: int = 
     """Causal attention between the segments of a prompt of eight frames."""
     names = ("system", *(f"frame {i}" for i in range(8)), "glue", "header", "stem", "options", "suffix", "last")
     mass = torch.rand(layers, heads, len(names), len(names), generator=torch.Generator().manual_seed(0)).tril() ** 4
-    return SegmentAttention((mass + 1e-6).tril() / (mass + 1e-6).tril().sum(-1, keepdim=True), names, model, n=40)
+    share = (mass + 1e-6).tril() / (mass + 1e-6).tril().sum(-1, keepdim=True)
+    return SegmentAttention(share, names, SegmentSettings(model=model, n=40))

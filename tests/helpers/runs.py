@@ -89,6 +89,7 @@ def _serve(folder: Path, model: str) -> None:
     import videolens as vl
     import videolens.experiments.accuracy.experiment
     import videolens.experiments.flow.experiment
+    import videolens.experiments.logit_lens.experiment
     import videolens.runs
 
     vl.HookedVideoTransformer.from_pretrained(model)  # whatever else that imports
@@ -134,10 +135,10 @@ def _run(config: dict[str, Any], out: str, asked: Path, kill: dict[str, Any] | N
 
     ask_chunk = runner.ask_chunk
 
-    def told(experiment: Any, questions: Any, done: Any) -> Any:
+    def told(experiment: Any, questions: Any, done: Any, **options: Any) -> Any:
         with asked.open("a") as stream:
             stream.write(f"{experiment.name} {questions[0].id}\n")
-        return ask_chunk(experiment, questions, done)
+        return ask_chunk(experiment, questions, done, **options)
 
     runner.ask_chunk = told
     if kill is not None and kill["step"] in STEPS:

@@ -4,12 +4,16 @@ apart."""
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+
+from videolens.errors import SelectionError, VideolensError, near
 
 __all__ = [
     "CHANGE",
@@ -17,6 +21,7 @@ __all__ = [
     "LAYER",
     "MUTED",
     "PALETTE",
+    "draw_kind",
     "grid_of_axes",
     "layer_axis",
     "layer_ticks",
@@ -34,6 +39,24 @@ INK, MUTED, RULE = "#222222", "#666666", "#DDDDDD"
 CHANGE = "change in answer probability (%)"
 LAYER = "layer (from 1)"
 _TITLE = 34  # letters of a panel's title in one line
+
+
+def draw_kind(
+    kinds: Mapping[str, Callable[..., Figure]], kind: str, result: Any, options: Mapping[str, Any], *, called: str
+) -> Figure:
+    """One of several figures of a result, with options that are its own. `called`: "an attention map", for messages.
+
+    Raises:
+        SelectionError: there is no such figure.
+        VideolensError: it has no such option.
+    """
+    if kind not in kinds:
+        raise SelectionError(near(kind, kinds, kind=f"figure of {called}"))
+    known = list(signature(kinds[kind]).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise VideolensError(near(name, known, kind=f"option of the figure {kind!r}"))
+    return kinds[kind](result, **options)
 
 
 def plain(axes: Axes) -> None:

@@ -11,7 +11,7 @@ from videolens.drawing.style import PALETTE
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.common.statistics import Interval
 from videolens.experiments.flow.result import FlowMap
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import attention_view
 from videolens.question import Question
 

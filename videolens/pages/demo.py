@@ -36,7 +36,8 @@ from videolens.experiments.pathway.choice import choose_pathway
 from videolens.experiments.pathway.experiment import evaluate_pathway
 from videolens.experiments.pathway.section import Pruned
 from videolens.experiments.pathway.view import pruning_view
-from videolens.experiments.segment_attention.experiment import SegmentAttention, measure_attention
+from videolens.experiments.segment_attention.experiment import measure_attention
+from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import Asked
 from videolens.pages.saving import describe, save_figure, save_flows

@@ -161,7 +161,12 @@ def write_results(
 
 
 def _write_result(
-    folder: Path, config: RunConfig, each: ExperimentConfig, experiment: Experiment[Any], parts: list[Part], n_asked: int
+    folder: Path,
+    config: RunConfig,
+    each: ExperimentConfig,
+    experiment: Experiment[Any],
+    parts: list[Part],
+    n_asked: int,
 ) -> dict[str, Any]:
     """Step 1 for one experiment, and what the summary says about it."""
     failures = [failure for part in parts for failure in part.failures]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -139,13 +140,13 @@ def read_part(path: Path, chunk: Chunk) -> Part:
 def joined(experiment: Experiment[Any], parts: Sequence[Part], n_asked: int) -> Gathered:
     """What all parts gave, as if all questions had been asked in one go; those that failed count as left out."""
     also = {
-        name: _joined([part.also[name] for part in parts], lambda rows, row=row: pd.DataFrame(rows, columns=row._fields))
+        name: _joined([part.also[name] for part in parts], partial(pd.DataFrame, columns=list(row._fields)))
         for name, row in experiment.also.items()
     }
     skipped = [skip for part in parts for skip in part.skipped]
     lost = [Skip(one.question, one.task, None, f"error: {one.message}") for part in parts for one in part.failures]
     return Gathered(
-        table=_joined([part.table for part in parts], lambda rows: tabulated(experiment, rows)),
+        table=_joined([part.table for part in parts], partial(tabulated, experiment)),
         also=also,
         skipped=(*skipped, *lost),
         n_asked=n_asked,

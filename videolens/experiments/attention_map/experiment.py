@@ -6,31 +6,31 @@ columns, unblocked beside blocked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import pandas as pd
+from jaxtyping import Int64
+from torch import Tensor
 
 from videolens.engine import last_logits
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.attention_map.patterns import read_rows
-from videolens.experiments.attention_map.result import AVERAGED, CLIPS, COLUMNS, AttentionMap, AttentionMapSettings
+from videolens.experiments.attention_map.result import AVERAGED, AttentionMap, AttentionMapSettings, AttentionRow
 from videolens.experiments.attention_map.words import check_words, rows_of
-from videolens.experiments.common.asking import Asked, Skip, ask_all
+from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
+from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.common.samples import check_samples, why_left_out
-from videolens.experiments.common.thumbnails import thumbnails
-from videolens.interventions.knockout import Knockout
-from videolens.interventions.numbering import check_within, whole_numbers
-from videolens.interventions.protocol import Intervention
+from videolens.interventions.numbering import chosen_numbers
+from videolens.interventions.protocol import Acting, as_interventions, described
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 __all__ = ["AttentionMapExperiment", "attention_map"]
 
-Blocked = str | Intervention | Sequence[str | Intervention]
+Blocked = str | Acting | Mapping[str, Any] | Sequence[Any]
 
 _WORDS = ("true option", "last")
 
@@ -67,7 +67,8 @@ def attention_map(
         questions: questions, or prompts made from them or by hand; a batch of prompts counts as several.
         words: one or several.
         interventions: what is blocked in the second run: a route by name ("cross-frame", "video -> stem"), anything
-            with hook functions (knockouts, pathways, patches), or several, all at once.
+            with hook functions (knockouts, pathways, patches), plain data such as
+            `{"route": "video -> stem", "layers": [2, 3]}`, or several, all at once.
         blocked_layers: 0-based layers in which routes given by name are blocked; None: all, as in the paper.
         occurrence: of a word that occurs several times: 0 is the first, −1 the last; None: the mean over all.
         layers: 0-based layers to keep; None: all. The table has a row per layer, head and video token.
@@ -97,7 +98,17 @@ def attention_map(
     return ask_all(experiment, questions, progress=progress)
 
 
-class AttentionMapExperiment:
+class _Absent(NamedTuple):
+    """A word that a question does not have, and what is to be said of it: the words that the question has."""
+
+    question: str
+    task: str
+    word: str
+    reason: str
+
+
+@dataclass
+class AttentionMapExperiment(Experiment[AttentionMap]):
     """Steps 1 to 4 of `attention_map`, the same for every question. The arguments are those of `attention_map`.
 
     Raises:
@@ -105,105 +116,102 @@ class AttentionMapExperiment:
         VideolensError: layers or heads that the model does not have, nothing blocked, an unknown choice of samples.
     """
 
-    name = "attention_map"
-    columns = COLUMNS
-    dtypes: ClassVar[dict[str, str]] = {}
+    name: ClassVar[str] = "attention_map"
+    row = AttentionRow
+    also: ClassVar[Mapping[str, Any]] = {"clips": Frame, "absent": _Absent}
 
-    def __init__(
-        self,
-        model: HookedVideoTransformer,
-        *,
-        words: str | Sequence[str] = _WORDS,
-        interventions: Blocked = "cross-frame",
-        blocked_layers: Iterable[int] | int | None = None,
-        occurrence: int | None = None,
-        layers: Iterable[int] | int | None = None,
-        heads: Iterable[int] | int | str | None = None,
-        samples: str = "all",
-        pictures: int = 4,
-        seed: int = 0,
-    ) -> None:
-        check_samples(samples)
-        if isinstance(heads, str) and heads != "mean":
-            raise VideolensError(near(heads, ("mean",), kind="choice of heads") + ", or numbers, or None for each")
-        self.model, self.words = model, check_words(words)
-        self.layers = _numbers("layer", layers, model.cfg.n_layers)
-        self.averaged = heads == "mean"
-        self.heads = (AVERAGED,) if isinstance(heads, str) else _numbers("head", heads, model.cfg.n_heads)
-        cut = _numbers("layer", blocked_layers, model.cfg.n_layers)
-        self.interventions, self.blocked = _interventions(model, interventions, cut)
-        self.occurrence, self.samples, self.pictures, self.seed = occurrence, samples, pictures, seed
-        self.clips: list[tuple[str, str, int, bytes]] = []
-        self._pictured = 0
-        self._unknown: dict[str, str] = {}  # for the error, if no question has the word
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    words: str | Sequence[str] = _WORDS
+    interventions: Blocked = "cross-frame"
+    blocked_layers: Iterable[int] | int | None = None
+    occurrence: int | None = None
+    layers: Iterable[int] | int | None = None
+    heads: Iterable[int] | int | str | None = None
+    samples: str = "all"
+    pictures: int = 4
+    seed: int = 0
 
-    def ask(self, prompt: Prompt, name: str, task: str, tick: Callable[[float], Any]) -> Asked:
+    def __post_init__(self) -> None:
+        check_samples(self.samples)
+        if isinstance(self.heads, str) and self.heads != "mean":
+            raise VideolensError(near(self.heads, ("mean",), kind="choice of heads") + ", or numbers, or None for each")
+        cfg = self.model.cfg
+        self.words = self._words = check_words(self.words)
+        self._layers = chosen_numbers("layer", self.layers, cfg.n_layers)
+        self._heads = (AVERAGED,) if isinstance(self.heads, str) else chosen_numbers("head", self.heads, cfg.n_heads)
+        cut = chosen_numbers("layer", self.blocked_layers, cfg.n_layers)
+        self._blocked = as_interventions(self.interventions, cfg, layers=cut)
+
+    def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
         if reason := self._left_out(prompt):
-            return Asked([], [Skip(name, task, None, reason)])
+            return Asked(skipped=[Skip(name, task, None, reason)])
         # 1. where the words are
-        rows, skipped = {}, []
-        for word in self.words:
+        places, skipped, absent = {}, [], []
+        for word in self._words:
             try:
-                rows[word] = rows_of(prompt, word, self.model.tokenizer, occurrence=self.occurrence)
+                places[word] = rows_of(prompt, word, self.model.tokenizer, occurrence=self.occurrence)
             except SelectionError as error:
-                self._unknown.setdefault(word, str(error))
+                absent.append(_Absent(name, task, word, str(error)))
+                # without the question's words, so that questions are counted together
                 skipped.append(Skip(name, task, word, str(error).split("; its words")[0]))
-        if not rows:
-            return Asked([], skipped)
-        # 2. and 3. what they look at, 4. in the video
-        video, places = prompt.tokens["video"], list(rows.values())
-        seen = read_rows(self.model, prompt, places, keys=video, layers=self.layers)
-        tick(0.5)
-        hooks = [hook for each in self.interventions for hook in each.hooks(prompt)]
-        blocked = read_rows(self.model, prompt, places, keys=video, layers=self.layers, fwd_hooks=hooks)
-        tick(0.5)
-        if self._pictured < self.pictures:
-            self._pictured += 1
-            self.clips += [(name, task, frame, png) for frame, png in thumbnails(prompt, self.model.pixel_settings)]
-        chosen = slice(None) if self.averaged else list(self.heads)
-        values = [
-            (each.mean(2, keepdim=True) if self.averaged else each[:, :, chosen]).numpy() for each in (seen, blocked)
-        ]
-        axes = (self.layers, self.heads, *map(range, prompt.tokens.grid))
+        rows = self._rows(prompt, (name, task), places, tick) if places else []
+        return Asked(rows, skipped, also={"absent": absent})
+
+    def _rows(
+        self, prompt: Prompt, who: tuple[str, str], places: Mapping[str, Int64[Tensor, " _some"]], tick: Tick
+    ) -> list[AttentionRow]:
+        """2. and 3. what the words look at, 4. in the video."""
+        hooks = [hook for each in self._blocked for hook in each.hooks(prompt)]
+        values = []
+        for fwd_hooks in ((), hooks):
+            each = read_rows(
+                self.model,
+                prompt,
+                list(places.values()),
+                keys=prompt.tokens["video"],
+                layers=self._layers,
+                fwd_hooks=fwd_hooks,
+            )
+            averaged = self._heads == (AVERAGED,)
+            values.append((each.mean(2, keepdim=True) if averaged else each[:, :, list(self._heads)]).numpy())
+            tick(0.5)
+        axes = (self._layers, self._heads, *map(range, prompt.tokens.grid))
         cells = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1).tolist()
-        found = [
-            (name, task, word, *cell, *pair)
-            for i, word in enumerate(rows)
+        return [
+            AttentionRow(*who, word, *cell, *pair)
+            for i, word in enumerate(places)
             for cell, *pair in zip(cells, *(each[:, i].ravel().tolist() for each in values), strict=True)
         ]
-        return Asked(found, skipped)
 
-    def result(self, table: pd.DataFrame, skipped: Sequence[Skip], n_asked: int, seconds: float | None) -> AttentionMap:
-        """The attention map of all questions."""
-        if not len(table):
-            reasons = dict.fromkeys(
-                skip.reason if skip.route is None else self._why(skip.route, skipped) for skip in skipped
-            )
-            raise SelectionError(
-                f"none of the {n_asked} questions is left with samples={self.samples!r}: {'; '.join(reasons)}"
-            )
-        if missing := [word for word in self.words if word not in set(table["word"])]:
-            raise SelectionError(f"no question has {', '.join(map(repr, missing))}: {self._why(missing[0], skipped)}")
-        cfg = self.model.cfg
+    def result(self, gathered: Gathered) -> AttentionMap:
+        """The attention map of all questions.
+
+        Raises:
+            SelectionError: no question has one of the words; lists the words of one.
+            VideolensError: no question is left.
+        """
+        if all(skip.route is None for skip in gathered.skipped):
+            gathered.check_left(self.samples)
+        if missing := [word for word in self._words if word not in set(gathered.table["word"])]:
+            absent = gathered.also["absent"]
+            why = absent.loc[absent["word"] == missing[0], "reason"]
+            said = why.iloc[0] if len(why) else f"no question was kept ({gathered.reasons})"
+            raise SelectionError(f"no question has {', '.join(map(repr, missing))}: {said}")
+        n_layers = self.model.cfg.n_layers
         settings = AttentionMapSettings(
-            **made_with(self.model),
-            n_layers=cfg.n_layers,
-            words=self.words,
-            layers=self.layers,
-            heads=self.heads,
-            blocked=self.blocked,
-            n_asked=n_asked,
+            **made_with(self.model, gathered),
+            n_layers=n_layers,
+            words=self._words,
+            layers=self._layers,
+            heads=self._heads,
+            blocked="; ".join(described(each, n_layers) for each in self._blocked),
             occurrence=self.occurrence,
             samples=self.samples,
             seed=self.seed,
-            skipped=tuple(skipped),
-            seconds=seconds,
         )
-        return AttentionMap(table, pd.DataFrame(self.clips, columns=list(CLIPS)), settings)
-
-    def _why(self, word: str, skipped: Sequence[Skip]) -> str:
-        return self._unknown.get(word) or next((s.reason for s in skipped if s.route == word), "no question was kept")
+        return AttentionMap(gathered.table, gathered.also["clips"], settings)
 
     def _left_out(self, prompt: Prompt) -> str | None:
         """Why a question is left out, if it is."""
@@ -214,45 +222,3 @@ class AttentionMapExperiment:
         right = prompt.answer_token
         correct = None if right is None else int(last_logits(self.model, prompt).argmax()) == right
         return why_left_out(self.samples, correct)
-
-
-def _numbers(kind: str, numbers: Iterable[int] | int | None, n: int) -> tuple[int, ...]:
-    chosen = whole_numbers(kind, range(n) if numbers is None else numbers)
-    check_within(kind, chosen, n)
-    if not chosen:
-        raise VideolensError(f"{kind}s are empty: name at least one, or leave them out for all of them")
-    return chosen
-
-
-def _interventions(
-    model: HookedVideoTransformer, given: Blocked, layers: tuple[int, ...]
-) -> tuple[list[Intervention], str]:
-    """What is blocked, as interventions and in words."""
-    several = list(given) if isinstance(given, (list, tuple)) else [cast(str | Intervention, given)]
-    if not several:
-        raise VideolensError("interventions are empty: name at least one, such as 'cross-frame'")
-    found: list[Intervention] = []
-    for each in several:
-        one: Any = Knockout.route(each, layers=layers) if isinstance(each, str) else each
-        if not hasattr(one, "hooks") or not hasattr(one, "check"):
-            raise VideolensError(f"interventions are routes by name or have hook functions, got {one!r}")
-        one.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
-        found.append(one)
-    return found, "; ".join(_described(one, model.cfg.n_layers) for one in found)
-
-
-def _described(intervention: Intervention, n_layers: int) -> str:
-    """An intervention in words, layers counted from 1."""
-    if not isinstance(intervention, Knockout):
-        return f"{type(intervention).__name__} {getattr(intervention, 'name', '')}".strip()
-    words = f"{intervention.source} ↛ {intervention.target}"
-    if intervention.earlier_frames:
-        words = "cross-frame" if words == "video ↛ video" else f"{words} of later frames"
-    at = intervention.layers
-    if len(at) == n_layers:
-        words += ", all layers"
-    elif len(at) > 1 and at == tuple(range(at[0], at[-1] + 1)):
-        words += f", layers {at[0] + 1}–{at[-1] + 1}"
-    else:
-        words += f", layers {', '.join(str(layer + 1) for layer in at) or 'none'}"
-    return words if intervention.heads is None else f"{words}, heads {', '.join(map(str, intervention.heads))} (from 0)"

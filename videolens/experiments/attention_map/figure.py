@@ -5,7 +5,8 @@ Map the Flow, section "Attention maps". Layers are numbered from 1, as in the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, layer_ticks, legend, note, plain, under
+from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, draw_kind, layer_ticks, legend, note, plain, under
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.attention_map.result import AVERAGED, AttentionMap
 from videolens.experiments.common.thumbnails import pixels_of
@@ -28,7 +29,6 @@ __all__ = ["draw", "draw_frames", "draw_share"]
 FLOOR = 5e-5
 """Added to attention before the logarithm, as in the paper."""
 
-KINDS = ("frames", "share")
 _SIDE, _WIDEST, _MOST_LAYERS = 0.82, 14.0, 4
 _RAMP = ("#FFF3B0", "#FDB863", "#E66101", "#B2182B", "#4D004B")
 _CMAP = LinearSegmentedColormap.from_list(
@@ -41,15 +41,14 @@ Grid = Float[np.ndarray, "layer frame row column"]
 Frames = list[UInt8[np.ndarray, "height width 3"]]
 
 
-def draw(attended: AttentionMap, kind: str = "frames", **options: object) -> Figure:
+def draw(attended: AttentionMap, kind: str = "frames", **options: Any) -> Figure:
     """A figure by name: "frames" or "share".
 
     Raises:
-        VideolensError: there is no such figure.
+        SelectionError: there is no such figure.
+        VideolensError: an option that it does not have; others are those of `draw_frames`.
     """
-    if kind not in KINDS:
-        raise VideolensError(near(kind, KINDS, kind="figure of an attention map"))
-    return {"frames": draw_frames, "share": draw_share}[kind](attended, **options)
+    return draw_kind(KINDS, kind, attended, options, called="an attention map")
 
 
 def draw_frames(
@@ -136,6 +135,10 @@ def draw_share(attended: AttentionMap) -> Figure:
         f"Blocked: {attended.settings.blocked}. Attention is not evidence of use.",
     )
     return figure
+
+
+KINDS: dict[str, Callable[..., Figure]] = {"frames": draw_frames, "share": draw_share}
+"""Figures by the name that `AttentionMap.figure` takes."""
 
 
 def _panels(values: list[Grid], shown: list[int], pictures: Frames, limits: Normalize) -> Figure:

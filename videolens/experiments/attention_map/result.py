@@ -3,81 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from videolens.errors import SelectionError, VideolensError, near
+from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.attention_map.measures import on_frames, on_video, spread, with_intervals
-from videolens.experiments.common.asking import Skip
-from videolens.experiments.common.result import QuestionsTable
-from videolens.experiments.common.storing import read_result, settings_from, write_result
+from videolens.experiments.common.experiment import Frame
+from videolens.experiments.common.provenance import SETTINGS, Made
+from videolens.experiments.common.result import Result
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["AVERAGED", "CLIPS", "COLUMNS", "AttentionMap", "AttentionMapSettings"]
-
-COLUMNS = ("question", "task", "word", "layer", "head", "frame", "row", "column", "attention", "attention_blocked")
-"""Columns of the table: layers, heads, frames, rows and columns count from 0; attention is a share of 1."""
-
-CLIPS = ("question", "task", "frame", "png")
-"""Columns of the small pictures: frames of the token grid, as PNG."""
+__all__ = ["AVERAGED", "AttentionMap", "AttentionMapSettings", "AttentionRow"]
 
 AVERAGED = -1
 """In place of a head: the mean over all of them."""
 
-_KIND = "an attention map"
-TABLE, PICTURES, SETTINGS = "attention_map.parquet", "attention_map_clips.parquet", "attention_map.json"
 _ROUNDING = 0.02  # sums of shares in bfloat16
 
 Maps = Float[np.ndarray, "layer head frame row column"]
 
 
-@dataclass(frozen=True)
-class AttentionMapSettings:
-    """How an attention map was made.
+class AttentionRow(NamedTuple):
+    """What a word pays to one video token: a row of an attention map's table.
 
     Attributes:
-        model: its name.
-        n_layers: its depth.
+        question, task: of the question.
+        word: a word of the question, or a selection.
+        layer, head: 0-based; head −1: the mean over all heads.
+        frame, row, column: of the video token, 0-based.
+        attention, attention_blocked: unblocked and blocked, a share of 1; the mean over the word's tokens.
+    """
+
+    question: str
+    task: str
+    word: str
+    layer: int
+    head: int
+    frame: int
+    row: int
+    column: int
+    attention: float
+    attention_blocked: float
+
+
+@pydantic_dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class AttentionMapSettings(Made):
+    """How an attention map was made. What was left out of it names the word as `route`.
+
+    Attributes:
+        n_layers: depth of the model.
         words: what was asked for: words of the question, or selections.
         layers: 0-based layers in the table.
         heads: 0-based heads in the table; (−1,): the mean over all.
         blocked: what was blocked in the second run, in words.
         occurrence: which occurrence of a word; None: all.
         samples: "all", "correct" or "wrong": which questions were kept.
-        n_asked: questions asked, before any was left out.
-        seed: of the bootstrap.
-        revision, dtype, device, versions: of the model and the software.
-        skipped: questions left out, of one word (as `route`) or altogether, and why.
-        seconds: time it took, the vision tower included.
     """
 
-    model: str
     n_layers: int
     words: tuple[str, ...]
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     blocked: str
-    n_asked: int
     occurrence: int | None = None
     samples: str = "all"
-    seed: int = 0
-    revision: str | None = None
-    dtype: str = ""
-    device: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[Skip, ...] = ()
-    seconds: float | None = None
 
 
-class _Part(NamedTuple):
+class _WordRows(NamedTuple):
     """One word of one question: which rows of the table, and the grid of its frames."""
 
     task: str
@@ -89,12 +86,12 @@ class _Part(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionMap(QuestionsTable):
+class AttentionMap(Result):
     """Attention of words to video tokens, unblocked and blocked.
 
     Attributes:
-        table: the columns of `COLUMNS`; every question and word has all layers, heads and cells of its grid, in order.
-        clips: the columns of `CLIPS`: frames of some of the questions, for figures.
+        table: one `AttentionRow` each; every question and word has all layers, heads and cells of its grid, in order.
+        clips: one `Frame` each: frames of some of the questions, for figures.
         settings: how it was made.
 
     Raises:
@@ -106,16 +103,16 @@ class AttentionMap(QuestionsTable):
     settings: AttentionMapSettings
 
     _called: ClassVar[str] = "attention map"
+    _files: ClassVar[dict[str, str]] = {
+        "table": "attention_map.parquet",
+        "clips": "attention_map_clips.parquet",
+        "settings": "attention_map.json",
+    }
+    _tables: ClassVar[dict[str, Any]] = {"table": AttentionRow, "clips": Frame}
     _route: ClassVar[str | None] = "word"
 
-    def __post_init__(self) -> None:
-        if tuple(self.table.columns) != COLUMNS or tuple(self.clips.columns) != CLIPS:
-            raise VideolensError(
-                f"{_KIND} has the columns {list(COLUMNS)} and {list(CLIPS)}, got {list(self.table.columns)} and "
-                f"{list(self.clips.columns)}"
-            )
-        if len(self.table) == 0:
-            raise VideolensError(f"{_KIND} without a row: ask at least one question about one of its words")
+    def check(self) -> None:
+        """Every question and word has every layer, head and cell, and attention is a share of 1."""
         places = [(part.task, part.question, part.word) for part in self._parts]
         if len(set(places)) < len(places):
             raise VideolensError("a question and word are there twice: question ids must be unique within a task")
@@ -128,7 +125,7 @@ class AttentionMap(QuestionsTable):
                     f"{part.word!r} of question {part.question!r} needs every layer, head, frame, row and column in "
                     "order: some are missing"
                 )
-        for blocked, name in enumerate(COLUMNS[-2:]):
+        for blocked, name in enumerate(AttentionRow._fields[-2:]):
             sums = np.concatenate([self._of(part, bool(blocked)).sum((2, 3, 4)).ravel() for part in self._parts])
             if not ((self.table[name] >= 0).all() and (sums <= 1 + _ROUNDING).all()):
                 raise VideolensError(f"{name} is a share of 1, but a row sums to {sums.max():.3g} over the video")
@@ -219,37 +216,6 @@ class AttentionMap(QuestionsTable):
             tables.append(pd.DataFrame(head | with_intervals(measured, self.settings.seed)))
         return pd.concat(tables, ignore_index=True).sort_values(["layer", "frame"], ignore_index=True)
 
-    def figure(self, kind: str = "frames", **options: Any) -> Figure:
-        """Draw the maps of a word over the frames ("frames"), or the share on the video by layer ("share").
-
-        Options of "frames": `word=`, `question=`, `layers=`, `heads=` ("mean", "max" or a head), `scale=` ("log" or
-        "linear"); see `videolens.experiments.attention_map.figure.draw_frames`.
-        """
-        from videolens.experiments.attention_map.figure import draw
-
-        return draw(self, kind, **options)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `attention_map.parquet`, `attention_map_clips.parquet` and `attention_map.json` into a directory.
-
-        Raises:
-            VideolensError: an attention map is there already, and `overwrite` is False.
-        """
-        files = {TABLE: self.table, PICTURES: self.clips, SETTINGS: asdict(self.settings)}
-        return write_result(path, files, what=_KIND, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> AttentionMap:
-        """Read what `save` wrote.
-
-        Raises:
-            VideolensError: the directory holds no attention map, or one that contradicts itself.
-        """
-        table, clips, settings = read_result(path, TABLE, PICTURES, SETTINGS, what="attention map")
-        file, tuples = Path(path) / SETTINGS, ("words", "layers", "heads")
-        made = settings_from(AttentionMapSettings, settings, file, what="map of attention", tuples=tuples)
-        return cls(table, clips, made)
-
     def __repr__(self) -> str:
         made = self.settings
         return (
@@ -258,7 +224,7 @@ class AttentionMap(QuestionsTable):
         )
 
     @cached_property
-    def _parts(self) -> list[_Part]:
+    def _parts(self) -> list[_WordRows]:
         """Where each word of each question begins and ends."""
         keys = self.table[["task", "question", "word"]]
         starts = np.flatnonzero((keys != keys.shift()).any(axis=1).to_numpy())
@@ -267,11 +233,11 @@ class AttentionMap(QuestionsTable):
         for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
             task, question, word = keys.iloc[start]
             frames, rows, columns = (int(most) + 1 for most in grids[start:stop].max(axis=0))
-            found.append(_Part(task, question, word, int(start), int(stop), (frames, rows, columns)))
+            found.append(_WordRows(task, question, word, int(start), int(stop), (frames, rows, columns)))
         return found
 
-    def _of(self, part: _Part, blocked: bool) -> Maps:
-        values = self.table[COLUMNS[-1] if blocked else COLUMNS[-2]].to_numpy()[part.start : part.stop]
+    def _of(self, part: _WordRows, blocked: bool) -> Maps:
+        values = self.table["attention_blocked" if blocked else "attention"].to_numpy()[part.start : part.stop]
         return values.reshape(len(self.settings.layers), len(self.settings.heads), *part.grid)
 
     def _each(
@@ -280,8 +246,8 @@ class AttentionMap(QuestionsTable):
         """The maps of a word, one question after the other."""
         known = {"word": (word, self.words), "question": (question, self.questions), "task": (task, self.tasks)}
         for kind, (name, names) in known.items():
-            if name not in names and not (name is None and kind != "word"):
-                raise SelectionError(near(name, names, kind=f"{kind} in this attention map"))
+            if name is not None:
+                self._known(kind, name, names)
         asked = [part for part in self._parts if question in (None, part.question) and task in (None, part.task)]
         if question is not None and len(tasks := {part.task for part in asked}) > 1:
             raise SelectionError(f"question {question!r} is in several tasks, {sorted(tasks)}: say task=")

@@ -14,7 +14,7 @@ from videolens.drawing.view import View, component
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.words import check_words, rows_of
 from videolens.interventions.numbering import chosen_numbers
-from videolens.interventions.protocol import Intervention
+from videolens.interventions.protocol import as_interventions
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -44,7 +44,7 @@ def token_view(
     *,
     layers: Iterable[int] | int,
     heads: Iterable[int] | int | None = None,
-    interventions: Intervention | Sequence[Intervention] = (),
+    interventions: Any = (),
     occurrence: int | None = None,
     title: str | None = None,
 ) -> View:
@@ -62,7 +62,7 @@ def token_view(
             word's tokens.
         layers: 0-based; one picture for each layer and word.
         heads: 0-based; None: all. The mean over these comes first.
-        interventions: what is blocked meanwhile.
+        interventions: what is blocked meanwhile: one or several, in any form that `as_interventions` reads.
         occurrence: of a word that occurs several times: 0 is the first, −1 the last; None: the mean over all.
         title: of the page; None: says what is shown.
 
@@ -77,9 +77,7 @@ def token_view(
     chosen = chosen_numbers("head", heads, cfg.n_heads)
     # 1.
     rows = [rows_of(prompt, name, model.tokenizer, occurrence=occurrence) for name in names]
-    several = list(interventions) if isinstance(interventions, Iterable) else [interventions]
-    for each in several:
-        each.check(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
+    several = as_interventions(interventions, cfg, optional=True)
     hooks = [hook for each in several for hook in each.hooks(prompt)]
     seen = read_rows(model, prompt, rows, layers=at, fwd_hooks=hooks)[:, :, list(chosen)]
     # 2.

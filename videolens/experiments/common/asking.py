@@ -78,7 +78,7 @@ def named(experiment: Experiment[Any], items: Iterable[Any]) -> Iterator[Named]:
     for item in items:
         for prompt in experiment.prompts(item):
             question = prompt.question
-            name = question.id if question is not None and question.id else f"prompt {len(seen)}"
+            name = question.id if question is not None and question.id else f"{experiment.unnamed} {len(seen)}"
             task = question.task if question is not None else ""
             if (task, name) in seen:
                 raise VideolensError(

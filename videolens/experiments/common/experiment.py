@@ -149,6 +149,7 @@ class Experiment(ABC, Generic[R]):
         also: the same for other tables; `{"clips": Frame}` asks the loop for pictures of the frames.
         picture_size: pixels of a picture's longer side, at most.
         dtypes: of columns that pandas cannot tell by itself, such as "boolean" where values may be missing.
+        unnamed: what is asked without an id is named by this and a number.
         pictures: of how many questions, the first ones, pictures are kept.
         model: what is asked.
     """
@@ -158,6 +159,7 @@ class Experiment(ABC, Generic[R]):
     also: ClassVar[Mapping[str, Any]] = {}
     picture_size: ClassVar[int] = LONGEST
     dtypes: ClassVar[Mapping[str, str]] = {}
+    unnamed: ClassVar[str] = "prompt"
     pictures: int = 4
     model: HookedVideoTransformer
 
@@ -190,6 +192,10 @@ class Experiment(ABC, Generic[R]):
             asked = ask_one(self, one, tick, pictured=pictured)
             pictured += bool(asked.also.get("clips"))
             yield asked
+
+    def questions_in(self, table: pd.DataFrame) -> int:
+        """How many questions have rows in one of this experiment's tables."""
+        return len(table[["task", "question"]].drop_duplicates())
 
     def clips_of(self, prompt: Any, name: str, task: str) -> list[Row]:
         """Rows of the table "clips": what the model was shown."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from videolens.errors import SelectionError, VideolensError, near, validation_text
-from videolens.experiments.common.experiment import Frame, Skip
-from videolens.experiments.common.provenance import Made
+from videolens.experiments.common.experiment import Skip
 
 if TYPE_CHECKING:
     from typing import Self
@@ -94,7 +93,7 @@ class Result(Drawn):
                     f"the {name} of a {self._called} has the columns {list(row._fields)}, got {list(table.columns)}"
                     + (f": {missing} are missing; one of an older version has to be made anew" if missing else "")
                 )
-            if len(table) == 0 and row is not Frame:
+            if len(table) == 0 and name != "clips":  # a prompt may have come without its video
                 raise VideolensError(f"the {name} of a {self._called} has no row: ask at least one question")
         self.check()
 
@@ -199,8 +198,10 @@ class Result(Drawn):
 
     @classmethod
     def _settings_class(cls) -> type[Any]:
-        hint = get_type_hints(cls).get("settings")
-        return hint if isinstance(hint, type) else Made
+        """Whose fields stand in the file of settings: their class, or its own where it has no settings."""
+        hint = get_type_hints(cls)["settings"]
+        one: Any = (*get_args(hint), hint)[0]  # of several, as of one
+        return one if is_dataclass(one) else cls
 
 
 def skipped_table(left: Sequence[Skip], route: str | None) -> pd.DataFrame:

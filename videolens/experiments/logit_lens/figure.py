@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from videolens.drawing.style import INK, MUTED, PALETTE, legend, note, plain
-from videolens.errors import SelectionError, near
+from videolens.drawing.style import INK, MUTED, PALETTE, draw_kind, legend, note, plain
 from videolens.experiments.common.statistics import bootstrap_shares
 from videolens.experiments.logit_lens.frames_figure import words_on_frames
 from videolens.experiments.logit_lens.keywords import Groups
@@ -31,10 +30,9 @@ def draw(lens: LogitLens, kind: str = "keywords", **options: object) -> Figure:
 
     Raises:
         SelectionError: the kind is unknown.
+        VideolensError: an option that it does not have; they are those of `keyword_frequency` and `words_on_frames`.
     """
-    if kind not in KINDS:
-        raise SelectionError(near(kind, KINDS, kind="figure of a logit lens"))
-    return KINDS[kind](lens, **options)
+    return draw_kind(KINDS, kind, lens, options, called="a logit lens")
 
 
 def keyword_frequency(

@@ -13,7 +13,7 @@ from videolens.errors import VideolensError, near
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["LEAST", "METRICS", "Contrast", "contrast_of", "kl_divergence", "metric_column", "normalised", "token_text"]
+__all__ = ["LEAST", "METRICS", "Contrast", "contrast_of", "kl_divergence", "metric_column", "normalised"]
 
 METRICS = {"logit difference": "logit_diff", "probability": "probability", "kl": "kl"}
 """Metrics by name, and the columns they are in."""
@@ -107,10 +107,3 @@ def metric_column(metric: str) -> str:
     if metric not in METRICS:
         raise VideolensError(near(metric, METRICS, kind="metric"))
     return METRICS[metric]
-
-
-def token_text(model: HookedVideoTransformer, token: int) -> str:
-    """A token as text; its id where the model has no tokenizer."""
-    if model.tokenizer is None:
-        return str(token)
-    return str(model.tokenizer.decode([token])).strip() or str(token)

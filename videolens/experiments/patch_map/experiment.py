@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
+import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from videolens.engine import check_engine, sweep
 from videolens.errors import VideolensError, near
+from videolens.experiments.common.asking import ask_all
+from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Row, Tick
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.patch_map.contrast import metric_column
-from videolens.experiments.patch_map.pair import Asked, PairFound, PairTracer, n_heads_of
-from videolens.experiments.patch_map.result import CLIPS, COLUMNS, DIRECTIONS, RUNS, PatchMap, PatchSettings
-from videolens.experiments.patch_map.units import check_over
-from videolens.interventions.numbering import check_within, whole_numbers
-from videolens.interventions.sites import Site, as_places, named_site
+from videolens.experiments.common.thumbnails import thumbnails
+from videolens.experiments.patch_map.contrast import contrast_of, metric_column
+from videolens.experiments.patch_map.pair import Given, Pair, measure, pair_of, pairs_of
+from videolens.experiments.patch_map.result import PatchMap
+from videolens.experiments.patch_map.table import DIRECTIONS, ClipRow, PatchRow, PatchSettings, RunRow
+from videolens.experiments.patch_map.units import Unit, check_over, units_of
+from videolens.interventions.numbering import chosen_numbers
+from videolens.interventions.patch import Patch
+from videolens.interventions.sites import as_places, named_site
+from videolens.interventions.source import SourceRun, check_same_layout
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["patch_map"]
-
-Pair = Sequence[Asked]  # clean, corrupted
-
-_QUIET_S = 2.0  # shorter work than this needs no progress bar
+__all__ = ["PatchMapExperiment", "patch_map"]
 
 
 def patch_map(
     model: HookedVideoTransformer,
-    clean: Asked | Iterable[Pair],
-    corrupted: Asked | None = None,
+    clean: Given | Iterable[Sequence[Given]],
+    corrupted: Given | None = None,
     *,
     site: str = "resid_pre",
     over: str | Sequence[str] | Mapping[str, str] = "frame",
@@ -88,95 +93,184 @@ def patch_map(
             difference that is not defined; pairs with different units or with one name; too little memory for one
             patch, or (with `verify`) results that differ from plain forwards.
     """
-    if direction not in DIRECTIONS:
-        raise VideolensError(near(direction, DIRECTIONS, kind="direction"))
-    metric_column(metric)
-    where, pairs = named_site(site), _pairs(clean, corrupted)
-    tracer = PairTracer(
-        model=model,
-        site=where,
-        over=check_over(over, where),
+    pairs = pairs_of(clean, corrupted)
+    experiment = PatchMapExperiment(
+        model,
+        site=site,
+        over=over,
         direction=direction,
-        places=as_places(positions),
-        layers=_layers(model, where, layers),
-        heads=_heads(model, where, heads),
-        answers=answers,
-        options={"engine": engine, "max_memory": max_memory, "verify": verify},
-    )
-    found: list[PairFound] = []
-    total = len(pairs) if isinstance(pairs, Sequence) else None
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} pairs [{elapsed}<{remaining}]" if total else None
-    with tqdm(total=total, desc="patching", bar_format=form, delay=_QUIET_S, disable=not progress, leave=False) as bar:
-        for number, (one, other) in enumerate(pairs):
-            name = _name(one, number)
-            found.append(tracer.trace(one, other, name, bar.update))
-            bar.update(number + 1 - bar.n)
-            if found[-1].units != found[0].units:
-                raise VideolensError(
-                    f"pair {name!r} has the units {found[-1].units[:6]}, the first pair {found[0].units[:6]}: pairs "
-                    "that are mapped together need the same; over='role' asks least of them"
-                )
-    if not found:
-        raise VideolensError("there are no pairs to patch: give a clean and a corrupted question")
-    settings = PatchSettings(
-        **made_with(model),
-        n_layers=model.cfg.n_layers,
-        layers=tracer.layers,
-        over=over if isinstance(over, str) else "selections",
         metric=metric,
-        positions=None if positions is None else positions if isinstance(positions, str) else str(tracer.places),
+        positions=positions,
+        layers=layers,
+        heads=heads,
+        answers=answers,
         engine=engine,
-        forwards=sum(each.forwards for each in found) / len(found),
-        full_forwards=found[0].full_forwards,
-        verified=max((each.verified for each in found if each.verified is not None), default=None),
+        max_memory=max_memory,
+        verify=verify,
     )
-    table = pd.DataFrame([row for each in found for row in each.rows], columns=list(COLUMNS))
-    clips = pd.DataFrame([clip for each in found for clip in each.clips], columns=list(CLIPS))
-    return PatchMap(table, pd.DataFrame([each.run for each in found], columns=list(RUNS)), clips, settings)
+    return ask_all(experiment, pairs, progress=progress, unit="pairs")
 
 
-def _pairs(clean: Asked | Iterable[Pair], corrupted: Asked | None) -> Iterable[tuple[Asked, Asked]]:
-    """(clean, corrupted), one pair or several."""
-    if isinstance(clean, (Question, Prompt)):
-        if not isinstance(corrupted, (Question, Prompt)):
-            raise VideolensError(f"corrupted is {corrupted!r}: give the clean question's counterfactual")
-        return [(clean, corrupted)]
-    if corrupted is not None or not isinstance(clean, Iterable):
-        raise VideolensError("give one clean and one corrupted Question or Prompt, or one list of such pairs")
-    return [_checked(pair) for pair in clean] if isinstance(clean, Sequence) else map(_checked, clean)
+@dataclass
+class PatchMapExperiment(Experiment[PatchMap]):
+    """Steps 1 to 4 of `patch_map`, the same for every pair. The other arguments are those of `patch_map`.
 
+    What is asked are pairs, or questions, each of which is held against its own `counterfactual`.
 
-def _checked(pair: Pair) -> tuple[Asked, Asked]:
-    several = isinstance(pair, (tuple, list)) and len(pair) == 2
-    if not several or not all(isinstance(each, (Question, Prompt)) for each in pair):
-        raise VideolensError(f"a pair is (clean, corrupted), two Questions or Prompts; got {pair!r}")
-    return pair[0], pair[1]
+    Attributes:
+        counterfactual: how the video of a question is edited: "reversed", or with what the edit takes, such as
+            `["swapped", 0, 3]` (`Question.counterfactual`).
 
+    Raises:
+        ModelError: no such site.
+        VideolensError: an unknown unit, direction, metric or engine; layers or heads that the model does not have.
+    """
 
-def _name(asked: Asked, number: int) -> str:
-    question = asked if isinstance(asked, Question) else asked.question
-    return question.id if question is not None and question.id else f"pair {number}"
+    name: ClassVar[str] = "patch_map"
+    row = PatchRow
+    also: ClassVar[Mapping[str, Any]] = {"runs": RunRow, "clips": ClipRow}
+    unnamed: ClassVar[str] = "pair"
+    pictures = sys.maxsize  # of every pair, so that each can be drawn above its frames
 
+    model: HookedVideoTransformer
+    _: KW_ONLY
+    site: str = "resid_pre"
+    over: str | Sequence[str] | Mapping[str, str] = "frame"
+    direction: str = "denoise"
+    metric: str = "logit difference"
+    positions: str | Sequence[int] | Tensor | int | None = None
+    layers: Iterable[int] | int | None = None
+    heads: Iterable[int] | int | None = None
+    answers: Sequence[int | str] | None = None
+    engine: str = "exact"
+    max_memory: int | None = None
+    verify: bool = False
+    counterfactual: str | Sequence[str | int | float] = "reversed"
 
-def _layers(model: HookedVideoTransformer, site: Site, layers: Iterable[int] | int | None) -> tuple[int, ...]:
-    if not site.layered:
-        if layers is not None:
-            raise VideolensError(f"{site.name!r} belongs to no layer, so leave layers out (got {layers!r})")
-        return (0,)
-    chosen = whole_numbers("layer", range(model.cfg.n_layers) if layers is None else layers)
-    check_within("layer", chosen, model.cfg.n_layers)
-    if not chosen:
-        raise VideolensError("layers is empty: name at least one, or leave it out for all of them")
-    return chosen
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise VideolensError(near(self.direction, DIRECTIONS, kind="direction"))
+        metric_column(self.metric)
+        check_engine(self.engine)
+        self._site = named_site(self.site)
+        self._over, self._places = check_over(self.over, self._site), as_places(self.positions)
+        self._layers, self._heads = self._check_layers(), self._check_heads()
 
+    def prompts(self, item: Any) -> Iterator[Pair]:
+        """The two prompts of a pair, or of a question and its counterfactual.
 
-def _heads(model: HookedVideoTransformer, site: Site, heads: Iterable[int] | int | None) -> tuple[int, ...] | None:
-    if heads is None:
-        return None
-    if site.heads is None:
-        raise VideolensError(f"{site.name!r} does not tell heads apart: leave heads out, or patch 'z'")
-    chosen = whole_numbers("head", heads)
-    check_within("head", chosen, n_heads_of(model, site))
-    if not chosen:
-        raise VideolensError("heads is empty: name at least one, or leave it out for all of them")
-    return chosen
+        Raises:
+            PromptError: a batch of several prompts.
+            VideolensError: neither a pair nor a question.
+        """
+        if isinstance(item, Question):
+            edit: Any = [self.counterfactual] if isinstance(self.counterfactual, str) else self.counterfactual
+            item = item, item.counterfactual(*edit)
+        clean, corrupted = (self.model.prompt(each) if isinstance(each, Question) else each for each in pair_of(item))
+        yield Pair(clean.single("a pair"), corrupted.single("a pair"))
+
+    @torch.no_grad()
+    def ask(self, prompt: Pair, name: str, task: str, tick: Tick) -> Asked:
+        """Everything about one pair; what can be wrong is found before the decoder runs."""
+        base, source = prompt.ordered(self.direction)
+        check_same_layout(prompt.clean, prompt.corrupted, "the clean prompt", "the corrupted one")
+        contrast = contrast_of(self.model, prompt.clean, prompt.corrupted, self.answers)
+        heads = range(self._n_heads) if self._heads is None else self._heads
+        units = units_of(self._over, base.tokens, self._site, places=self._places, heads=heads)
+        # 1. the two runs as they are
+        with self._one_attention():
+            kept, cache = self.model.run_with_cache(source, names_filter=self._site.names(self._layers))
+            # 2. every unit in every layer
+            found = sweep(
+                self.model,
+                base,
+                self._patches(SourceRun(source, cache), units),
+                engine=self.engine,
+                max_memory=self.max_memory,
+                verify=self.verify,
+                tick=tick,
+            )
+        # 3. and 4.
+        last = kept[0, source.tokens["last"][0]]
+        numbers, run = measure(self.model, contrast, found.base, last, found.logits, self.direction)
+        places = [(layer, unit) for layer in self._layers for unit in units]
+        rows = [
+            PatchRow(name, self._site.name, self.direction, layer, unit.name, unit.label, len(unit.positions), *each)
+            for (layer, unit), each in zip(places, numbers, strict=True)
+        ]
+        frames, height, width = base.tokens.grid
+        run |= {"pair": name, "task": task, "frames": frames, "rows": height, "columns": width}
+        return Asked(rows, cost=Cost.of(found), also={"runs": [RunRow(**run)]})
+
+    def clips_of(self, prompt: Pair, name: str, task: str) -> list[Row]:
+        """Rows of the table "clips": both clips, as the model was shown them."""
+        settings = self.model.pixel_settings
+        return [
+            ClipRow(name, which, *frame)
+            for which, one in vars(prompt).items()
+            for frame in thumbnails(one, settings, longest=self.picture_size)
+        ]
+
+    def questions_in(self, table: pd.DataFrame) -> int:
+        """How many pairs have rows in one of the tables."""
+        return int(table["pair"].nunique())
+
+    def result(self, gathered: Gathered) -> PatchMap:
+        """The patch map of all pairs.
+
+        Raises:
+            VideolensError: no pair is left, or pairs have different units.
+        """
+        gathered.check_left()
+        units = {name: list(rows["unit"].unique()) for name, rows in gathered.table.groupby("pair", sort=False)}
+        first = next(iter(units.values()))
+        for name, each in units.items():
+            if each != first:
+                raise VideolensError(
+                    f"pair {name!r} has the units {each[:6]}, the first pair {first[:6]}: pairs that are mapped "
+                    "together need the same; over='role' asks least of them"
+                )
+        settings = PatchSettings(
+            **made_with(self.model, gathered),
+            n_layers=self.model.cfg.n_layers,
+            layers=self._layers,
+            over=self.over if isinstance(self.over, str) else "selections",
+            metric=self.metric,
+            positions=str(self._places) if isinstance(self._places, tuple) else self._places,
+            engine=self.engine,
+        )
+        return PatchMap(gathered.table, gathered.also["runs"], gathered.also["clips"], settings)
+
+    @property
+    def _n_heads(self) -> int:
+        """Heads that the site has in this model."""
+        cfg = self.model.cfg
+        return (cfg.n_key_value_heads or cfg.n_heads) if self._site.grouped else cfg.n_heads
+
+    def _check_layers(self) -> tuple[int, ...]:
+        if not self._site.layered:
+            if self.layers is not None:
+                raise VideolensError(f"{self._site.name!r} belongs to no layer, so leave layers out ({self.layers!r})")
+            return (0,)
+        return chosen_numbers("layer", self.layers, self.model.cfg.n_layers)
+
+    def _check_heads(self) -> tuple[int, ...] | None:
+        if self.heads is None:
+            return None
+        if self._site.heads is None:
+            raise VideolensError(f"{self._site.name!r} does not tell heads apart: leave heads out, or patch 'z'")
+        return chosen_numbers("head", self.heads, self._n_heads)
+
+    def _patches(self, source: SourceRun, units: Sequence[Unit]) -> list[Patch]:
+        """One patch for every layer and unit, layer by layer."""
+        layers = [layer if self._site.layered else None for layer in self._layers]
+        return [
+            Patch(self._site.name, layer, unit.positions, source=source, heads=unit.heads or self._heads)
+            for layer in layers
+            for unit in units
+        ]
+
+    def _one_attention(self) -> AbstractContextManager[Any]:
+        """Patterns exist where attention is eager only; then all runs are, so that they differ by the patch alone."""
+        eager = self._site.square and self.model.cfg.attention_path == "auto"
+        return self.model.attention_path("eager") if eager else nullcontext()

@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from videolens.drawing.style import INK, MUTED, PALETTE, layer_axis, under
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention
 
 __all__ = ["draw"]
 

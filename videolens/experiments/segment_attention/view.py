@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from videolens.drawing.view import View, component, script
-from videolens.experiments.segment_attention.experiment import SegmentAttention
+from videolens.experiments.segment_attention.result import SegmentAttention
 
 __all__ = ["attention_view", "script", "standalone"]
 
