@@ -56,4 +56,4 @@ class Toy(Result):
         return bootstrap(rows[["entropy"]].to_numpy(), lambda mean: float(mean[0]), seed=self.settings.seed)
 
     def __repr__(self) -> str:
-        return f"Toy({self.settings.model!r}, {self.n} questions, mean entropy {self.mean()})"
+        return f"Toy({self.settings.model!r}, mean entropy in bits {self.mean()})"
