@@ -33,6 +33,7 @@ PIXELS = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_s
 @pytest.fixture(autouse=True)
 def family(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> families.Family:
     """The template's family, which is known in this file's tests and forgotten after each."""
+    families.known_families()
     monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
     return imported(filled_in("family.py", tmp_path_factory.mktemp("family") / "echo_family.py")).FAMILY
 
