@@ -26,6 +26,7 @@ VARIANTS = {
     "Lanczos": {"resample": 1},
     "bilinear, not square": {"resample": 2, "crop_size": {"height": 48, "width": 64}},
     "exact size": {"size": {"height": 40, "width": 56}, "do_center_crop": False},
+    "as high as a frame": {"size": {"height": 120, "width": 56}, "do_center_crop": False},
     "crop larger than the frame": {"size": {"shortest_edge": 20}, "crop_size": {"height": 33, "width": 64}},
     "nothing but pixels": {"do_resize": False, "do_center_crop": False, "do_normalize": False},
 }
