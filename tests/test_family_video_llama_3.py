@@ -31,7 +31,8 @@ def noise(frames: int = 3, height: int = 40, width: int = 70) -> Video:
 
 def test_times_and_commas_belong_to_their_frame(ours) -> None:
     prompt = ours.prompt(Question(noise(), "What moves?", ["a dog", "a cat"]), "vicuna")
-    assert ",Time 0.5s:" in CASE.written(prompt), "what the question's text is compared with"
+    written = CASE.written(prompt)  # what test_family_questions.py compares with
+    assert written.startswith("Time 0.0s:<|video_pad|>") and ",Time 0.5s:" in written
     tokens = prompt.tokens
     frames, rows, columns = tokens.grid
     assert frames == 3 and rows * columns <= 24 // 3 and rows != columns
