@@ -5,7 +5,7 @@ The other tests run with every annotation checked, which stops such values at th
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,11 @@ from helpers.prompts import plain_prompt
 
 import videolens as vl
 from videolens.engine.stages import stage_interventions
-from videolens.experiments.common.storing import read_result
 from videolens.experiments.flow.experiment import FlowExperiment
+from videolens.experiments.flow.measures import open_layers
 from videolens.experiments.pathway.experiment import PathwayExperiment
-from videolens.interventions.bins import open_layers
 from videolens.interventions.layer_sets import check_window
-from videolens.model.resuming import positions_of
+from videolens.model.decoder.rows import positions_of
 
 VIDEO = vl.Video.from_array(np.zeros((3, 16, 16, 3), dtype=np.uint8))
 TOKENS = vl.TokenMap.from_spans(8, {"stem": [6]}, grid=(1, 2, 2), video=range(1, 5))
@@ -103,7 +102,7 @@ CALLS = {
     "open_layers": Call(
         open_layers,
         (flow_of(1), "video -> last"),
-        {"threshold": -5, "width": 1, "groups": [None], "measure": "answer"},
+        {"threshold": -5, "bin": 1, "groups": [None], "measure": "answer"},
     ),
     "check_window": Call(check_window, (1, 12)),
     "positions_of": Call(positions_of, (torch.zeros(1, 8), "stem | last"), runs=False),
@@ -177,7 +176,7 @@ WRONG: list[tuple[str, int | str, Any, str]] = [
     ("FlowExperiment", "engine", "fast", "engine 'fast'; known: 'exact', 'full'"),
     ("open_layers", "threshold", "low", "threshold = 'low': give a number"),
     ("open_layers", "threshold", float("nan"), "threshold = nan: give a number"),
-    ("open_layers", "width", "1", "'1' layers does not fit a model of 2: choose 1 … 2"),
+    ("open_layers", "bin", "1", "'1' layers does not fit a model of 2: choose 1 … 2"),
     ("open_layers", 0, flow_of(0), "known 'answer' along 'video -> last'"),
     ("check_window", 0, 1.5, "1.5 layers does not fit a model of 12: choose 1 … 12, or None"),
     ("check_window", 0, "3", "'3' layers does not fit a model of 12: choose 1 … 12, or None"),
@@ -219,13 +218,13 @@ def test_patch_map_without_a_corrupted_prompt() -> None:
         vl.patch_map(None, 3)
 
 
-@pytest.mark.parametrize(("file", "content"), [("table.json", "{"), ("table.parquet", "x")])
+@pytest.mark.parametrize(("file", "content"), [("flow.json", "{"), ("flow.parquet", "x")])
 def test_damaged_files_are_clear_errors(file: str, content: str, tmp_path: Path) -> None:
-    (tmp_path / file).write_text(content)
+    saved = shutil.copytree(Path(__file__).parent / "data" / "saved" / "flow", tmp_path / "flow")
+    assert vl.FlowMap.load(saved).n > 0
+    (saved / file).write_text(content)
     with pytest.raises(vl.VideolensError, match=rf"{file} is damaged.*flow map"):
-        read_result(tmp_path, file, what="flow map")
-    (tmp_path / "table.json").write_text(json.dumps({"a": 1}))
-    read_result(tmp_path, "table.json", what="flow map")
+        vl.FlowMap.load(saved)
 
 
 def test_numbers_of_numpy_and_torch_are_taken() -> None:
