@@ -1,4 +1,4 @@
-"""Data sets: one way in, whatever the layout on disk."""
+"""Data sets: one way in, whatever the layout on disk. Layouts are registered: see `videolens.datasets.benchmark`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, get_args
 from videolens.errors import DatasetError, near
 
 if TYPE_CHECKING:
-    from videolens.datasets.benchmark import Layout, WhenMissing
+    from videolens.datasets.benchmark import Benchmark, Wanted, WhenMissing
     from videolens.datasets.questions import Questions
     from videolens.video.sampling import Sampling
 
 __all__ = ["load_dataset"]
-
-DEFAULT_N = 100
 
 
 def load_dataset(
@@ -42,9 +40,10 @@ def load_dataset(
 
     Args:
         name: `"shapes"`, the procedural benchmark, whose clips are written as mp4 files into the cache at first use;
-            `"tvbench"`, `"mvbench"` or `"tomato"`, which lies in `root`; a directory in one of these layouts; or a name
-            of the Hugging Face hub ("FunAILab/TVBench"), which is fetched.
-        root: where `"tvbench"`, `"mvbench"` or `"tomato"` lies.
+            `"tvbench"`, `"mvbench"`, `"tomato"` or one that you have registered
+            (`videolens.datasets.benchmark.register`), which lies in `root`; a directory in one of these layouts; or a
+            name of the Hugging Face hub ("FunAILab/TVBench"), which is fetched.
+        root: where a benchmark lies that is asked for by name.
         split: of `"shapes"`: "train", "validation" or "test". Of a directory: its subfolder of that name, if it has
             one.
         task, tasks: one task, or several; None for all of a benchmark, and for the five temporal ones of `"shapes"`.
@@ -61,7 +60,7 @@ def load_dataset(
         DatasetError: no such data set, task or split; a listing that is not JSON, or not in its layout (the file, the
             entry and the field are named); fewer than `n` questions; missing videos; no network.
     """
-    from videolens.datasets.benchmark import Look, WhenMissing, open_benchmark
+    from videolens.datasets.benchmark import Look, Wanted, WhenMissing, open_benchmark
 
     if not isinstance(name, (str, Path)) or not str(name).strip():
         raise DatasetError(f"the data set's name is {name!r}: give a name or a directory, as text")
@@ -71,20 +70,9 @@ def load_dataset(
         raise DatasetError(f"n = {n!r} questions per task: ask for a whole number, at least one")
     if missing not in get_args(WhenMissing):
         raise DatasetError(near(missing, get_args(WhenMissing), kind="way with missing videos"))
-    chosen = _tasks(task, tasks)
-    if str(name) == "shapes":
-        from videolens.datasets.shapes import TEMPORAL_TASKS, cache_directory, write_shapes
-
-        if root is not None:
-            raise DatasetError(f"root = {str(root)!r}, but 'shapes' lies in the cache: leave it out")
-        chosen = list(TEMPORAL_TASKS) if chosen is None else chosen
-        n = n or DEFAULT_N
-        place = cache_directory(seed, split)
-        directory = write_shapes(place, n=n, seed=seed, split=split, tasks=chosen, keep_longer=True)
-        layout = _layouts()["tvbench"]
-    else:
-        layout, directory = _found(name, root, split)
-    return open_benchmark(layout, directory, tasks=chosen, n=n, missing=missing, look=Look(n_frames, sampling))
+    wanted = Wanted(str(name), _tasks(task, tasks), n, split, seed)
+    benchmark, directory, wanted = _found(name, root, wanted)
+    return open_benchmark(benchmark, directory, wanted, missing=missing, look=Look(n_frames, sampling))
 
 
 def _tasks(task: str | None, tasks: Sequence[str] | None) -> list[str] | None:
@@ -101,58 +89,33 @@ def _tasks(task: str | None, tasks: Sequence[str] | None) -> list[str] | None:
     return list(tasks)
 
 
-def _layouts() -> dict[str, Layout]:
-    """The benchmarks by name."""
-    from videolens.datasets.mvbench import MVBench
-    from videolens.datasets.tomato import Tomato
-    from videolens.datasets.tvbench import TVBench
-
-    return {"tvbench": TVBench(), "mvbench": MVBench(), "tomato": Tomato()}
-
-
-def _found(name: str | Path, root: str | Path | None, split: str) -> tuple[Layout, Path]:
-    """Which layout, and where.
+def _found(name: str | Path, root: str | Path | None, wanted: Wanted) -> tuple[Benchmark, Path, Wanted]:
+    """Which benchmark, where it lies, and what of it is loaded.
 
     Raises:
-        DatasetError: nothing of that name, or a directory in no layout.
+        DatasetError: nothing of that name, or a directory in no known layout.
     """
+    from videolens.datasets.benchmark import known_benchmarks
     from videolens.datasets.hub import fetch, is_hub_name
 
-    known = _layouts()
-    named = known.get(str(name).lower()) if isinstance(name, str) else None
-    if root is not None and named is None:
-        raise DatasetError(f"root goes with {', '.join(map(repr, known))}; {str(name)!r} says itself where it lies")
-    directory = Path(name if root is None else root).expanduser()
+    known = known_benchmarks()
+    if isinstance(name, str) and (named := known.get(name.lower())) is not None:
+        return named, *named.place(None if root is None else Path(root).expanduser(), wanted)
+    if root is not None:
+        rooted = ", ".join(repr(each) for each, benchmark in known.items() if benchmark.looks)
+        raise DatasetError(f"root goes with {rooted}; {str(name)!r} says itself where it lies")
+    directory = Path(name).expanduser()
     if not directory.is_dir():
-        if named is not None:
-            given = "no root is given" if root is None else f"root {directory} is no directory"
-            raise DatasetError(
-                f"{name!r} lies in a directory of yours, but {given}: load_dataset({name!r}, root=DIR), or give a "
-                "name of the hub, such as 'FunAILab/TVBench'"
-            )
         if not isinstance(name, str) or not is_hub_name(name):
-            raise DatasetError(
-                f"{directory} is no directory and " + near(str(name), ["shapes", *known], kind="data set")
-            )
+            raise DatasetError(f"{directory} is no directory and " + near(str(name), known, kind="data set"))
         directory = fetch(name)
-    for place in (directory / split, directory):
-        for layout in _likely(known, place) if named is None else [named]:
-            if layout.listings(place):
-                return layout, place
-    layouts = [named] if named is not None else list(known.values())
-    looks = "; ".join(f"{layout.name}'s is {layout.looks}" for layout in layouts)
-    raise DatasetError(f"{directory} is in none of the known layouts: {looks}")
-
-
-def _likely(known: dict[str, Layout], place: Path) -> list[Layout]:
-    """The layouts that a directory may be in; TVBench's and MVBench's listings look alike, so what only MVBench has
-    tells: one of its tasks, or a folder of its videos."""
-    from videolens.datasets.mvbench import FOLDERS
-    from videolens.datasets.tvbench import TASKS
-
-    only_tasks = {task.replace("_", " ") for task in FOLDERS} - set(TASKS)
-    folders = {folder for each in FOLDERS.values() for folder in each}
-    is_mvbench = only_tasks & set(known["mvbench"].listings(place)) or any(
-        (place / "video" / folder).is_dir() for folder in folders
+    for place in (directory / wanted.split, directory):
+        sure = {benchmark: benchmark.fits(place) for benchmark in known.values()}
+        surest = max(sure, key=lambda benchmark: sure[benchmark])
+        if sure[surest]:
+            return surest, place, wanted
+    looks = "; ".join(f"{each.name}'s is {each.looks}" for each in known.values() if each.looks)
+    raise DatasetError(
+        f"{directory} is in none of the known layouts: {looks}; another is made known with "
+        "videolens.datasets.benchmark.register"
     )
-    return [known["tomato"], known["mvbench" if is_mvbench else "tvbench"]]

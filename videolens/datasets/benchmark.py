@@ -1,12 +1,15 @@
-"""What the benchmarks' layouts share: a folder of listings, one for each task, and videos, checked when opened."""
+"""What benchmarks share: a folder of listings, one for each task, and videos; all is checked when it is opened."""
 
 from __future__ import annotations
 
+import pkgutil
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from videolens.datasets.listing import Record, read_listing
 from videolens.datasets.questions import Missing, Questions, counted
@@ -15,7 +18,17 @@ from videolens.question import Question
 from videolens.video.sampling import Sampling
 from videolens.video.video import Video
 
-__all__ = ["Layout", "Look", "WhenMissing", "listings_in", "open_benchmark", "slug"]
+__all__ = [
+    "Benchmark",
+    "Look",
+    "Wanted",
+    "WhenMissing",
+    "known_benchmarks",
+    "listings_in",
+    "open_benchmark",
+    "register",
+    "slug",
+]
 
 WhenMissing = Literal["error", "report"]
 
@@ -33,33 +46,106 @@ class Look:
         return Video.open(path, n_frames=self.n_frames, start=start, end=end, sampling=self.sampling)
 
 
-@runtime_checkable
-class Layout(Protocol):
-    """A benchmark as it lies on disk.
+@dataclass(frozen=True)
+class Wanted:
+    """What of a benchmark is loaded.
 
     Attributes:
-        name: what it is called ("TVBench").
-        looks: what lies where, in a few words.
+        name: the benchmark, as it was asked for.
+        tasks: which; None: all.
+        n: how many questions of each task; None: all.
+        split: "train", "validation", "test", or whatever a benchmark has.
+        seed: for benchmarks that are made up.
+    """
+
+    name: str
+    tasks: Sequence[str] | None = None
+    n: int | None = None
+    split: str = "test"
+    seed: int = 0
+
+
+class Benchmark(ABC):
+    """A benchmark: what lies where on disk, and how a question is written.
+
+    To add one, write a file beside `tvbench.py` (or anywhere) that calls `register` with one. Nothing else in the
+    package knows a benchmark's name.
+
+    Attributes:
+        name: what messages call it ("TVBench"); `load_dataset` knows it by this name in lower case.
+        looks: what lies where, in a few words; empty: it is loaded by its name only, and no directory is taken for it.
         keyed: a listing is an object of questions by their keys, else a list.
         required: fields that every question has.
     """
 
     name: str
-    looks: str
-    keyed: bool
-    required: tuple[str, ...]
+    looks: str = ""
+    keyed: bool = False
+    required: tuple[str, ...] = ()
 
+    @abstractmethod
     def listings(self, root: Path) -> dict[str, Path]:
         """Task → its listing; empty if the directory is not in this layout."""
-        ...
 
+    @abstractmethod
     def question(self, root: Path, task: str, record: Record, look: Look) -> Question:
         """One question, its fields checked; whether its video is there is not.
 
         Raises:
             DatasetError: a field is not as it should be.
         """
-        ...
+
+    def records(self, listing: Path) -> list[Record]:
+        """The entries of a listing, a JSON file.
+
+        Raises:
+            DatasetError: it is not JSON, or an entry lacks a field.
+        """
+        return read_listing(listing, keyed=self.keyed, required=self.required, benchmark=self.name)
+
+    def fits(self, root: Path) -> int:
+        """How surely a directory is in this layout; of several benchmarks the surest is taken.
+
+        0: it is not; 1: it holds listings; 2: it also holds what only this benchmark has.
+        """
+        return int(bool(self.looks and self.listings(root)))
+
+    def place(self, root: Path | None, wanted: Wanted) -> tuple[Path, Wanted]:
+        """Where the questions lie, and which of them are loaded: in `root`, or its subfolder named as the split.
+
+        Raises:
+            DatasetError: there is no such directory.
+        """
+        directory = Path(wanted.name) if root is None else root
+        if not directory.is_dir():
+            given = "no root is given" if root is None else f"root {root} is no directory"
+            raise DatasetError(
+                f"{wanted.name!r} lies in a directory of yours, but {given}: load_dataset({wanted.name!r}, root=DIR), "
+                "or give its name on the hub (owner/name)"
+            )
+        return (directory / wanted.split if self.listings(directory / wanted.split) else directory), wanted
+
+
+_BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def register(benchmark: Benchmark) -> Benchmark:
+    """Make a benchmark known to `load_dataset`. Registering the same name again replaces it.
+
+    Raises:
+        DatasetError: it is no `Benchmark`, or has no name.
+    """
+    if not isinstance(benchmark, Benchmark) or not str(getattr(benchmark, "name", "")).strip():
+        raise DatasetError(f"{benchmark!r} is no benchmark: give an object of a subclass of Benchmark that has a name")
+    _BENCHMARKS[benchmark.name.lower()] = benchmark
+    return benchmark
+
+
+def known_benchmarks() -> dict[str, Benchmark]:
+    """The benchmarks by name, in alphabetical order: every file of this folder registers its own."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        import_module(f"{__package__}.{module.name}")
+    return dict(sorted(_BENCHMARKS.items()))
 
 
 def slug(task: str) -> str:
@@ -73,11 +159,10 @@ def listings_in(folder: Path) -> dict[str, Path]:
 
 
 def open_benchmark(
-    layout: Layout,
+    benchmark: Benchmark,
     root: Path,
+    wanted: Wanted,
     *,
-    tasks: Sequence[str] | None,
-    n: int | None,
     missing: WhenMissing,
     look: Look,
 ) -> Questions:
@@ -92,11 +177,12 @@ def open_benchmark(
         DatasetError: the directory is in another layout, no such task, a listing or an entry that is not as it should
             be, fewer than `n` questions, videos that are not there.
     """
-    # 1.
-    listings = layout.listings(root)
+    # 1. listings
+    listings = benchmark.listings(root)
     if not listings:
-        raise DatasetError(f"{root} holds no listings of {layout.name}: its layout is {layout.looks}")
-    names = list(listings) if tasks is None else [_known(task, listings, layout.name, root) for task in tasks]
+        raise DatasetError(f"{root} holds no listings of {benchmark.name}: its layout is {benchmark.looks}")
+    tasks, n = wanted.tasks, wanted.n
+    names = list(listings) if tasks is None else [_known(task, listings, benchmark.name, root) for task in tasks]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DatasetError(f"task {twice[0]!r} is asked for twice: name each task once")
@@ -104,14 +190,14 @@ def open_benchmark(
     questions: list[Question] = []
     left_out: list[Missing] = []
     for task in names:
-        # 2.
+        # 2. entries
         listing = listings[task]
-        records = read_listing(listing, keyed=layout.keyed, required=layout.required, benchmark=layout.name)
-        found = [layout.question(root, task, record, look) for record in records]
+        records = benchmark.records(listing)
+        found = [benchmark.question(root, task, record, look) for record in records]
         _ids_differ(records, found)
         if n is not None and n > len(found):
             raise DatasetError(f"{listing} has {len(found)} questions, fewer than the n = {n} asked for")
-        # 3.
+        # 3. videos
         for question in found[:n]:
             path = question.video.path
             assert path is not None, "a benchmark's videos are files"
@@ -120,9 +206,9 @@ def open_benchmark(
                 questions.append(question)
             else:
                 left_out.append(Missing(task, question.id, path, reason))
-    # 4.
+    # 4. what is missing
     if left_out and (missing == "error" or not questions):
-        raise DatasetError(_lacking(layout, root, left_out, len(questions) + len(left_out)))
+        raise DatasetError(_lacking(benchmark, root, left_out, len(questions) + len(left_out)))
     if left_out:
         warnings.warn(
             f"{len(left_out)} of {len(questions) + len(left_out)} questions have no video and are left out: "
@@ -168,7 +254,7 @@ def _trouble(path: Path) -> str | None:
     return None
 
 
-def _lacking(layout: Layout, root: Path, left_out: list[Missing], n_questions: int) -> str:
+def _lacking(benchmark: Benchmark, root: Path, left_out: list[Missing], n_questions: int) -> str:
     """The one message for all videos that are not there."""
     files = {each.path: each.reason for each in left_out}
     shown = "; ".join(f"{path} {reason}" for path, reason in list(files.items())[:3])
@@ -178,7 +264,7 @@ def _lacking(layout: Layout, root: Path, left_out: list[Missing], n_questions: i
     folders = any(each.reason.startswith("is a folder") for each in left_out)
     frames = " (of a folder of frames make a video: ffmpeg -framerate 3 -i FOLDER/%05d.jpg FOLDER.mp4)"
     return (
-        f"{layout.name} in {root}: {len(files)} videos are missing, of {len(left_out)} of {n_questions} questions "
+        f"{benchmark.name} in {root}: {len(files)} videos are missing, of {len(left_out)} of {n_questions} questions "
         f"({counted(left_out)}): {shown}{more}. Put them there{unpack if packed else ''}{frames if folders else ''}, "
         "name other tasks, or leave these questions out and have them listed: load_dataset(…, missing='report')"
         + ("" if len(left_out) < n_questions else "; no question at all has its video")

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videolens.datasets.tvbench import TVBench
+from videolens.datasets.benchmark import register
+from videolens.datasets.tvbench import TASKS, TVBench
 
 __all__ = ["FOLDERS", "MVBench"]
 
@@ -59,3 +60,14 @@ class MVBench(TVBench):
             made = [root / "video/tvqa" / folder / f"{name}.mp4" for folder in ("video_fps3_hq", "frames_fps3_hq")]
             found = [*made, *found]
         return [*found, *super().paths(root, task, name)]
+
+    def fits(self, root: Path) -> int:
+        """Its listings look like TVBench's: a task or a folder of videos that only MVBench has tells them apart."""
+        own = {task.replace("_", " ") for task in FOLDERS} - set(TASKS)
+        folders = {folder for each in FOLDERS.values() for folder in each}
+        listings = self.listings(root)
+        found = own & set(listings) or any((root / "video" / folder).is_dir() for folder in folders)
+        return 2 if listings and found else 0
+
+
+BENCHMARK = register(MVBench())

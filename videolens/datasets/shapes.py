@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from videolens.datasets.benchmark import slug
+from videolens.datasets.benchmark import Wanted, register, slug
 from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, TASKS, TEMPORAL_TASKS, Ask
 from videolens.datasets.shapes_world import FPS, Scene, render
+from videolens.datasets.tvbench import TVBench
 from videolens.errors import DatasetError, near
 
 __all__ = ["SPLITS", "STILL_TASKS", "TASKS", "TEMPORAL_TASKS", "Item", "in_split", "make_item", "write_shapes"]
 
 SPLITS = ("train", "validation", "test")
+DEFAULT_N = 100
 VERSION = 1
 """Counted up whenever the same (seed, split, task, index) would give another clip or question."""
 
@@ -172,3 +174,27 @@ def _check(task: str, split: str, seed: int) -> None:
         raise DatasetError(near(split, SPLITS, kind="split"))
     if not isinstance(seed, int) or seed < 0:
         raise DatasetError(f"seed = {seed!r}: give a whole number; seeds count from 0")
+
+
+class Shapes(TVBench):
+    """The procedural benchmark, by its name: written into the cache at first use, in TVBench's layout."""
+
+    name = "shapes"
+    looks = ""
+
+    def place(self, root: Path | None, wanted: Wanted) -> tuple[Path, Wanted]:
+        """The cache, where clips and listings are once this returns; the temporal tasks, unless others are named.
+
+        Raises:
+            DatasetError: a root is given; unknown task or split, or a negative seed.
+        """
+        if root is not None:
+            raise DatasetError(f"root = {str(root)!r}, but {self.name!r} lies in the cache: leave it out")
+        tasks = list(TEMPORAL_TASKS) if wanted.tasks is None else wanted.tasks
+        n, seed, split = wanted.n or DEFAULT_N, wanted.seed, wanted.split
+        place = cache_directory(seed, split)
+        write_shapes(place, n=n, seed=seed, split=split, tasks=tasks, keep_longer=True)
+        return place, replace(wanted, tasks=tasks, n=n)
+
+
+BENCHMARK = register(Shapes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videolens.datasets.benchmark import Look, listings_in
+from videolens.datasets.benchmark import Benchmark, Look, listings_in, register
 from videolens.datasets.listing import Record
 from videolens.question import Question
 
@@ -18,7 +18,7 @@ __all__ = ["TASKS", "Tomato"]
 TASKS = ("count", "direction", "rotation", "shape&trend", "velocity&frequency", "visual cues")
 
 
-class Tomato:
+class Tomato(Benchmark):
     """`jsons/{task}.json` and `videos/{demonstration_type}/{key}.mp4`."""
 
     name = "TOMATO"
@@ -45,3 +45,10 @@ class Tomato:
             id=f"{record.listing.stem}-{record.key}",
             meta=record.but("question", "options", "answer"),
         )
+
+    def fits(self, root: Path) -> int:
+        """Its listings are called and lie as no other benchmark's."""
+        return 2 if self.listings(root) else 0
+
+
+BENCHMARK = register(Tomato())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videolens.datasets.benchmark import Look, listings_in
+from videolens.datasets.benchmark import Benchmark, Look, listings_in, register
 from videolens.datasets.listing import Record
 from videolens.question import Question
 
@@ -32,12 +32,11 @@ PAPER_TASKS = tuple(TASKS[i] for i in (0, 3, 5, 6, 8))
 """The tasks of Map the Flow."""
 
 
-class TVBench:
+class TVBench(Benchmark):
     """`json/{task}.json` and `video/{task}/`."""
 
     name = "TVBench"
     looks = "json/{task}.json and video/{task}/"
-    keyed = False
     required: tuple[str, ...] = ("video", "question", "candidates", "answer")
 
     def listings(self, root: Path) -> dict[str, Path]:
@@ -66,3 +65,6 @@ class TVBench:
     def paths(self, root: Path, task: str, name: str) -> list[Path]:
         """Where a task's video may lie; the first is where it belongs. `task`: as in file names."""
         return [root / "video" / task / name]
+
+
+BENCHMARK = register(TVBench())

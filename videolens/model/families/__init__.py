@@ -1,8 +1,8 @@
 """The architectures this package can load: one small declarative file each, picked by `config.model_type`.
 
-To add one, write a file beside `llava_next_video.py` (or anywhere, calling `register`) that makes a `Family`: where the
-decoder's weights are, how pixels become video tokens, and on what grid. Nothing else in the package knows a model's
-name.
+To add one, copy docs/templates/family.py into this folder (or anywhere: it calls `register`). It makes a `Family`:
+where the decoder's weights are, how pixels become video tokens, and on what grid. Nothing else in the package knows a
+model's name.
 """
 
 from __future__ import annotations

@@ -1,14 +1,18 @@
-"""docs/models.md, "Add your own in one file", as somebody new would try it: `helpers/toy_family.py` is that file."""
+"""docs/contributing.md, "A new family", as a newcomer would try it: its template, filled in, is loaded and mapped."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from helpers.parity import byte_tokenizer, randomise, special_ids, write_state
-from helpers.toy_family import Toy
+from helpers.templates import filled_in, imported
+from torch import nn
 
 from videolens import Question, trace_flow
+from videolens.model import families
 from videolens.model.checkpoints.check import check_model, default_clip
 from videolens.model.transformer import HookedVideoTransformer
 
@@ -22,22 +26,30 @@ TEXT = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
-CONFIG = {"model_type": "toy_video", "video_token_id": VIDEO, "text_config": TEXT}
+CONFIG = {"model_type": "echo_video", "video_token_id": VIDEO, "text_config": TEXT}
 PIXELS = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_center_crop": False}
 
 
-def written(directory) -> Toy:
+@pytest.fixture(autouse=True)
+def family(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> families.Family:
+    """The template's family, which is known in this file's tests and forgotten after each."""
+    families.known_families()
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+    return imported(filled_in("family.py", tmp_path_factory.mktemp("family") / "echo_family.py")).FAMILY
+
+
+def written(directory: Path, family: families.Family) -> nn.Module:
     """The original, and its checkpoint in a directory."""
     config = SimpleNamespace(text_config=SimpleNamespace(hidden_size=32, to_dict=lambda: TEXT))
-    module = randomise(Toy(config))
+    module = randomise(family.architecture(config))
     write_state(directory, module.state_dict(), CONFIG, files={"preprocessor_config.json": PIXELS})
     byte_tokenizer(["<video>", "<s>"], bos="<s>").save_pretrained(directory)
     return module
 
 
 @torch.no_grad()
-def test_a_toy_family_is_loaded_from_a_directory_and_mapped(tmp_path) -> None:
-    original = written(tmp_path)
+def test_a_new_family_is_loaded_from_a_directory_and_mapped(tmp_path: Path, family: families.Family) -> None:
+    original = written(tmp_path, family)
     ours = HookedVideoTransformer.from_pretrained(tmp_path)
     question = Question(default_clip(3), "Where?", ["left", "right"], "right")
     prompt = ours.prompt(question)
@@ -52,6 +64,6 @@ def test_a_toy_family_is_loaded_from_a_directory_and_mapped(tmp_path) -> None:
     assert "cross-frame" in found.routes and len(found.to_dataframe())
 
 
-def test_it_can_be_checked(tmp_path) -> None:
-    written(tmp_path)
+def test_it_can_be_checked(tmp_path: Path, family: families.Family) -> None:
+    written(tmp_path, family)
     assert check_model(tmp_path, video=default_clip(2)).passed
