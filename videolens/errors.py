@@ -78,11 +78,11 @@ def validation_text(error: Any, known: Iterable[str] = (), *, kind: str = "field
     """
     said = []
     for each in error.errors():
-        if own := each.get("ctx", {}).get("error"):  # raised by a check of ours
-            said.append(str(own))
-            continue
         name = ".".join(str(part) for part in each["loc"])
         at = ".".join(filter(None, (where, name)))
+        if own := each.get("ctx", {}).get("error"):  # raised by a check of ours
+            said.append(f"{f'{at}: ' if where else ''}{own}")
+            continue
         if each["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             said.append(f"{f'{at}: ' if where else ''}{near(str(each['loc'][-1]), known, kind=kind)}")
         elif each["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, create_model
-from pydantic_core import PydanticCustomError
 
 from videolens.datasets.benchmark import WhenMissing
 from videolens.errors import VideolensError, near, validation_text
@@ -103,8 +102,9 @@ def _field(hint: Any) -> Any:
             return check(value)
         except ValidationError:
             choices = [str(each) for each in _choices(hint)]
-            takes = near(value, choices, kind="choice") if choices and isinstance(value, str) else f"it takes {words}"
-            raise PydanticCustomError("takes", "{takes}", {"takes": takes}) from None
+            if choices and isinstance(value, str):
+                raise ValueError(near(value, choices, kind="choice")) from None
+            raise ValueError(f"it takes {words}, got {value!r:.80}") from None
 
     return Annotated[kind, WrapValidator(told)]
 
