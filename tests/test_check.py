@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_family_internvl
-import test_family_internvl_chat
-import test_family_llava_onevision
-import test_family_video_llama_3
 import torch
-from helpers.parity import byte_tokenizer, randomise, write_module, write_state
-from helpers.qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_5_vl, tiny_qwen2_vl
+from helpers.checkpoints import byte_tokenizer, write_module, write_state
+from helpers.families import CASES
+from helpers.families.qwen import SPECIAL
 from test_templates import KINDS
-from transformers import VideoLlama3ForConditionalGeneration
 
 from videolens.__main__ import main
 from videolens.errors import ModelError
@@ -25,25 +21,15 @@ PROCESSOR = "preprocessor_config.json"
 
 
 def write(directory: Path, kind: str) -> Path:
-    """A random checkpoint with the files that its family has."""
+    """A random checkpoint; only the Qwens have a tokenizer."""
+    case, files = CASES[kind], {PROCESSOR: CASES[kind].preprocessor}
+    if case.layout:
+        state, config = case.layout(case.plain)
+        return write_state(directory, state, config | {"img_context_token_id": case.placeholder}, files=files)
+    write_module(directory, case.plain, files=files)
     if kind in ("qwen2_vl", "qwen2_5_vl"):
-        module = tiny_qwen2_vl() if kind == "qwen2_vl" else tiny_qwen2_5_vl()
-        write_module(directory, module, files={PROCESSOR: PREPROCESSOR})
-        tokenizer = byte_tokenizer((*SPECIAL, "<|image_pad|>"), eos="<|im_end|>", chat_template=KINDS["qwen2_vl"][0])
+        tokenizer = byte_tokenizer(SPECIAL, eos="<|im_end|>", chat_template=KINDS["qwen2_vl"][0])
         tokenizer.save_pretrained(directory)
-    elif kind == "llava_onevision":
-        write_module(
-            directory, test_family_llava_onevision.tiny(), files={PROCESSOR: test_family_llava_onevision.PREPROCESSOR}
-        )
-    elif kind == "internvl":
-        write_module(directory, test_family_internvl.tiny(), files={PROCESSOR: test_family_internvl.PREPROCESSOR})
-    elif kind == "video_llama_3":
-        module = randomise(VideoLlama3ForConditionalGeneration(test_family_video_llama_3.tiny_config()))
-        write_module(directory, module, files={PROCESSOR: test_family_video_llama_3.PREPROCESSOR})
-    elif kind == "internvl_chat":
-        there = test_family_internvl_chat
-        config = there.CONFIG | {"img_context_token_id": there.CONTEXT}
-        write_state(directory, there.original().state_dict(), config, files={PROCESSOR: there.PREPROCESSOR})
     return directory
 
 

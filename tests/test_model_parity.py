@@ -1,22 +1,22 @@
-"""Our model against the original: batches of one layout, storage, dtypes. `test_family_*` prove each family."""
+"""Our model against the original: batches of one layout, storage, dtypes. test_family_parity.py proves each family."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from helpers.families.llava_next_video import SETTINGS
 from helpers.models import BOS, D_VOCAB, VIDEO, tiny_inputs, tiny_llava_next_video
 from helpers.parity import TOLERANCE
-from test_family_llava_next_video import VARIANTS
 from transformers import LlamaForCausalLM
 
 from videolens.model.transformer import HookedVideoTransformer
 
 
-@pytest.fixture(scope="module", params=list(VARIANTS))
+@pytest.fixture(scope="module", params=list(SETTINGS))
 def pair(request, tmp_path_factory):
     """(original, ours, prompt, inputs of the original)"""
     directory = tmp_path_factory.mktemp("tiny")
-    overrides = VARIANTS[request.param]
+    overrides = SETTINGS[request.param]
     original = tiny_llava_next_video(directory, **overrides)
     ours = HookedVideoTransformer.from_pretrained(directory)
     side = overrides.get("vision", {}).get("image_size", 16)
@@ -68,7 +68,7 @@ def test_weights_share_their_storage(pair) -> None:
 
 
 def test_tied_embeddings_stay_one_tensor() -> None:
-    tied = VARIANTS["a head per key, biases, tied embeddings"]
+    tied = SETTINGS["a head per key, biases, tied embeddings"]
     ours = HookedVideoTransformer.from_hugging_face(tiny_llava_next_video(**tied))
     assert ours.unembed.weight is ours.frontend.embed.weight
     ours.to(torch.float64)

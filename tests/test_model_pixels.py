@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from helpers.clips import clip
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -26,18 +26,10 @@ VARIANTS = {
     "Lanczos": {"resample": 1},
     "bilinear, not square": {"resample": 2, "crop_size": {"height": 48, "width": 64}},
     "exact size": {"size": {"height": 40, "width": 56}, "do_center_crop": False},
+    "as high as a frame": {"size": {"height": 120, "width": 56}, "do_center_crop": False},
     "crop larger than the frame": {"size": {"shortest_edge": 20}, "crop_size": {"height": 33, "width": 64}},
     "nothing but pixels": {"do_resize": False, "do_center_crop": False, "do_normalize": False},
 }
-
-
-def clip(height: int, width: int) -> torch.Tensor:
-    """Two frames with edges and gradients."""
-    y, x = np.mgrid[:height, :width]
-    waves = np.stack([np.sin(x / 3) + np.cos(y / 5), np.cos(x / 7 + y / 4), (x + y) % 37 / 18 - 1], axis=-1)
-    frame = np.clip(127.5 + 90 * waves, 0, 255).astype(np.uint8)
-    frame[height // 3 : height // 2, width // 4 : width // 2] = (255, 0, 10)
-    return torch.from_numpy(np.stack([frame, frame[::-1]]).copy())
 
 
 def original(frames: torch.Tensor, settings: dict) -> dict:

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.families.qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_vl
 from helpers.parity import byte_tokenizer, write_module
-from helpers.qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_vl
 
 from videolens import Question, Video
 from videolens.errors import PromptError
@@ -153,9 +153,7 @@ def test_a_checkpoint_is_asked_in_its_own_words(where: str, tmp_path) -> None:
     write_module(tmp_path, tiny_qwen2_vl(), files={"preprocessor_config.json": PREPROCESSOR})
     text = KINDS["qwen2_vl"][0]
     own = text if where == "tokenizer" else None
-    byte_tokenizer(
-        (*SPECIAL, "<|image_pad|>"), eos="<|im_end|>", pad="<|endoftext|>", chat_template=own
-    ).save_pretrained(tmp_path)
+    byte_tokenizer(SPECIAL, eos="<|im_end|>", pad="<|endoftext|>", chat_template=own).save_pretrained(tmp_path)
     if where == "chat_template.json":
         (tmp_path / where).write_text(json.dumps({"chat_template": text}))
     model = HookedVideoTransformer.from_pretrained(tmp_path)

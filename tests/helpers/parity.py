@@ -284,7 +284,7 @@ def prove(
         return mask
 
     hooks = [(f"blocks.{layer}.attn.hook_mask", cut) for layer in range(ours.cfg.n_layers)]
-    before = ours(prompts[0])
+    before = alone[0][0]
     moved = (ours.run_with_hooks(prompts[0], fwd_hooks=hooks) - before)[:, -1].abs().max() / before.std()
     worst["knockout"] = float(moved)
     assert moved >= 100 * tolerance, f"a knockout moves the logits by only {float(moved):.1e} of their deviation"

@@ -12,11 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from helpers.checkpoints import special_ids
+from helpers.families.plain import RMS, attend, decoder, turned
+
+SPECIAL = ("<s>", "<|end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+IDS = special_ids(SPECIAL)
 IMAGE, PATCH, CHANNELS = 16, 4, 16  # pixels, pixels, width of the tower
 WIDTH, HEADS, KV_HEADS, HEAD, MLP, LAYERS, VOCAB = 32, 4, 2, 8, 48, 3, 264
 CONTEXT, ORIGINAL = 256, 64
 SHORT, LONG = [1.0, 1.1, 1.3, 1.6], [1.5, 2.5, 6.0, 12.0]
-VISION = {
+VISION: dict[str, Any] = {
     "model_type": "intern_vit_6b",
     "hidden_size": CHANNELS,
     "intermediate_size": 24,
@@ -32,7 +37,7 @@ VISION = {
     "drop_path_rate": 0.1,
     "use_flash_attn": True,
 }
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_type": "internvl_chat",
     "architectures": ["InternVLChatModel"],
     "auto_map": {"AutoModel": "modeling_internvl_chat.InternVLChatModel"},
@@ -85,13 +90,7 @@ class VisionAttention(nn.Module):
         q, k, v = fused[..., :CHANNELS], fused[..., CHANNELS : 2 * CHANNELS], fused[..., 2 * CHANNELS :]
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
-        size = CHANNELS // self.n_heads
-        heads = []
-        for h in range(self.n_heads):
-            own = slice(h * size, (h + 1) * size)
-            weights = (q[..., own] @ k[..., own].transpose(1, 2) / math.sqrt(size)).softmax(-1)
-            heads.append(weights @ v[..., own])
-        return self.proj(torch.cat(heads, dim=-1))
+        return self.proj(attend(q, k, v, self.n_heads, causal=False)[0])
 
 
 class VisionLayer(nn.Module):
@@ -130,22 +129,11 @@ class Tower(nn.Module):
         return x[:, 1:]
 
 
-class RMS(nn.Module):
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() * self.weight
-
-
-def angles(n: int) -> tuple[Tensor, Tensor]:
-    """cos and sin [pos, head / 2] of a sequence of n tokens: which factors count depends on n alone."""
+def angles(n: int) -> tuple[Tensor, float]:
+    """[pos, head / 2], and the attention factor, of a sequence of n tokens: which factors count depends on n alone."""
     factors = torch.tensor(LONG if n > ORIGINAL else SHORT)
     wave = 1 / (factors * 10000.0 ** (torch.arange(HEAD // 2) * 2 / HEAD))
-    turn = torch.arange(n)[:, None] * wave
-    scale = math.sqrt(1 + math.log(CONTEXT / ORIGINAL) / math.log(ORIGINAL))
-    return turn.cos() * scale, turn.sin() * scale
+    return torch.arange(n)[:, None] * wave, math.sqrt(1 + math.log(CONTEXT / ORIGINAL) / math.log(ORIGINAL))
 
 
 class TextAttention(nn.Module):
@@ -155,23 +143,10 @@ class TextAttention(nn.Module):
         self.o_proj = nn.Linear(HEADS * HEAD, WIDTH, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        n = x.shape[1]
-        cos, sin = angles(n)
-        heads = self.qkv_proj(x).unflatten(-1, (-1, HEAD))
-
-        def turned(one: Tensor) -> Tensor:
-            a, b = one[..., : HEAD // 2], one[..., HEAD // 2 :]
-            return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-        future = torch.ones(n, n).triu(1).bool()
-        outputs, patterns = [], []
-        for h in range(HEADS):
-            shared = h * KV_HEADS // HEADS
-            q, k = turned(heads[..., h, :]), turned(heads[..., HEADS + shared, :])
-            pattern = (q @ k.transpose(1, 2) / math.sqrt(HEAD)).masked_fill(future, -torch.inf).softmax(-1)
-            patterns.append(pattern)
-            outputs.append(pattern @ heads[..., HEADS + KV_HEADS + shared, :])
-        return self.o_proj(torch.cat(outputs, dim=-1)), torch.stack(patterns, dim=1)
+        q, k, v = self.qkv_proj(x).split([HEADS * HEAD, KV_HEADS * HEAD, KV_HEADS * HEAD], dim=-1)
+        turn, scale = angles(x.shape[1])
+        z, pattern = attend(turned(q, turn, scale=scale), turned(k, turn, scale=scale), v, HEADS, causal=True)
+        return self.o_proj(z), pattern
 
 
 class TextLayer(nn.Module):
@@ -201,10 +176,7 @@ class PlainInternVLChat(nn.Module):
             nn.LayerNorm(4 * CHANNELS), nn.Linear(4 * CHANNELS, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH)
         )
         self.language_model = nn.Module()
-        self.language_model.model = nn.Module()
-        self.language_model.model.embed_tokens = nn.Embedding(VOCAB, WIDTH)
-        self.language_model.model.layers = nn.ModuleList(TextLayer() for _ in range(LAYERS))
-        self.language_model.model.norm = RMS(WIDTH, 1e-5)
+        self.language_model.model = decoder(VOCAB, WIDTH, [TextLayer() for _ in range(LAYERS)], 1e-5)
         self.language_model.lm_head = nn.Linear(WIDTH, VOCAB, bias=False)
 
     def shuffled(self, patches: Tensor) -> Tensor:

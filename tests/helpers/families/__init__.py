@@ -1,0 +1,37 @@
+"""One `Case` for every family that the package knows, by the name of its file in videolens/model/families.
+
+What is the same for all families is tested over this table: test_family_parity.py, test_family_tokens.py,
+test_family_pixels.py, test_family_questions.py. A new family is a new file here; what is special about it is tested in
+a file of its own.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers.families import (
+    internvl,
+    internvl_chat,
+    llava_next_video,
+    llava_onevision,
+    pllava,
+    qwen,
+    video_llama_3,
+    videollama3_qwen2,
+)
+from helpers.families.case import Case, Variant, family_named
+
+__all__ = ["CASES", "Case", "Variant", "each_family", "family_named"]
+
+CASES: dict[str, Case] = {
+    "internvl": internvl.CASE,
+    "internvl_chat": internvl_chat.CASE,
+    "llava_next_video": llava_next_video.CASE,
+    "llava_onevision": llava_onevision.CASE,
+    "pllava": pllava.CASE,
+    "qwen2_5_vl": qwen.QWEN2_5_VL,
+    "qwen2_vl": qwen.QWEN2_VL,
+    "video_llama_3": video_llama_3.CASE,
+    "videollama3_qwen2": videollama3_qwen2.CASE,
+}
+each_family = pytest.mark.parametrize("name", CASES)
