@@ -165,7 +165,7 @@ def test_the_figure_shows_every_task_condition_and_model(tmp_path) -> None:
     not {"shapes", "shapes-image"} <= set(bundled_names()), reason="runs once both checkpoints are in videolens/assets"
 )
 def test_the_bundled_models_on_a_fresh_seed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videolens.experiments.accuracy.shapes import shapes_accuracy
+    from videolens.pages.shapes_accuracy import shapes_accuracy
 
     monkeypatch.setenv("VIDEOLENS_CACHE", str(tmp_path))
     names = ("shapes", "shapes-image")

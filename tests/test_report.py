@@ -8,7 +8,6 @@ import io
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,8 @@ import pytest
 import torch
 from helpers.flow import TASKS, plausible_flow
 from helpers.prompts import tiny_model, tiny_prompt
-from helpers.report import invented_accuracy, invented_attention, letter_model, questions
+from helpers.report import EVIL, invented_accuracy, invented_attention, letter_model, questions, read
+from markupsafe import Markup
 from PIL import Image
 
 import videolens as vl
@@ -24,69 +24,24 @@ from videolens.drawing.html import badge, embed, frame_image, table
 from videolens.errors import VideolensError
 from videolens.experiments.claims.experiment import check_claims
 from videolens.experiments.claims.result import CLAIMS
+from videolens.experiments.common.experiment import Skip
 from videolens.experiments.flow.cost import SideBySide, cost_section, cost_words, side_by_side
-from videolens.experiments.pathway.section import Pruned
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
 from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import MOST_HEADS, attention_view, script, standalone
-from videolens.pages.clips import Asked, clip_card
-from videolens.pages.demo import Demo, DemoSettings
+from videolens.pages.clips import AnsweredClip, clip_card
 from videolens.pages.demo_page import demo_page
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Reader(HTMLParser):
-    """Checks that elements are closed in order, and collects what would be fetched, identifiers and links to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.fetched: list[str] = []
-        self.ids: list[str] = []
-        self.targets: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag, attrs) -> None:
-        found = dict(attrs)
-        self.ids += [found["id"]] if "id" in found else []
-        if tag == "a":
-            self.targets.append(found["href"])
-        self.fetched += [
-            value
-            for key, value in attrs
-            if key in ("src", "srcset", "data", "poster") or (key == "href" and tag != "a") or "url(" in (value or "")
-        ]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data) -> None:
-        if not {"script", "style"} & set(self.open):
-            self.text += data
-
-
-def read(html: str) -> Reader:
-    """Parse a page; fail if it is not well formed or would fetch anything."""
-    reader = Reader()
-    reader.feed(html)
-    assert reader.open == [], f"never closed: {reader.open}"
-    assert all(source.startswith("data:") for source in reader.fetched), "everything is embedded"
-    style = "".join(re.findall(r"<style>(.*?)</style>", html, flags=re.S))
-    assert "@import" not in style and "url(" not in style and "@font-face" not in style
-    return reader
+from videolens.pages.demo_parts import Demo, DemoSettings, Pruned
 
 
 @pytest.fixture(scope="module")
 def demo() -> Demo:
     tuned, base = plausible_flow(n=3), plausible_flow("shapes-image", n=3, from_video=0.0, samples="all", seed=1)
     shares = {"shapes": (0.1, 0.2, 0.6, 0.1), "shapes-image": (0.25, 0.25, 0.2, 0.3)}
-    asked = [
-        Asked(replace(question, task=task), shares, {}) for question, task in zip(questions(5), TASKS, strict=True)
+    clips = [
+        AnsweredClip(replace(question, task=task), shares, {})
+        for question, task in zip(questions(5), TASKS, strict=True)
     ]
     # one real clip along one real pathway
     model = vl.HookedVideoTransformer.from_pretrained("shapes")
@@ -96,7 +51,7 @@ def demo() -> Demo:
     pruned = Pruned(choice, along, pruning_view(model, asked_again[0], choice.pathway), 2)
     return Demo(
         settings=DemoSettings(n=3),
-        asked=tuple(asked),
+        clips=tuple(clips),
         accuracy=invented_accuracy(),
         tuned=tuned,
         base=base,
@@ -263,11 +218,48 @@ def test_what_comes_from_outside_is_escaped() -> None:
         task="<i>",
         reversed_answer=None,
     )
-    card = clip_card(Asked(question, {"<m>": (0.2, 0.5, 0.3)}, {}))
+    card = clip_card(AnsweredClip(question, {"<m>": (0.2, 0.5, 0.3)}, {}))
     found = read(card)
-    assert "<script>" not in card and "alert(1)" in found.text and "(A) a<b" in found.text and "<m>" in found.text
-    assert "(B) c&d ✓" in found.text and "50 % ◂" in found.text
-    assert "hello &lt;" in clip_card(Asked(question.open_ended(), {}, {"m": "hello <"}))
+    text = " ".join(found.text.split())
+    assert "<script>" not in str(card) and "alert(1)" in text and "(A) a<b" in text and "<m>" in text
+    assert "(B) c&d ✓" in text and "50 % ◂" in text
+    assert "hello &lt;" in str(clip_card(AnsweredClip(question.open_ended(), {}, {"m": "hello <"})))
+
+
+def test_no_name_on_the_whole_page_becomes_html(demo: Demo, page: str) -> None:
+    """Whatever is called as a script would be is there as text; the page has the elements it has for other names."""
+    clips = [
+        replace(
+            clip,
+            question=replace(clip.question, stem=EVIL, task=EVIL, id=EVIL),
+            shares={EVIL: shares[0], "b": shares[1]},
+        )
+        for clip in demo.clips
+        if (shares := list(clip.shares.values()))
+    ]
+    accuracy = invented_accuracy((EVIL, "b"))
+    named = accuracy.table.replace({"task": {TASKS[0]: EVIL}, "question": {f"{TASKS[0]} 0": EVIL}})
+    tuned, base = (plausible_flow(name, n=3, samples="all") for name in (EVIL, "b"))
+    skipped = (Skip(EVIL, EVIL, EVIL, EVIL),)
+    claims = demo.claims.findings
+    hostile = replace(
+        demo,
+        settings=DemoSettings(EVIL, "b", n=3),
+        clips=tuple(clips),
+        accuracy=replace(accuracy, table=named),
+        tuned=replace(tuned, settings=replace(tuned.settings, skipped=skipped)),
+        base=base,
+        claims=replace(demo.claims, findings=(replace(claims[0], name=EVIL, statement=EVIL), *claims[1:]), tuned=EVIL),
+        attention=(invented_attention("a"), invented_attention(EVIL)),
+        check=replace(demo.check, model=EVIL),
+        models={EVIL: EVIL},
+        versions={EVIL: EVIL},
+    )
+    html = demo_page(hostile)
+    found, usual = read(html), read(page)
+    assert found.scripts == usual.scripts and "<script>evil" not in html
+    assert found.text.count(EVIL) >= 40
+    assert len(found.ids) == len(set(found.ids))
 
 
 def test_frames_are_embedded_as_they_are_and_large_ones_small() -> None:
@@ -280,10 +272,10 @@ def test_frames_are_embedded_as_they_are_and_large_ones_small() -> None:
 
 
 def test_figures_are_embedded_the_same_every_time_and_tables_are_tables() -> None:
-    first, second = (embed(invented_accuracy().figure(), alt="a", caption="<b>c</b>") for _ in range(2))
+    first, second = (embed(invented_accuracy().figure(), alt="a", caption=Markup("<b>c</b>")) for _ in range(2))
     assert first == second and "data:image/svg+xml" in first and "<b>c</b>" in first
     found = read(table(["a", "b"], [["x", "1"]], note="n"))
-    assert found.text == "abx1n"
+    assert "".join(found.text.split()) == "abx1n"
     assert 'class="badge does-not-hold"' in badge("does not hold")
 
 

@@ -1,9 +1,11 @@
-"""Tiny checkpoints on disk that pick letters, and invented results, for the tests of accuracy, reports and the command
-line."""
+"""Tiny checkpoints on disk that pick letters, invented results, and a reader of pages, for the tests of accuracy,
+reports and the command line."""
 
 from __future__ import annotations
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +86,7 @@ def invented_accuracy(models=("shapes", "shapes-image"), n: int = 8) -> Accuracy
                     right, answer = rng.random() < share, LETTERS[i % 4]
                     choice = answer if right else LETTERS[(i + 1) % 4]
                     rows.append((model, task, f"{task} {i}", condition, 4, answer, choice, right, 0.5, True))
-        settings.append(AccuracySettings(model, n * len(TASKS), conditions))
+        settings.append(AccuracySettings(model=model, n_asked=n * len(TASKS), conditions=conditions))
     table = pd.DataFrame(rows, columns=list(AccuracyRow._fields)).astype({"correct": bool, "option_first": bool})
     return Accuracy(table, tuple(settings))
 
@@ -95,3 +97,56 @@ def invented_attention(model: str = "shapes", *, layers: int = 12, heads: int = 
     mass = torch.rand(layers, heads, len(names), len(names), generator=torch.Generator().manual_seed(0)).tril() ** 4
     share = (mass + 1e-6).tril() / (mass + 1e-6).tril().sum(-1, keepdim=True)
     return SegmentAttention(share, names, SegmentSettings(model=model, n=40))
+
+
+EVIL = "<script>evil()<!-- \"'&<i>"
+"""A name that must never become HTML."""
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in order; collects identifiers, links to them, what would be fetched and the text
+    that is shown; counts scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.text = ""
+        self.scripts = 0
+
+    def handle_starttag(self, tag, attrs) -> None:
+        found = dict(attrs)
+        self.scripts += tag == "script"
+        self.ids += [found["id"]] if "id" in found else []
+        if tag == "a":
+            self.targets.append(found["href"])
+        self.fetched += [
+            value
+            for key, value in attrs
+            if key in ("src", "srcset", "data", "poster") or (key == "href" and tag != "a") or "url(" in (value or "")
+        ]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text += data
+
+
+def read(html: str) -> Reader:
+    """Parse a page; fail if it is not well formed or would fetch anything."""
+    reader = Reader()
+    reader.feed(str(html))
+    assert reader.open == [], f"never closed: {reader.open}"
+    assert all(source.startswith("data:") for source in reader.fetched), "everything is embedded"
+    style = "".join(re.findall(r"<style>(.*?)</style>", html, flags=re.S))
+    assert "@import" not in style and "url(" not in style and "@font-face" not in style
+    return reader

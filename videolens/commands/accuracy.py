@@ -37,9 +37,9 @@ def run(options: argparse.Namespace) -> None:
     """Measure, and tell the table."""
     quiet()
     from videolens.datasets.shapes import TASKS
-    from videolens.experiments.accuracy.shapes import shapes_accuracy
     from videolens.model.checkpoints.files import short_name
     from videolens.model.transformer import HookedVideoTransformer
+    from videolens.pages.shapes_accuracy import shapes_accuracy
 
     names = options.model or ["shapes", "shapes-image"]
     # a directory is called by its last part, unless two are called alike

@@ -29,7 +29,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the demonstration, and tell where the page is."""
     quiet()
-    from videolens.pages.demo import DemoSettings, run_demo
+    from videolens.pages.demo import run_demo
+    from videolens.pages.demo_parts import DemoSettings
 
     settings = DemoSettings(
         model=options.model,

@@ -1,40 +1,90 @@
-"""Small pieces of HTML: everything a page shows is written into it, so that it works with no network."""
+"""HTML from templates that escape what they are given; pictures are written into it, so that it needs no network."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from html import escape
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 from jaxtyping import UInt8
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["badge", "embed", "escape", "frame_image", "paragraph", "table"]
+__all__ = ["badge", "embed", "frame_image", "paragraph", "render", "table", "two_lines"]
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST = 240  # pixels: frames of a real clip are shown as small pictures
 
 
-def embed(figure: Figure, *, alt: str, caption: str, pixels: bool = False) -> str:
-    """A figure with its caption (HTML), as vector graphics, or as `pixels`: smaller, where there is much small writing
-    on pictures. Narrow screens scroll it rather than shrink its letters."""
-    buffer = io.BytesIO()
-    if pixels:
-        figure.savefig(buffer, format="png", dpi=160)
-    else:
-        # a fixed salt and no date: the same figure gives the same bytes
-        with matplotlib.rc_context({"svg.hashsalt": "videolens"}):
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-    data, kind = base64.b64encode(buffer.getvalue()).decode(), "png" if pixels else "svg+xml"
-    width = round(100 * float(figure.get_figwidth()))
-    style = f"width:{width}px;min-width:{min(width, 700)}px"
-    image = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" style="{style}">'
-    return f'<figure><div class="scroll">{image}</div><figcaption>{caption}</figcaption></figure>'
+def render(module: str, template: str = "section.html", /, **values: Any) -> Markup:
+    """Fill in the template that lies beside a module.
+
+    Plain text is escaped; only `Markup` is taken as HTML. Every template may import `embed`, `table` and `badge` from
+    "macros.html".
+
+    >>> render(__file__, flow=flow)  # doctest: +SKIP
+
+    Args:
+        module: the `__file__` of the module that calls.
+        template: the name of the template's file.
+        values: what the template calls by name.
+
+    Raises:
+        jinja2.TemplateNotFound: no such file beside the module.
+        jinja2.UndefinedError: the template uses a name that was not given.
+    """
+    return Markup(_environment(Path(module).parent).get_template(template).render(values))
 
 
-def frame_image(frame: UInt8[Tensor, "height width channel"], *, alt: str) -> str:
+def embed(figure: Figure, *, alt: str, caption: str, pixels: bool = False) -> Markup:
+    """A figure with its caption.
+
+    Args:
+        figure: the figure.
+        alt: what it shows, for those who cannot see it.
+        caption: under it.
+        pixels: draw pixels instead of vector graphics: smaller, where there is much small writing on pictures.
+    """
+    return _macros().embed(figure, alt, caption, pixels)
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1, note: str = "", kind: str = ""
+) -> Markup:
+    """A table.
+
+    Args:
+        head: names of the columns.
+        rows: the cells of every row.
+        numbers_from: columns from this one on, counted from 0, are set right.
+        note: small print under the table.
+        kind: a CSS class.
+    """
+    return _macros().table(head, rows, numbers_from, note, kind)
+
+
+def badge(verdict: str) -> Markup:
+    """A verdict as a small label."""
+    return _macros().badge(verdict)
+
+
+def paragraph(text: str) -> Markup:
+    """A paragraph."""
+    return Markup("<p>{}</p>").format(text)
+
+
+def two_lines(text: str, small: str) -> Markup:
+    """A cell of a table: text, and smaller text below it."""
+    return Markup("{}<br><small>{}</small>").format(text, small)
+
+
+def frame_image(frame: UInt8[Tensor, "height width channel"], *, alt: str) -> Markup:
     """One frame: small ones pixel by pixel, large ones as small pictures."""
     from PIL import Image
 
@@ -45,30 +95,40 @@ def frame_image(frame: UInt8[Tensor, "height width channel"], *, alt: str) -> st
     else:
         picture.thumbnail((_LARGEST, _LARGEST))
         picture.save(buffer, "JPEG", quality=85)
-    data, kind = base64.b64encode(buffer.getvalue()).decode(), "png" if small else "jpeg"
-    return f'<img class="{"pixels" if small else "photo"}" src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
+    source = _data(buffer, "png" if small else "jpeg")
+    return Markup('<img class="{}" src="{}" alt="{}">').format("pixels" if small else "photo", source, alt)
 
 
-def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1, note: str = "", kind: str = ""
-) -> str:
-    """A table of cells that are HTML already; columns from `numbers_from` on are set right. `kind`: a CSS class."""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        sides = [' class="number"' if i >= numbers_from else "" for i in range(len(row))]
-        return "<tr>" + "".join(f"<{tag}{side}>{cell}</{tag}>" for side, cell in zip(sides, row, strict=True)) + "</tr>"
-
-    body = "".join(cells("td", row) for row in rows)
-    under = f'<p class="note">{note}</p>' if note else ""
-    inside = f"<table><thead>{cells('th', head)}</thead><tbody>{body}</tbody></table>"
-    return f'<div class="{f"scroll {kind}".strip()}">{inside}</div>{under}'
+def _picture(figure: Figure, pixels: bool) -> str:
+    """A figure as the source of an image."""
+    buffer = io.BytesIO()
+    if pixels:
+        figure.savefig(buffer, format="png", dpi=160)
+        return _data(buffer, "png")
+    # a fixed salt and no date: the same figure gives the same bytes
+    with matplotlib.rc_context({"svg.hashsalt": "videolens"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _data(buffer, "svg+xml")
 
 
-def badge(verdict: str) -> str:
-    """A verdict as a small label."""
-    return f'<span class="badge {escape(verdict.replace(" ", "-"))}">{escape(verdict)}</span>'
+def _data(buffer: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def paragraph(text: str) -> str:
-    """A paragraph of HTML."""
-    return f"<p>{text}</p>"
+@cache
+def _environment(folder: Path) -> Environment:
+    """Finds templates in a folder, and the shared ones."""
+    made = Environment(
+        loader=FileSystemLoader([folder, _TEMPLATES]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters["picture"] = _picture
+    made.globals |= {"frame_image": frame_image, "two_lines": two_lines}
+    return made
+
+
+def _macros() -> Any:
+    return _environment(_TEMPLATES).get_template("macros.html").module

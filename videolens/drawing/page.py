@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from videolens.drawing.html import escape
+from markupsafe import Markup
+
+from videolens.drawing.html import render
+from videolens.drawing.view import script
 
 __all__ = ["Key", "Section", "page"]
 
@@ -17,9 +19,9 @@ class Section:
 
     Attributes:
         id: what links point to.
-        short: in the navigation.
+        short: its name in the navigation.
         title: above the section.
-        body: HTML.
+        body: below the title; `Markup` is HTML, plain text is shown as it is.
     """
 
     id: str
@@ -38,32 +40,27 @@ class Key:
 
 
 def page(
-    *, title: str, kicker: str, lead: str, keys: Sequence[Key], sections: Sequence[Section], footer: str, head: str = ""
+    *,
+    title: str,
+    kicker: str,
+    lead: str,
+    keys: Sequence[Key],
+    sections: Sequence[Section],
+    footer: str,
+    head: str | None = None,
 ) -> str:
-    """The whole page as HTML.
+    """The whole page. Whatever text it is given is escaped, unless it is `Markup`.
 
     Args:
-        title: of the page, plain text.
-        kicker: a line above the title, plain text.
-        lead: one paragraph under it, HTML.
+        title: of the page.
+        kicker: a line above the title.
+        lead: one paragraph below the title.
         keys: the numbers at the top.
         sections: in order.
-        footer: HTML.
-        head: what else goes into the head, such as a script that several sections need.
+        footer: at the end.
+        head: what else goes into the head, as `Markup`. None: circuitsvis's script, if a section needs it.
     """
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    links = "".join(f'<li><a href="#{section.id}">{escape(section.short)}</a></li>' for section in sections)
-    numbers = "".join(
-        f'<div class="{key.kind}"><dd>{escape(key.number)}</dd><dt>{escape(key.meaning)}</dt></div>' for key in keys
-    )
-    body = "".join(
-        f'<section id="{section.id}"><h2>{escape(section.title)}</h2>{section.body}</section>' for section in sections
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style>{head}</head><body>"
-        f'<header class="top"><div><p class="kicker">{escape(kicker)}</p><h1>{escape(title)}</h1>'
-        f'<p class="lead">{lead}</p><dl class="keys">{numbers}</dl></div></header>'
-        f"<nav><ol>{links}</ol></nav><main>{body}</main><footer><div>{footer}</div></footer></body></html>\n"
-    )
+    if head is None:
+        head = Markup(script() if any("CircuitsVis.render(" in section.body for section in sections) else "")
+    values = {"title": title, "kicker": kicker, "lead": lead, "keys": keys, "sections": sections, "footer": footer}
+    return str(render(__file__, "page.html", head=head, **values))

@@ -1,6 +1,6 @@
 """Views: pieces of HTML that circuitsvis's own JavaScript fills, and pages that need no network.
 
-The script comes with the installed package and is written once per page, however many views there are on it.
+The script comes with the installed package. A page holds it once, however many views it shows.
 """
 
 from __future__ import annotations
@@ -8,23 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from markupsafe import Markup
+
+from videolens.drawing.html import render
 from videolens.errors import VideolensError
 
 __all__ = ["MOST_BYTES", "View", "component", "script"]
 
 MOST_BYTES = 5 * 2**20
 """A page may be as large as this, the script of 1.3 MB included."""
-
-_STYLE = """<style>
-body { margin: 24px auto; max-width: 1320px; padding: 0 20px; color: #222; background: #fff;
-  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 22px; }
-</style>"""
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,8 @@ class View:
 
     def page(self) -> str:
         """A whole page with this view alone. It fetches nothing."""
-        head = f'<meta charset="utf-8"><title>{escape(self.title)}</title>{_STYLE}{script()}'
-        body = f"<h1>{escape(self.title)}</h1>{self.body}"
-        return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+        values = {"title": self.title, "script": Markup(script()), "body": Markup(self.body)}
+        return str(render(__file__, "view.html", **values))
 
     def save_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the page into a file.

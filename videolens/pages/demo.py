@@ -5,123 +5,45 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from videolens.datasets import load_dataset
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS
-from videolens.experiments.accuracy.result import Accuracy
-from videolens.experiments.accuracy.shapes import shapes_accuracy
 from videolens.experiments.answer_trace.experiment import answer_trace
-from videolens.experiments.answer_trace.result import AnswerTrace
 from videolens.experiments.claims.experiment import check_claims
-from videolens.experiments.claims.result import Claims
 from videolens.experiments.common.provenance import versions
 from videolens.experiments.common.scoring import option_probabilities
-from videolens.experiments.flow.cost import SideBySide, side_by_side
+from videolens.experiments.flow.cost import side_by_side
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of
-from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.logit_lens.experiment import logit_lens
 from videolens.experiments.logit_lens.keywords import SHAPES, known_words
 from videolens.experiments.logit_lens.result import LogitLens
+from videolens.experiments.logit_lens.section import words_at
 from videolens.experiments.pathway.choice import choose_pathway
 from videolens.experiments.pathway.experiment import evaluate_pathway
-from videolens.experiments.pathway.section import Pruned
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
-from videolens.experiments.segment_attention.result import SegmentAttention
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.pages.clips import Asked
+from videolens.pages.clips import AnsweredClip
+from videolens.pages.demo_page import demo_page
+from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
 from videolens.pages.saving import describe, save_figure, save_flows
+from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.question import Question
 
-__all__ = ["Demo", "DemoSettings", "run_demo"]
+__all__ = ["run_demo"]
 
 PAGE, SETTINGS = "report.html", "demo.json"
-COMPARED = 2
-"""Questions mapped by the published procedure as well, each of another task and as long as ten by the exact way."""
-
-CHOSEN_BY = 10
-"""Validation questions of each task that the pathway is chosen by: any ten choose the same one."""
-READ = 4
-"""Questions of each task whose video tokens are read as words."""
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """What is asked of whom.
-
-    Attributes:
-        model: the video-tuned model: a bundled name, a directory or a hub name.
-        base: its image-only base.
-        n: questions of each temporal task that are mapped.
-        n_accuracy: questions of each task for the accuracies; the mapped ones are the first of them.
-        seed: of the questions, the shuffled frames and the bootstrap.
-        split: of the procedural benchmark.
-    """
-
-    model: str = "shapes"
-    base: str = "shapes-image"
-    n: int = 20
-    n_accuracy: int = 40
-    seed: int = 0
-    split: str = "test"
-
-    def __post_init__(self) -> None:
-        for name in ("n", "n_accuracy"):
-            if getattr(self, name) < 1:
-                raise VideolensError(f"{name} = {getattr(self, name)}: ask for at least one question per task")
-        if self.model == self.base:
-            raise VideolensError(f"the model and its base are both {self.model!r}: name two different ones")
-
-
-@dataclass(frozen=True, eq=False)
-class Demo:
-    """Everything the page shows, computed.
-
-    Attributes:
-        settings: what was asked for.
-        asked: one clip per task with both models' answers.
-        accuracy: both models under every condition.
-        tuned, base: the flow maps.
-        claims: what they say about the paper's claims.
-        attention: between segments, of both models.
-        pruned: the tuned model along one pathway.
-        trace: its answer, layer by layer.
-        lens: what its video tokens read as.
-        check: `COMPARED` questions mapped by the published procedure as well.
-        models: what each model is, in words, by name.
-        seconds: how long it took.
-        versions: of Python and the packages that matter.
-    """
-
-    settings: DemoSettings
-    asked: tuple[Asked, ...]
-    accuracy: Accuracy
-    tuned: FlowMap
-    base: FlowMap
-    claims: Claims
-    attention: tuple[SegmentAttention, ...]
-    pruned: Pruned
-    trace: AnswerTrace
-    lens: LogitLens
-    check: SideBySide
-    models: dict[str, str]
-    seconds: float
-    versions: dict[str, str]
-
-    @property
-    def flows(self) -> tuple[FlowMap, FlowMap]:
-        """Tuned, base."""
-        return self.tuned, self.base
 
 
 def run_demo(
@@ -154,38 +76,12 @@ def run_demo(
     Raises:
         VideolensError: the directory holds a demonstration with other settings; or as the steps raise.
     """
-    from videolens.pages.demo_page import demo_page
-
     settings = settings if settings is not None else DemoSettings()
     out = Path(out)
     _check_directory(out, settings)
     demo = _compute(settings, say=say, progress=progress)
     say("writing tables, figures and the page")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n")
-    save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
-    demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
-    demo.accuracy.save(out / "accuracy", overwrite=True)
-    demo.claims.save(out, overwrite=True)
-    figures: dict[str, Callable[..., Any]] = {
-        f"flow-{kind.replace(' ', '-')}": partial(
-            demo.tuned.figure, kind, base=demo.base if kind in ("heat map", "cross-frame") else None
-        )
-        for kind in kinds_of(demo.tuned)
-    }
-    figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
-    figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
-    figures["words-on-frames"] = partial(demo.lens.figure, "frames", layer=words_at(demo.lens))
-    if demo.lens.settings.groups:
-        figures["logit-lens"] = demo.lens.figure
-    figures |= {f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)}
-    for name, draw in tqdm(figures.items(), desc="drawing", delay=2, disable=not progress, leave=False):
-        save_figure(draw(), out / f"{name}.png")
-    demo.pruned.accuracy.save(out / "pathway", overwrite=True)
-    demo.trace.save(out / "answer-trace", overwrite=True)
-    demo.lens.save(out / "logit-lens", overwrite=True)
-    demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
-    (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
+    _write(out, demo, progress=progress)
     return out / PAGE
 
 
@@ -217,8 +113,9 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
     base_flow = trace_flow(base, questions, samples="all", seed=settings.seed, progress=progress)
     say("judging the claims, reading attention")
     claims = check_claims(flow, base_flow)
-    attention = tuple(
-        measure_attention(model, questions, name=short_name(name), progress=progress) for name, model in models.items()
+    attention = (
+        measure_attention(tuned, questions, name=short_name(settings.model), progress=progress),
+        measure_attention(base, questions, name=short_name(settings.base), progress=progress),
     )
     ones = _one_of_each(questions)
     say(f"{COMPARED} of the questions by the published procedure, to compare")
@@ -227,14 +124,10 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
     pruned = _pruned(tuned, questions, settings, progress=progress)
     say("the answer through the layers, and the words of the video tokens")
     trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
-    first = [q for task in TEMPORAL_TASKS for q in [q for q in questions if q.task == task][:READ]]
-    known, missing = known_words(tuned.tokenizer, tuned.cfg.d_vocab, SHAPES)
-    if missing:
-        say(f"not in the vocabulary of {settings.model}, so not looked for: {', '.join(missing)}")
-    lens = logit_lens(tuned, first, keywords=known or None, seed=settings.seed, progress=progress)
+    lens = _lens(tuned, questions, settings, say=say, progress=progress)
     return Demo(
         settings=settings,
-        asked=tuple(_answered(models, question) for question in ones),
+        clips=tuple(_answered(models, question) for question in ones),
         accuracy=accuracy,
         tuned=flow,
         base=base_flow,
@@ -261,14 +154,56 @@ def _pruned(
     return Pruned(choice, accuracy, pruning_view(model, questions[0], choice.pathway), CHOSEN_BY)
 
 
-def words_at(lens: LogitLens) -> int:
-    """0-based layer whose words are written on the frames: two thirds up, after most of what crosses frames has."""
-    return (2 * lens.settings.n_layers) // 3 - 1 if lens.settings.n_layers > 1 else 0
+def _lens(
+    model: HookedVideoTransformer,
+    questions: Sequence[Question],
+    settings: DemoSettings,
+    *,
+    say: Callable[[str], None],
+    progress: bool,
+) -> LogitLens:
+    """Step 5: the words of the video tokens, of a few questions of each task."""
+    some = [q for task in TEMPORAL_TASKS for q in [q for q in questions if q.task == task][:READ]]
+    known, missing = known_words(model.tokenizer, model.cfg.d_vocab, SHAPES)
+    if missing:
+        say(f"not in the vocabulary of {settings.model}, so not looked for: {', '.join(missing)}")
+    return logit_lens(model, some, keywords=known or None, seed=settings.seed, progress=progress)
 
 
-def short_name(model: str) -> str:
-    """What a model is called in tables and figures: the last part of its name or directory."""
-    return model.rstrip("/").split("/")[-1]
+def _write(out: Path, demo: Demo, *, progress: bool) -> None:
+    """Tables, figures, results and the page."""
+    settings = demo.settings
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
+    demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
+    demo.claims.save(out, overwrite=True)
+    for name, draw in tqdm(_figures(demo).items(), desc="drawing", delay=2, disable=not progress, leave=False):
+        save_figure(draw(), out / f"{name}.png")
+    demo.accuracy.save(out / "accuracy", overwrite=True)
+    demo.pruned.accuracy.save(out / "pathway", overwrite=True)
+    demo.trace.save(out / "answer-trace", overwrite=True)
+    demo.lens.save(out / "logit-lens", overwrite=True)
+    demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
+    (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
+
+
+def _figures(demo: Demo) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure, by the name of its file."""
+    figures: dict[str, Callable[[], Figure]] = {
+        f"flow-{kind.replace(' ', '-')}": partial(
+            demo.tuned.figure, kind, base=demo.base if kind in ("heat map", "cross-frame") else None
+        )
+        for kind in kinds_of(demo.tuned)
+    }
+    figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
+    figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
+    figures["words-on-frames"] = partial(demo.lens.figure, "frames", layer=words_at(demo.lens))
+    if demo.lens.settings.groups:
+        figures["logit-lens"] = demo.lens.figure
+    return figures | {
+        f"attention-{name}": each.figure for name, each in zip(("tuned", "base"), demo.attention, strict=True)
+    }
 
 
 def _one_of_each(questions: Sequence[Question]) -> list[Question]:
@@ -280,13 +215,13 @@ def _one_of_each(questions: Sequence[Question]) -> list[Question]:
 
 
 @torch.no_grad()
-def _answered(models: dict[str, HookedVideoTransformer], question: Question) -> Asked:
+def _answered(models: dict[str, HookedVideoTransformer], question: Question) -> AnsweredClip:
     """A question with every model's probabilities."""
     shares = {
         short_name(name): tuple(option_probabilities(model, model.prompt(question)).tolist())
         for name, model in models.items()
     }
-    return Asked(question=question, shares=shares, said={})
+    return AnsweredClip(question=question, shares=shares, said={})
 
 
 def _check_directory(out: Path, settings: DemoSettings) -> None:

@@ -5,26 +5,63 @@ from __future__ import annotations
 import datetime
 import os
 
+from markupsafe import Markup
+
 from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
-from videolens.drawing.html import escape
 from videolens.drawing.page import Key, Section, page
+from videolens.experiments.accuracy.section import section as accuracy_section
+from videolens.experiments.answer_trace.section import section as answer_section
+from videolens.experiments.claims.section import brief
+from videolens.experiments.claims.section import section as claims_section
 from videolens.experiments.common.statistics import REPLICATES, proportion
 from videolens.experiments.flow.cost import cost_section, cost_words
-from videolens.experiments.flow.section import brief_claims, claims_section, flow_section
-from videolens.experiments.pathway.section import answer_section, lens_section, pathway_section
-from videolens.experiments.segment_attention.view import script
-from videolens.pages.clips import accuracy_section, attention_section, clip_card, clips_intro, settings_section
-from videolens.pages.demo import Demo, short_name, words_at
+from videolens.experiments.flow.section import section as flow_section
+from videolens.experiments.logit_lens.section import section as lens_section
+from videolens.experiments.pathway.section import section as pathway_section
+from videolens.experiments.segment_attention.section import section as attention_section
+from videolens.model.checkpoints.files import short_name
+from videolens.pages.clips import clips_section, settings_section
+from videolens.pages.demo_parts import Demo
 
 __all__ = ["demo_page"]
+
+_NOTHING_NAMED = (
+    "In a model trained on much text such words name what a patch shows; this small one was never asked to name its "
+    "patches, and what they read as is mostly not what they show. The reading is exact all the same, and the code is "
+    "that for a large model."
+)
 
 
 def demo_page(demo: Demo) -> str:
     """The whole page as HTML, with everything in it."""
+    lead = Markup(
+        "Two models that differ only in having been tuned on video, <b>{}</b> and <b>{}</b>, answer the same questions "
+        "about the same clips. Attention is cut, one route and one window of layers at a time, to see which paths from "
+        "the video to the answer matter."
+    )
+    return page(
+        title="Where information flows in a VideoLLM",
+        kicker="videolens · flow report",
+        lead=lead.format(short_name(demo.settings.model), short_name(demo.settings.base)),
+        keys=_keys(demo),
+        sections=_sections(demo),
+        footer=Markup(
+            "Measurements as in Kim, Kim and Han, <i>Map the Flow: Revealing Hidden Pathways of Information in Video "
+            "Large Language Models</i> (ICLR 2026, arXiv 2510.13251). Layers are counted from 1 on this page, as in "
+            "the paper, and from 0 in the code and in the tables beside it. This page is one file: nothing in it is "
+            "loaded from anywhere."
+        ),
+    )
+
+
+def _keys(demo: Demo) -> list[Key]:
+    """The numbers at the top."""
     tuned, base = short_name(demo.settings.model), short_name(demo.settings.base)
-    made = demo.tuned.settings
+    along = demo.pruned.accuracy
+    kept, right = along.live_edges_kept.value, along.accuracy.value
+    at_random = along.mean("correct", "random, live edges").value
     cuts = len(demo.tuned.table) + len(demo.base.table)
-    keys = [
+    return [
         Key(
             _overall(demo, tuned, "as is"),
             f"of temporal questions answered rightly by {tuned}, tuned on video",
@@ -37,58 +74,42 @@ def demo_page(demo: Demo) -> str:
             "base",
         ),
         Key(
-            f"{100 * demo.pruned.accuracy.live_edges_kept.value:.0f} %",
-            f"of {tuned}’s live attention edges, along one pathway, keep "
-            f"{100 * demo.pruned.accuracy.accuracy.value:.0f} % of the answers right; as many at random, "
-            f"{100 * demo.pruned.accuracy.mean('correct', 'random, live edges').value:.0f} %",
+            f"{100 * kept:.0f} %",
+            f"of {tuned}’s live attention edges, along one pathway, keep {100 * right:.0f} % of the answers right; as "
+            f"many at random, {100 * at_random:.0f} %",
             "tuned",
         ),
         Key(
             f"{cuts:,}",
-            f"knockouts: {len(demo.tuned.routes)} routes × {made.n_layers} windows × questions; all of a question’s "
-            f"for {cost_words(demo.tuned)}",
+            f"knockouts: {len(demo.tuned.routes)} routes × {demo.tuned.settings.n_layers} windows × questions; all of "
+            f"a question’s for {cost_words(demo.tuned)}",
         ),
     ]
-    return page(
-        title="Where information flows in a VideoLLM",
-        kicker="videolens · flow report",
-        lead=f"Two models that differ only in having been tuned on video, <b>{escape(tuned)}</b> and "
-        f"<b>{escape(base)}</b>, answer the same questions about the same clips. Attention is cut, one route and "
-        "one window of layers at a time, to see which paths from the video to the answer matter.",
-        keys=keys,
-        head=script(),
-        sections=[
-            Section("brief", "In brief", "In brief", brief_claims(demo.claims)),
-            Section(
-                "clips", "Clips", "What they are asked", clips_intro(demo.asked) + "".join(map(clip_card, demo.asked))
-            ),
-            Section(
-                "accuracy",
-                "Accuracy",
-                "Who gets it right",
-                accuracy_section(demo.accuracy, TEMPORAL_TASKS, STILL_TASKS),
-            ),
-            Section("flow", "Flow", "Where it flows", flow_section(demo.tuned, demo.base)),
-            Section(
-                "claims", "Claims", "What this says about the paper’s claims", claims_section(demo.claims, demo.flows)
-            ),
-            Section("pathway", "Pathway", "What can be cut away", pathway_section(demo.pruned)),
-            Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
-            Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, words_at(demo.lens))),
-            Section("attention", "Attention", "Who looks at whom", attention_section(demo.attention)),
-            Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check)),
-            Section(
-                "settings",
-                "Settings",
-                "How this was made",
-                settings_section(_settings(demo), demo.flows, demo.versions),
-            ),
-        ],
-        footer="Measurements as in Kim, Kim and Han, <i>Map the Flow: Revealing Hidden Pathways of Information in "
-        "Video Large Language Models</i> (ICLR 2026, arXiv 2510.13251). Layers are counted from 1 on this page, as "
-        "in the paper, and from 0 in the code and in the tables beside it. This page is one file: nothing in it is "
-        "loaded from anywhere.",
-    )
+
+
+def _sections(demo: Demo) -> list[Section]:
+    """Every part of the page, in order."""
+    pruned, (attention, base_attention) = demo.pruned, demo.attention
+    pathway = pathway_section(pruned.accuracy, choice=pruned.choice, view=pruned.view, n=pruned.n)
+    settings = settings_section(_settings(demo), demo.flows, demo.versions)
+    return [
+        Section("brief", "In brief", "In brief", brief(demo.claims)),
+        Section("clips", "Clips", "What they are asked", clips_section(demo.clips)),
+        Section("accuracy", "Accuracy", "Who gets it right", accuracy_section(demo.accuracy, still=STILL_TASKS)),
+        Section("flow", "Flow", "Where it flows", flow_section(demo.tuned, base=demo.base, table=False)),
+        Section(
+            "claims",
+            "Claims",
+            "What this says about the paper’s claims",
+            claims_section(demo.claims, flows=demo.flows),
+        ),
+        Section("pathway", "Pathway", "What can be cut away", pathway),
+        Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
+        Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, note=_NOTHING_NAMED)),
+        Section("attention", "Attention", "Who looks at whom", attention_section(attention, base=base_attention)),
+        Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check)),
+        Section("settings", "Settings", "How this was made", settings),
+    ]
 
 
 def _overall(demo: Demo, model: str, condition: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import string
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from videolens.drawing.html import escape, paragraph
+from markupsafe import Markup
+
+from videolens.drawing.html import paragraph
 from videolens.drawing.page import Key, Section, page
 from videolens.engine import Plan, last_logits
 from videolens.errors import SelectionError, VideolensError
@@ -20,14 +22,15 @@ from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of
 from videolens.experiments.flow.plan import check_routes, plan_flow
 from videolens.experiments.flow.result import FlowMap
-from videolens.experiments.flow.section import flow_section
+from videolens.experiments.flow.section import section as flow_section
 from videolens.experiments.segment_attention.experiment import measure_attention
-from videolens.experiments.segment_attention.view import script
+from videolens.experiments.segment_attention.result import SegmentAttention
+from videolens.experiments.segment_attention.section import section as attention_section
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.interventions.layer_sets import STYLES
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.pages.clips import Asked, attention_section, clip_card, clips_intro, settings_section
-from videolens.pages.demo import short_name
+from videolens.pages.clips import AnsweredClip, clips_section, settings_section
 from videolens.pages.saving import describe, save_figure
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -39,12 +42,12 @@ PAGE = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class OwnClip:
-    """What was found.
+    """A flow map of one question, and what the model answers.
 
     Attributes:
         page: the path of the page.
         flow: the map.
-        answer: what the model answers: an option with its letter; without options, the first token of what it writes.
+        answer: an option with its letter; without options, the first token of what the model writes.
         probability: of that answer's first token.
         correct: whether it is right; None if that is not known.
     """
@@ -100,8 +103,7 @@ def map_own_clip(
     Raises:
         VideolensError: the directory holds a flow map and `overwrite` is False, or as the model and the question raise.
     """
-    began = time.monotonic()
-    out = Path(out)
+    began, out = time.monotonic(), Path(out)
     if (out / "flow.parquet").exists() and not overwrite:
         raise VideolensError(
             f"{out} already holds a flow map: choose another directory with --out, or pass --overwrite"
@@ -109,10 +111,10 @@ def map_own_clip(
     say(f"loading {model_name}")
     model = HookedVideoTransformer.from_pretrained(model_name)
     name = short_name(model_name)
-    # 1.
+    # 1. ask
     known = question.answer is not None
     question, prompt, answer, probability = _ask(model, question)
-    # 2.
+    # 2. trace
     check_routes(model, routes, window, style)
     routes = [route for route in routes if _has(prompt, route)]
     say(f"{name} answers {answer}; tracing {len(routes)} routes through {model.cfg.n_layers} layers")
@@ -131,51 +133,73 @@ def map_own_clip(
         progress=progress,
     )
     attention = measure_attention(model, [prompt], name=name, progress=progress)
-    # 3.
+    # 3. write
+    _save(out, flow, attention, overwrite=overwrite)
+    settings = {f"model {name}": describe(model_name, model), **_settings(question, flow, known=known)}
+    now = datetime.datetime.now().astimezone()
+    settings["made"] = f"{now:%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s"
+    shares = {name: tuple(option_probabilities(model, prompt).tolist())} if question.options else {}
+    shown = question if known else replace(question, answer=None)
+    clip = AnsweredClip(shown, shares, {} if shares else {name: _written(model, prompt)})
+    correct = bool(flow.table["correct"].iloc[0]) if known else None
+    found = OwnClip(page=out / PAGE, flow=flow, answer=answer, probability=probability, correct=correct)
+    found.page.write_text(_page(found, clip, attention, settings), encoding="utf-8")
+    return found
+
+
+def _save(out: Path, flow: FlowMap, attention: SegmentAttention, *, overwrite: bool) -> None:
+    """Tables and figures."""
     flow.save(out, overwrite=overwrite)
     flow.to_dataframe().to_csv(out / "flow.csv", index=False)
     for kind in kinds_of(flow):
         save_figure(flow.figure(kind), out / f"flow-{kind.replace(' ', '-')}.png")
     save_figure(attention.figure(), out / "attention.png")
-    correct = bool(flow.table["correct"].iloc[0]) if known else None
-    settings = {
-        f"model {name}": describe(model_name, model),
-        "video": f"{question.video.path}, {len(question.video)} of {question.video.n_source_frames} frames, at "
-        + ", ".join(f"{second:.2f}" for second in question.video.seconds.tolist())
-        + " s",
-        "cut": f"{STYLES[flow.settings.style]}: {flow.settings.cut_words}",
-        "followed": f"the token that the uncut model ranks first at the last position, {flow.table['answer'].iloc[0]!r}"
-        + ("" if known else "; no answer was given, so “true option” is the model's own choice"),
-        "cost": f"{cost_words(flow)}; tracing took {flow.settings.seconds or 0.0:.1f} s"
-        + ("" if flow.settings.verified is None else f"; {_agreement(flow.settings.verified)}"),
-        "made": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z} in {time.monotonic() - began:.0f} s",
+
+
+def _settings(question: Question, flow: FlowMap, *, known: bool) -> dict[str, str]:
+    """How the map was made. `known`: whether the right answer was given."""
+    video, made, answer = question.video, flow.settings, flow.table["answer"].iloc[0]
+    seconds = ", ".join(f"{second:.2f}" for second in video.seconds.tolist())
+    choice = "" if known else "; no answer was given, so “true option” is the model's own choice"
+    cost = f"{cost_words(flow)}; tracing took {made.seconds or 0.0:.1f} s"
+    if made.verified is not None:
+        cost += (
+            "; a sample was run in full as well: no logit differs by more than "
+            f"{made.verified:.1g} of their standard deviation"
+        )
+    return {
+        "video": f"{video.path}, {len(video)} of {video.n_source_frames} frames, at {seconds} s",
+        "cut": f"{STYLES[made.style]}: {made.cut_words}",
+        "followed": f"the token that the uncut model ranks first at the last position, {answer!r}{choice}",
+        "cost": cost,
     }
-    shares = {name: tuple(option_probabilities(model, prompt).tolist())} if question.options else {}
-    asked = Asked(
-        question if known else replace(question, answer=None), shares, {} if shares else {name: _written(model, prompt)}
+
+
+def _page(found: OwnClip, clip: AnsweredClip, attention: SegmentAttention, settings: Mapping[str, str]) -> str:
+    """The page about one clip."""
+    flow = found.flow
+    lead = Markup(
+        "<b>{}</b> answers <b>{}</b>. Attention is cut, one route and one window of layers at a time, to see which "
+        "paths from the video to that answer matter."
     )
-    html = page(
+    return page(
         title="Where information flows in one answer",
         kicker="videolens · one clip",
-        lead=f"<b>{escape(name)}</b> answers <b>{escape(answer)}</b>. Attention is cut, one route and one window of "
-        "layers at a time, to see which paths from the video to that answer matter.",
+        lead=lead.format(attention.model, found.answer),
         keys=[
-            Key(f"{100 * probability:.0f} %", f"probability of its answer, {answer}", "tuned"),
-            Key(f"{len(flow.table):,}", f"knockouts: {len(routes)} routes × {flow.settings.n_layers} windows"),
+            Key(f"{100 * found.probability:.0f} %", f"probability of its answer, {found.answer}", "tuned"),
+            Key(f"{len(flow.table):,}", f"knockouts: {len(flow.routes)} routes × {flow.settings.n_layers} windows"),
         ],
-        head=script(),
         sections=[
-            Section("clip", "Clip", "What it is asked", clips_intro([asked]) + clip_card(asked)),
-            Section("flow", "Flow", "Where it flows", paragraph(_ONE) + flow_section(flow)),
-            Section("attention", "Attention", "Who looks at whom", attention_section([attention])),
+            Section("clip", "Clip", "What it is asked", clips_section([clip])),
+            Section("flow", "Flow", "Where it flows", paragraph(_ONE) + flow_section(flow, table=False)),
+            Section("attention", "Attention", "Who looks at whom", attention_section(attention)),
             Section(
                 "settings", "Settings", "How this was made", settings_section(settings, [flow], flow.settings.versions)
             ),
         ],
         footer="Layers are counted from 1 on this page, and from 0 in the code and in the tables beside it.",
     )
-    (out / PAGE).write_text(html, encoding="utf-8")
-    return OwnClip(page=out / PAGE, flow=flow, answer=answer, probability=probability, correct=correct)
 
 
 _ONE = (
@@ -202,10 +226,6 @@ def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, P
 def _written(model: HookedVideoTransformer, prompt: Prompt) -> str:
     """What the model writes when it may go on: its answer's first token is the one that is followed."""
     return model.generate(prompt, max_new_tokens=min(12, model.cfg.n_ctx - prompt.shape[1])).text.strip()
-
-
-def _agreement(apart: float) -> str:
-    return f"a sample was run in full as well: no logit differs by more than {apart:.1g} of their standard deviation"
 
 
 def _has(prompt: Prompt, route: str) -> bool:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from videolens.experiments.flow.result import FlowMap
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
+from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 
 __all__ = ["describe", "fingerprint", "save_figure", "save_flows"]
@@ -30,7 +31,7 @@ def save_flows(out: Path, flows: Mapping[str, FlowMap]) -> None:
         part = flow.to_dataframe()
         part.insert(0, "model", name)
         parts.append(part)
-        flow.save(out / "maps" / name.rstrip("/").split("/")[-1], overwrite=True)
+        flow.save(out / "maps" / short_name(name), overwrite=True)
     table = pd.concat(parts, ignore_index=True)
     table.to_csv(out / "flow.csv", index=False)
     table.to_parquet(out / "flow.parquet", index=False)

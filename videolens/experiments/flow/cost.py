@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videolens.drawing.html import escape, paragraph, table
+from markupsafe import Markup
+
+from videolens.drawing.html import render
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.result import FlowMap
 from videolens.model.checkpoints.files import short_name
@@ -35,6 +37,11 @@ class SideBySide:
     full_seconds: float
     apart: float
     moved: float
+
+    @property
+    def times_as_long(self) -> float:
+        """Seconds of the published way for one second of the exact one."""
+        return self.full_seconds / max(self.exact_seconds, 1e-9)
 
 
 def side_by_side(
@@ -66,23 +73,17 @@ def cost_words(flow: FlowMap) -> str:
     return f"{made.forwards:.1f} forwards instead of {_count(made.full_forwards)}"
 
 
-def cost_section(flows: Sequence[FlowMap], check: SideBySide | None = None) -> str:
-    """Both ways' cost of every map, and how they compared when both were run."""
-    body = paragraph(
-        "The published procedure runs the whole prompt once for every route and window, and once with nothing cut. "
-        "But attention is causal: a cut that begins at some token, in some layer, leaves all earlier tokens and all "
-        "earlier layers as they were. The exact way runs the prompt once with nothing cut, computes only what a cut "
-        "can change, and lets cuts that have been alike so far share it. Its results are the same to rounding. "
-        "A <i>forward</i> is what one plain run of the whole prompt costs in arithmetic."
-    )
-    head = ["model", "questions", "forwards each,<br>published", "forwards each,<br>here", "fewer", "seconds, all"]
+def cost_section(flows: Sequence[FlowMap], check: SideBySide | None = None) -> Markup:
+    """What every map cost both ways, and how the two ways compared where both were run."""
+    published, here = (Markup("forwards each,<br>{}").format(way) for way in ("published", "here"))
+    head = ["model", "questions", published, here, "fewer", "seconds, all"]
     rows = []
     for flow in flows:
         made = flow.settings
         known = made.forwards is not None and made.full_forwards is not None and made.forwards > 0
         rows.append(
             [
-                escape(short_name(made.model)),
+                short_name(made.model),
                 str(flow.n),
                 _count(made.full_forwards),
                 "–" if made.forwards is None else f"{made.forwards:.1f}",
@@ -90,19 +91,7 @@ def cost_section(flows: Sequence[FlowMap], check: SideBySide | None = None) -> s
                 "–" if made.seconds is None else f"{made.seconds:.0f}",
             ]
         )
-    note = (
-        "Forwards are counted from the plan of each question (<code>vl.plan_flow</code>), on average. Seconds were "
-        "measured, and include making the prompts and asking the questions that were then left out."
-    )
-    body += table(head, rows, note=note)
-    if check is not None:
-        body += paragraph(
-            f"Side by side, {check.n} of these questions in {escape(check.model)}: {check.exact_seconds:.1f} s by the "
-            f"exact way, {check.full_seconds:.1f} s by the published one on the same machine, "
-            f"{check.full_seconds / max(check.exact_seconds, 1e-9):.0f} times as long. None of the {check.cuts:,} "
-            f"probabilities differs by more than {check.apart:.1g}; the cuts change them by up to {check.moved:.2f}."
-        )
-    return body
+    return render(__file__, "cost.html", head=head, rows=rows, check=check)
 
 
 def _count(forwards: float | None) -> str:

@@ -1,152 +1,104 @@
-"""The parts of a report that show flow maps, and what they say about the paper's claims."""
+"""The part of a page that shows flow maps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from videolens.drawing.html import badge, embed, escape, paragraph, table
-from videolens.experiments.claims.result import CLAIMS, Claims
+from markupsafe import Markup
+
+from videolens.drawing.html import render, two_lines
 from videolens.experiments.common.statistics import Interval
 from videolens.experiments.flow.figure import kinds_of
+from videolens.experiments.flow.lines import arrow, model_name
 from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
 
-__all__ = ["brief_claims", "claims_section", "deepest", "flow_section", "route_rows"]
+__all__ = ["deepest", "route_rows", "routes_table", "section"]
 
 
-def flow_section(flow: FlowMap, base: FlowMap | None = None) -> str:
-    """The heat map of both models, then the figures in the manner of the paper's 2, 3, 7 and 8."""
-    made = flow.settings
-    body = paragraph(
-        f"Each route was cut in {STYLES[made.style]} ({made.cut_words}): the tokens "
-        "on its right may no longer look at the tokens on its left. What is shown is the relative change of the "
-        "probability of the answer that the model gives when nothing is cut; −100 % means that the answer is gone."
-    )
-    both = [flow] if base is None else [flow, base]
-    body += embed(
-        flow.figure("heat map", base=base),
-        alt="Heat map of the change of the answer's probability, route by layer",
-        caption=f"<b>All routes at once.</b> {_counts(both)} {' '.join(deepest(each) for each in both)}"
-        + (
-            " Single cells are means over questions without their spread: read rows, and the intervals in the table "
-            "further down."
-            if flow.n > 1
-            else ""
-        ),
-    )
-    if "cross-frame" in flow.routes:
-        body += embed(
-            flow.figure("cross-frame", base=base),
-            alt="Change of the answer's probability when attention between frames is cut, by layer and task",
-            caption=f"<b>Attention between frames</b> (the paper's figure 2). {_at('cross-frame', both)} A dip says "
-            "in which layers the answer needs a frame to look at earlier ones; a flat line says that it does not.",
-        )
-    for kind, name, text in (
-        (
-            "routes",
-            "From video to question to last token",
-            "(figure 3). If information flows in stages, the dip of question → last lies to the right of that of "
-            "video → question, and video → last stays flat.",
-        ),
-        (
-            "options",
-            "What the last token reads",
-            "(figure 7). Stem, true option and false options, each hidden from the last token in turn.",
-        ),
-        (
-            "into the true option",
-            "How the video reaches the true option",
-            "(figure 8). Straight from the video, or through the question's stem.",
-        ),
-        (
-            "into the false options",
-            "How the video reaches the false options",
-            "(the companion of figure 8). Straight from the video, or through the question's stem.",
-        ),
-    ):
-        if kind in kinds_of(flow):
-            shown = [route for route in _SHOWN[kind] if route in flow.routes]
-            told = " ".join(_at(route, [flow]) for route in shown)
-            body += embed(
-                flow.figure(kind),
-                alt=f"{name}: change of the answer's probability by layer, one panel per task",
-                caption=f"<b>{name}</b> {text} {told}",
-            )
-    return body
+@dataclass(frozen=True)
+class Panel:
+    """A figure by task: its kind, what it is called, how to read it, and the routes it shows."""
+
+    kind: str
+    name: str
+    text: str
+    routes: tuple[str, ...]
 
 
-_SHOWN = {
-    "routes": ("video -> question", "question -> last", "video -> last"),
-    "options": ("true option -> last", "false options -> last", "stem -> last"),
-    "into the true option": ("video -> true option", "stem -> true option", "video -> stem"),
-    "into the false options": INTO_FALSE_OPTIONS,
-}
-
-
-def brief_claims(claims: Claims) -> str:
-    """Each claim with its verdict and one sentence."""
-    return "".join(
-        f'<div class="claim"><div><span class="which">Claim {claim}</span>{badge(claims.verdict(claim))}</div>'
-        f'<div><p class="said">{escape(text)}</p><p class="found">{escape(claims.sentence(claim))}</p></div></div>'
-        for claim, text in CLAIMS.items()
-    )
-
-
-def claims_section(claims: Claims, flows: Sequence[FlowMap]) -> str:
-    """Every statement with its interval and verdict, then every route's effect and centre."""
-    body = paragraph(
-        "A statement <i>holds</i> if its 95 % interval lies wholly on the side it names, <i>does not hold</i> if "
-        "wholly on the other side, and otherwise <i>cannot be told</i>; a claim holds if all of its statements do. "
-        f"An effect is measured at the deepest window and counts from {claims.margin:g} % on; within "
-        f"±{claims.margin:g} % (or points) there is none. An interval that merely includes zero is no evidence of "
-        "nothing."
-    )
-    for claim, text in CLAIMS.items():
-        rows = [[escape(each.statement), escape(each.numbers), badge(each.verdict)] for each in claims.about(claim)]
-        body += f"<h3>Claim {claim} {badge(claims.verdict(claim))}</h3>" + paragraph(escape(text))
-        note = _HOPS if any("reached" in each.statement for each in claims.about(claim)) else ""
-        if any(each.name.endswith("in the base") for each in claims.about(claim)):
-            note += _GUESSES
-        body += table(["statement", "measured", "verdict"], rows, note=note, kind="statements")
-    body += embed(
-        claims.figure(),
-        alt="Every statement's estimate with its interval",
-        caption="<b>The same as a picture.</b> Estimates with 95 % bootstrap intervals over questions.",
-    )
-    body += "<h3>Every route</h3>" + table(
-        ["route", *(f"{escape(_name(flow))}<br><small>{what}</small>" for flow in flows for what in _WHAT)],
-        route_rows(flows),
-        note="<i>Mean</i>: relative change, averaged over all windows. <i>Deepest</i>: mean change in the window "
-        "where it is largest, and the layer of that window. <i>Centre</i>: mean layer, weighted by how far the "
-        "mean change falls below zero. Layers are counted from 1. 95 % bootstrap over questions; for the deepest "
-        "window the layer is chosen once. " + " ".join(f"{escape(_name(flow))}: n = {flow.n}." for flow in flows),
-    )
-    return body
-
-
-_HOPS = (
-    "How the true option is reached: the effect of cutting video → true option minus that of cutting stem → true "
-    "option. Below zero the direct way matters more, above zero the one through the stem."
+PANELS = (
+    Panel(
+        "routes",
+        "From video to question to last token",
+        "(figure 3). If information flows in stages, the dip of question → last lies to the right of that of video → "
+        "question, and video → last stays flat.",
+        ("video -> question", "question -> last", "video -> last"),
+    ),
+    Panel(
+        "options",
+        "What the last token reads",
+        "(figure 7). Stem, true option and false options, each hidden from the last token in turn.",
+        ("true option -> last", "false options -> last", "stem -> last"),
+    ),
+    Panel(
+        "into the true option",
+        "How the video reaches the true option",
+        "(figure 8). Straight from the video, or through the question's stem.",
+        ("video -> true option", "stem -> true option", "video -> stem"),
+    ),
+    Panel(
+        "into the false options",
+        "How the video reaches the false options",
+        "(the companion of figure 8). Straight from the video, or through the question's stem.",
+        INTO_FALSE_OPTIONS,
+    ),
 )
-_GUESSES = (
-    "A word on the base: where it guesses, the answer that the maps follow is whatever it happens to rank first, and "
-    "any disturbance tends to lower a number that was picked for being the highest. So the base, and what compares it "
-    "with the tuned model, is judged by the probability of the right option, which was not picked by looking at the "
-    "model."
-)
-_WHAT = ("mean, %", "deepest, %", "centre, layer")
+
+
+def section(flow: FlowMap, *, base: FlowMap | None = None, table: bool = True) -> Markup:
+    """The heat map, then figures in the manner of the paper's 2, 3, 7 and 8, then a table of all routes.
+
+    Args:
+        flow: the map.
+        base: a second map, drawn beside the first.
+        table: False: without the table, because the page shows it elsewhere.
+    """
+    flows = [flow] if base is None else [flow, base]
+    return render(
+        __file__,
+        flow=flow,
+        base=base,
+        style=STYLES[flow.settings.style],
+        counts="; ".join(map(_count, flows)) + ".",
+        deepest=" ".join(map(deepest, flows)),
+        between=_at("cross-frame", flows),
+        panels=[
+            (panel, " ".join(_at(route, [flow]) for route in panel.routes if route in flow.routes))
+            for panel in PANELS
+            if panel.kind in kinds_of(flow)
+        ],
+        table=routes_table(flows) if table else "",
+    )
+
+
+def routes_table(flows: Sequence[FlowMap]) -> Markup:
+    """Every route's effect, deepest window and centre, with intervals, in a table of its own."""
+    columns = ("mean, %", "deepest, %", "centre, layer")
+    head = ["route", *(two_lines(model_name(flow), column) for flow in flows for column in columns)]
+    return render(__file__, "routes.html", flows=flows, name=model_name, head=head, rows=route_rows(flows))
 
 
 def route_rows(flows: Sequence[FlowMap]) -> list[list[str]]:
-    """Per route: effect, deepest window and centre in every map, with intervals. Layers from 1."""
+    """One row per route: effect, deepest window and centre in every map, with intervals. Layers count from 1."""
     rows = []
     for route in flows[0].routes:
-        row = [escape(route.replace("->", "→"))]
+        row = [arrow(route)]
         for flow in flows:
             if route not in flow.routes:
-                row += ["–"] * len(_WHAT)
+                row += ["–"] * 3
                 continue
             layer, peak = flow.peak(route)
             deep = _interval(peak, more=f", layer {layer + 1}")
@@ -161,41 +113,36 @@ def deepest(flow: FlowMap) -> str:
     layer, peak = flow.peak(at)
     spread = f" [{_plain(peak.low)}, {_plain(peak.high)}]" if flow.n > 1 else ""
     return (
-        f"{escape(_name(flow))} is hit hardest when {escape(at.replace('->', '→'))} is cut around layer {layer + 1}: "
+        f"{model_name(flow)} is hit hardest when {arrow(at)} is cut around layer {layer + 1}: "
         f"{_plain(peak.value)} %{spread}."
     )
 
 
 def _at(route: str, flows: Sequence[FlowMap]) -> str:
     """Deepest window of a route in each map, in words."""
-    told = []
+    found = []
     for flow in flows:
         if route in flow.routes:
             layer, peak = flow.peak(route)
-            told.append(f"{_plain(peak.value)} % around layer {layer + 1} in {escape(_name(flow))}")
-    return f"{escape(route.replace('->', '→'))}: {'; '.join(told)}."
+            found.append(f"{_plain(peak.value)} % around layer {layer + 1} in {model_name(flow)}")
+    return f"{arrow(route)}: {'; '.join(found)}."
 
 
-def _counts(flows: Sequence[FlowMap]) -> str:
-    kept = {"correct": "that it answers rightly", "wrong": "that it answers wrongly", "all": "of all kinds"}
-    told = [
-        f"{escape(_name(flow))}: {flow.n} of {flow.settings.n_asked} questions, those {kept[flow.settings.samples]}"
-        if flow.settings.samples != "all"
-        else f"{escape(_name(flow))}: {f'all {flow.n} questions' if flow.n > 1 else 'one question'}"
-        for flow in flows
-    ]
-    return "; ".join(told) + "."
-
-
-def _name(flow: FlowMap) -> str:
-    return flow.settings.model.rstrip("/").split("/")[-1] or "model"
+def _count(flow: FlowMap) -> str:
+    """How many questions a map is about, and which."""
+    kept = {"correct": "that it answers rightly", "wrong": "that it answers wrongly"}
+    if flow.settings.samples in kept:
+        which = f"{flow.n} of {flow.settings.n_asked} questions, those {kept[flow.settings.samples]}"
+    else:
+        which = f"all {flow.n} questions" if flow.n > 1 else "one question"
+    return f"{model_name(flow)}: {which}"
 
 
 def _interval(interval: Interval, *, first: int = 0, sign: str = "+", more: str = "") -> str:
     if math.isnan(interval.value):
         return "–"
     value, low, high = (_one_decimal(number + first, sign) for number in (interval.value, interval.low, interval.high))
-    return f"{value}<br><small>{low} … {high}{more}</small>"
+    return two_lines(value, f"{low} … {high}{more}")
 
 
 def _plain(number: float) -> str:
