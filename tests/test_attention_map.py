@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.asking import in_parts
 from helpers.prompts import tiny_model, tiny_prompt
 from helpers.report import letter_model, questions
 
@@ -231,15 +232,36 @@ def test_saved_and_read_it_is_the_same(found, tmp_path: Path) -> None:
 
 
 def test_parts_of_the_questions_put_together_are_the_whole(asked, found) -> None:
-    import pandas as pd
-
     model, several = asked
     experiment = AttentionMapExperiment(model, words=["true option", "left", "last"])
     assert isinstance(experiment, Experiment)
-    parts = [
-        vl.attention_map(model, some, experiment.words, progress=False).table for some in (several[:2], several[2:])
-    ]
-    assert pd.concat(parts, ignore_index=True).equals(found.table)
+    for _ in range(2):  # nothing is kept between questions
+        parts = in_parts(experiment, several)
+        assert parts.table.equals(found.table) and parts.n == found.n
+        assert parts.clips["question"].nunique() == 6, "the first four of each part"
+    assert found.clips["question"].unique().tolist() == ["q0", "q1", "q2", "q3"]
+
+
+def test_what_is_missing_in_all_parts_is_said_with_the_words_that_are_there(asked) -> None:
+    model, several = asked
+    mixed = in_parts(AttentionMapExperiment(model, words=["red", "last"]), several)
+    assert mixed.skipped()["reason"].tolist() == ["the question has no word 'red'"]
+    with pytest.raises(SelectionError, match=r"no question has 'rod': .*; its words: 'which'.*'red', 'ball'"):
+        in_parts(AttentionMapExperiment(model, words=["rod"]), several)
+    with pytest.raises(VideolensError, match=r"none of the 6 questions is left with samples='wrong': .*not known"):
+        unknown = [replace(each, answer=None, reversed_answer=None) for each in several]
+        in_parts(AttentionMapExperiment(model, words=["red"], samples="wrong"), unknown)
+
+
+def test_interventions_may_be_plain_data_and_hook_functions(asked) -> None:
+    model, several = asked
+    data = {"route": "cross-frame", "layers": [0, 1, 2]}
+    by_data = vl.attention_map(model, several[:1], "last", interventions=data, progress=False)
+    hooks = Knockout.route("cross-frame", layers=range(N_LAYERS)).hooks(model.prompt(several[0]))
+    by_hooks = vl.attention_map(model, several[:1], "last", interventions=list(hooks), progress=False)
+    by_name = vl.attention_map(model, several[:1], "last", interventions="cross-frame", progress=False)
+    assert by_data.table.equals(by_name.table) and by_hooks.table.equals(by_name.table)
+    assert (by_data.settings.blocked, by_hooks.settings.blocked) == ("cross-frame, all layers", "hook functions")
 
 
 def test_samples_are_chosen_by_the_models_answer(asked) -> None:
@@ -313,7 +335,9 @@ def test_figures_of_heads_means_and_shares(asked, found) -> None:
         ({"layers": 9}, "unknown layer"),
         ({"heads": 4}, "unknown head"),
         ({"scale": "ln"}, "unknown scale"),
-        ({"kind": "maps"}, "unknown figure"),
+        ({"kind": "maps"}, "unknown figure of an attention map 'maps'"),
+        ({"kind": "share", "word": "left"}, "unknown option of the figure 'share' 'word'"),
+        ({"words": "left"}, "did you mean 'word'"),
     ):
         with pytest.raises(VideolensError, match=match):
             found.figure(**how)

@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.asking import in_parts
 from helpers.models import tiny_inputs
 from helpers.prompts import SPANS, tiny_model, tiny_prompt
 from helpers.report import letter_model, questions
 from transformer_lens import patching
 
 import videolens as vl
-from videolens.errors import ModelError, PromptError, SelectionError, VideolensError
+from videolens.errors import ModelError, PromptError, QuestionError, SelectionError, VideolensError
+from videolens.experiments.common.asking import ask_all
+from videolens.experiments.patch_map.experiment import PatchMapExperiment
 from videolens.experiments.patch_map.table import ClipRow, PatchRow, RunRow
 from videolens.experiments.patch_map.units import check_over, units_of
 from videolens.interventions.sites import named_site
@@ -305,6 +308,53 @@ def test_pairs_that_do_not_belong_together(asked) -> None:
         PromptError, match=r"the clean prompt has \d+ positions, the corrupted one \d+ \(stem: 8 and 5\)"
     ):
         vl.patch_map(model, pairs[0][0], longer, progress=False)
+
+
+# -- in a run
+
+
+def test_questions_are_held_against_their_own_counterfactuals(asked) -> None:
+    model, pairs = asked
+    clean = [one for one, _ in pairs]
+    found = ask_all(PatchMapExperiment(model, over="role"), clean, progress=False)
+    by_hand = vl.patch_map(model, pairs, over="role", progress=False)
+    assert found.table.equals(by_hand.table) and found.runs.equals(by_hand.runs) and found.clips.equals(by_hand.clips)
+    assert (found.n, found.tasks, found.settings.n_asked) == (3, ["moving"], 3)
+    swapped = ask_all(PatchMapExperiment(model, layers=0, counterfactual=["swapped", 0, 2]), clean[:1], progress=False)
+    edited = clean[0].counterfactual("swapped", 0, 2)
+    assert swapped.table.equals(vl.patch_map(model, clean[0], edited, layers=0, progress=False).table)
+    with pytest.raises(QuestionError, match="did you mean 'reversed'"):
+        ask_all(PatchMapExperiment(model, counterfactual="reverse"), clean[:1], progress=False)
+    with pytest.raises(VideolensError, match="did you mean 'exact'"):
+        PatchMapExperiment(model, engine="exat")
+    for item in (model.prompt(clean[0]), clean, "q0", (clean[0],)):
+        with pytest.raises(VideolensError, match=r"a pair is \(clean, corrupted\), two Questions or Prompts; got"):
+            list(PatchMapExperiment(model).prompts(item))
+
+
+def test_in_parts_it_is_the_same(asked) -> None:
+    model, pairs = asked
+    experiment = PatchMapExperiment(model, over="role", layers=[0, 2])
+    whole, parts = ask_all(experiment, pairs, progress=False), in_parts(experiment, pairs)
+    for mine, theirs in ((parts.table, whole.table), (parts.runs, whole.runs), (parts.clips, whole.clips)):
+        assert mine.equals(theirs)
+    assert parts.settings.skipped == whole.settings.skipped == () and parts.settings.layers == (0, 2)
+    assert experiment.questions_in(whole.table) == experiment.questions_in(whole.clips) == 3
+    longer = questions()[1]
+    with pytest.raises(VideolensError, match=r"pair 'q1' has the units .* over='role' asks least"):
+        in_parts(PatchMapExperiment(model, over="token", layers=0), [pairs[0], (longer, longer.reversed())])
+
+
+def test_cost_is_the_mean_over_pairs_and_the_worst_that_was_verified(asked) -> None:
+    model, pairs = asked
+    longer = questions()[1]
+    several = [pairs[0], (longer, longer.reversed()), pairs[1]]
+    made = vl.patch_map(model, several, over="role", verify=True, progress=False).settings
+    alone = [vl.patch_map(model, *pair, over="role", verify=True, progress=False).settings for pair in several]
+    assert alone[0].forwards != alone[1].forwards, "pairs of unequal length cost unequally"
+    assert made.forwards == pytest.approx(np.mean([each.forwards for each in alone]))
+    assert made.full_forwards == pytest.approx(np.mean([each.full_forwards for each in alone]))
+    assert made.verified == max(each.verified for each in alone) and made.seconds > 0
 
 
 # -- misuse

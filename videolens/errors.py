@@ -67,24 +67,26 @@ def near(name: object, known: Iterable[str], *, kind: str = "name", where: str |
     return f"unknown {kind} {name!r}{hint} known: {listed}"
 
 
-def validation_text(error: Any, known: Iterable[str] = (), *, kind: str = "field") -> str:
+def validation_text(error: Any, known: Iterable[str] = (), *, kind: str = "field", where: str = "") -> str:
     """What a pydantic `ValidationError` says, in one line of our own: every wrong field with its value.
 
     Args:
         error: the error.
         known: the fields that there are, for those that are not known.
         kind: what a field is called.
+        where: what the fields are in, such as "config.yaml.dataset"; put before their names.
     """
     said = []
     for each in error.errors():
         if own := each.get("ctx", {}).get("error"):  # raised by a check of ours
             said.append(str(own))
             continue
-        at = ".".join(str(part) for part in each["loc"])
+        name = ".".join(str(part) for part in each["loc"])
+        at = ".".join(filter(None, (where, name)))
         if each["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            said.append(near(str(each["loc"][-1]), known, kind=kind))
+            said.append(f"{f'{at}: ' if where else ''}{near(str(each['loc'][-1]), known, kind=kind)}")
         elif each["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            said.append(f"the {kind} {at!r} is missing")
+            said.append(f"{f'{where}: ' if where else ''}the {kind} {name!r} is missing")
         else:
             said.append(f"{at or 'the whole'}: {each['msg'][:1].lower() + each['msg'][1:]}, got {each['input']!r:.80}")
     return "; ".join(dict.fromkeys(said))

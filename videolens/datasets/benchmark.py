@@ -85,7 +85,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def listings(self, root: Path) -> dict[str, Path]:
-        """Task → its listing; empty if the directory is not in this benchmark."""
+        """Task → its listing; empty if the directory is not in this layout."""
 
     @abstractmethod
     def question(self, root: Path, task: str, record: Record, look: Look) -> Question:

@@ -1,4 +1,4 @@
-"""What loading a data set gives: its questions, and those that were left out for want of their videos."""
+"""What loading a data set gives: its questions, and those that were left out because their videos are missing."""
 
 from __future__ import annotations
 

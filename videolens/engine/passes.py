@@ -59,14 +59,14 @@ class Sights:
         n_pos: positions of the prompt.
         asked: the row whose logits are wanted: the only one with a query in the last layer.
         n_layers, n_heads: of the model.
-        device: where hook functions find the rows and keys that they are told, as in a forward.
+        device: of the rows and keys that hook functions get, as in a forward.
     """
 
     def __init__(self, *, n_pos: int, asked: int, n_layers: int, n_heads: int, device: torch.device) -> None:
         self.asked, self.n_layers, self.n_heads = asked, n_layers, n_heads
         self.keys = torch.arange(n_pos, device=device)
         self._known: dict[tuple[int, bool, tuple], Sight] = {}
-        self._by_layer: set[tuple] = set()  # functions that asked in which layer they are
+        self._by_layer: set[tuple] = set()  # functions that have read the layer
 
     @cached_property
     def clean(self) -> Visible:
@@ -82,7 +82,7 @@ class Sights:
             rows = self.keys[self.asked : self.asked + 1] if last else self.keys[first_row:]
             points = [_MaskPoint(name, self.n_heads) for name, _ in branch.masks]
             found = self._seen(rows, points, functions)
-            if any(point.asked_where for point in points):
+            if any(point.read_layer for point in points):
                 self._by_layer.add(functions)
                 key = (first_row, last, branch.masks)
             self._known[key] = found
@@ -147,15 +147,15 @@ class Sights:
 
 
 class _MaskPoint:
-    """What a hook function on a mask is told by a hook point, without a forward.
+    """Stands for a hook point where a hook function on a mask is called without a forward.
 
-    Functions that never ask in which layer they are do the same in all, and are asked once.
+    A function that never reads the layer from it does the same in all layers, and is called once for all of them.
     """
 
     def __init__(self, name: str, n_heads: int) -> None:
         self._name, self._n_heads = name, n_heads
         self.ctx: Mapping[str, Any] = {}
-        self.asked_where = False
+        self.read_layer = False
 
     def at(self, rows: Int64[Tensor, " some"], keys: Int64[Tensor, " key"]) -> _MaskPoint:
         """The same point, holding a mask of these rows and keys."""
@@ -165,7 +165,7 @@ class _MaskPoint:
     @property
     def name(self) -> str:
         """Of the hook point."""
-        self.asked_where = True
+        self.read_layer = True
         return self._name
 
     def layer(self) -> int:

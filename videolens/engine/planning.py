@@ -55,7 +55,7 @@ class Plan:
         in_full: how many run as plain forwards of their own.
         n_pos: tokens of the prompt.
         forward_flops: operations of one plain forward that reads out one row.
-        flops: operations of this way, the clean run included.
+        flops: operations of the exact engine, the clean run included.
         peak_bytes: memory needed besides the model and the prompt.
         rounds: walks through the layers; more than one only if memory is short.
         passes: what is computed together, for all rounds.
@@ -77,12 +77,12 @@ class Plan:
 
     @property
     def forwards(self) -> float:
-        """Cost of this way, in plain forwards."""
+        """Cost of the exact engine, in plain forwards."""
         return self.flops / self.forward_flops
 
     @property
     def ratio(self) -> float:
-        """Cost of the published way over that of this way: how many times faster it can be at most."""
+        """Cost of the published way over that of the exact engine: how many times faster it can be at most."""
         return self.full_forwards / self.forwards
 
     def __str__(self) -> str:

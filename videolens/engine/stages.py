@@ -1,4 +1,4 @@
-"""From an intervention to what acts where: its hook functions by stage, and the first row that they can change.
+"""Interventions made ready to run: their hook functions by stage, and the first row that they can change.
 
 The stages of a forward: −1, the front end and the embedding; 0 … L − 1, the layers; L, the final norm.
 """
@@ -28,8 +28,8 @@ class Staged:
 
     Attributes:
         number: its place among the interventions.
-        first_row: every row before stays as it was, all of them if it is n_pos; None where the intervention does not
-            say, and runs in full.
+        first_row: the first row that it can change; n_pos: it changes none; None: it does not declare what it changes,
+            and runs in full.
         functions: stage → hook functions there.
     """
 
@@ -118,7 +118,7 @@ def _by_stage(model: HookedVideoTransformer, called: str, hooks: Any) -> dict[in
 
 
 def _hashable(function: HookFunction) -> HookFunction:
-    """The function; one that cannot be hashed, in a wrapping that equals nothing but itself."""
+    """The function itself, or, if it cannot be hashed, a wrapper that equals only itself."""
     try:
         hash(function)
     except TypeError:

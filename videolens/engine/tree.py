@@ -1,4 +1,4 @@
-"""Which interventions are still one, layer by layer.
+"""Which interventions share one residual stream, layer by layer.
 
 Interventions that have done the same so far share one residual stream: windows that begin together share their blocked
 prefix, and all share the clean run until they begin. So the work is a tree, whose branches part where hook functions

@@ -1,6 +1,6 @@
-"""Attention edges under anything that says, per layer, who may attend to whom: how many there are, and how many live.
+"""How many attention edges are open, and how many of them are live, where something says who may attend to whom.
 
-Map the Flow counts the allowed (query, key) pairs. But a pair whose query nobody reads any more carries nothing: an
+Map the Flow counts the allowed (query, key) pairs. But a pair carries nothing if no later layer reads its query: an
 edge is *live* if it lies on some path to the last token. Only live edges say how much of a model a pathway keeps.
 """
 
@@ -35,7 +35,7 @@ Allowed = Callable[[int], Bool[Tensor, "query key"]]
 
 
 class OpenEdges:
-    """The counts that everything has which says, layer by layer, what is open: pathways, and random cuts."""
+    """Counts of open edges, for a class that says layer by layer what is open: pathways and random cuts."""
 
     if TYPE_CHECKING:
 
@@ -61,7 +61,7 @@ class OpenEdges:
 
 
 def causal_mask(n_pos: int) -> Bool[Tensor, "query key"]:
-    """Everything open that is causal."""
+    """True where a position may attend: to itself and to all before it."""
     return torch.ones(n_pos, n_pos, dtype=torch.bool).tril()
 
 
@@ -87,7 +87,7 @@ def _number(pairs: Bool[Tensor, "query key"]) -> int:
 
 
 def once_per_kind(allowed: Allowed, kind: Callable[[int], Hashable]) -> Allowed:
-    """The same, worked out once for all layers of one kind: over a long prompt a layer's pairs take seconds."""
+    """The same function, which works out all layers of one kind once: a layer of a long prompt takes seconds."""
     known: dict[Hashable, Bool[Tensor, "query key"]] = {}
 
     def once(layer: int) -> Bool[Tensor, "query key"]:

@@ -98,7 +98,7 @@ class Knockout:
         """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, or any "source -> target" of selections.
 
         Raises:
-            SelectionError: neither; the message lists the known ones. (Whether a prompt has the selections is asked
+            SelectionError: neither; the message lists the known ones. (Whether a prompt has the selections is checked
                 when there is a prompt.)
         """
         if name in _BETWEEN_FRAMES:

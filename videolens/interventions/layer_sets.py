@@ -38,7 +38,7 @@ STYLES = {
 bottom-up) and table 2 (the halves)."""
 
 WINDOWED = ("centre", "inverse")
-"""Styles for which the width of the window means something."""
+"""Styles that have a window, whose width can be chosen."""
 
 HALVES = ("first half", "second half", "halves")
 """Styles that cut half of the layers at a time: one or two knockouts of a route, not one per layer."""

@@ -1,9 +1,9 @@
-"""Random blocking: as much attention cut as a pathway cuts, but anywhere. What a pathway must be compared with.
+"""Random blocking: as much attention is cut as a pathway cuts, but anywhere. A pathway must be compared with it.
 
 Map the Flow, section "Effective pathways", draws once, per layer, as many pairs as the pathway blocks, from the causal
-pairs whose query and key are at or after the first video token. Here every draw has a seed, and what it matches has a
-name: under the published masks no row ever dies, so open pairs can be compared; a closed pathway is compared by *live*
-edges (`videolens.interventions.edges`), for its dead ones carry nothing.
+pairs whose query and key are at or after the first video token. Here every draw has a seed, and `MATCHES` names what it
+makes equal. Under the published masks every row stays live, so open pairs can be compared; a closed pathway is compared
+by *live* edges (`videolens.interventions.edges`), since its other open edges carry nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MATCHES: dict[str, str] = {
     "routes and layers": "about as many live edges along every route and in every layer, but other ones",
 }
 
-_ROUNDS = 200  # of proportional fitting; it has long settled then
+_ROUNDS = 200  # of proportional fitting, which settles long before
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
 
 
 def _largest(left: Callable[[int], int], wanted: int, high: int) -> int:
-    """The largest number up to `high` that leaves at least what is wanted; `left` falls, and 0 leaves enough.
+    """The largest number up to `high` that leaves at least what is wanted. `left` never rises, and 0 leaves enough.
 
     1. Each count takes a draw of every layer, and what is left falls almost in a straight line: guess where the line
        through both ends meets what is wanted.
@@ -249,7 +249,7 @@ def _per_cell(
 def _fitted(
     whole: Float64[Tensor, "route layer"], per_route: Float64[Tensor, " route"], per_layer: Float64[Tensor, " layer"]
 ) -> Float64[Tensor, "route layer"]:
-    """Iterative proportional fitting, with no cell above what there is."""
+    """Iterative proportional fitting, with no cell above the number of its pairs."""
     cells = whole * (per_route.sum() / whole.sum())
     for _ in range(_ROUNDS):
         for total, axis in ((per_route, 1), (per_layer, 0)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -15,24 +15,13 @@ from videolens.model.decoder.rows import KeyValues
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Generation", "Intervention", "Interventions", "generate"]
+__all__ = ["Generation", "Interventions", "generate"]
 
 HookFunction = Callable[..., Any]
 
-
-class Intervention(Protocol):
-    """Anything that can say, for a prompt, which hook functions it is: a `Knockout`, a `Patch`, …
-
-    With a method `check(n_layers=, n_heads=)`, it is also asked whether the model has what it acts on.
-    """
-
-    def hooks(self, prompt: Prompt) -> Sequence[tuple[str, HookFunction]]:
-        """Hook functions by the name of their hook point."""
-        ...
-
-
 Interventions = Any
-"""One `Intervention`, or several in an iterable; or (hook point, function) pairs, as for `run_with_hooks`."""
+"""One object with `.hooks(prompt)` (a `Knockout`, a `Patch`, …), or several; or (hook point, function) pairs, as for
+`run_with_hooks`. With a method `check(n_layers=, n_heads=)` it is asked whether the model has what it acts on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +143,7 @@ def _functions(
                 raise ModelError(f"{each!r} acts on a Prompt, and what is continued here are token ids: make a prompt")
             if hasattr(each, "check"):
                 each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
-            functions += cast(Intervention, each).hooks(prompt)
+            functions += each.hooks(prompt)
         elif isinstance(each, tuple) and len(each) == 2 and callable(each[1]):
             functions.append(each)
         else:

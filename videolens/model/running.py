@@ -43,9 +43,9 @@ class Running(Listening):
             return_type: "logits"; "loss": mean next-token cross entropy over targets that are not video; None: nothing.
             stop_at_layer: give the residual stream [batch pos d_model] that enters this layer instead; −1 is the last
                 layer.
-            rows: the query rows, as a selection or positions, for which attention scores and patterns exist where
-                somebody listens to them: [batch head rows key]. All other rows stay with the fused kernels, so the
-                pattern of one word costs one row at any length. None: all rows.
+            rows: the query rows, as a selection or positions, whose attention scores and patterns hook functions see:
+                [batch head rows key]. All other rows stay with the fused kernels, so the pattern of one word costs one
+                row at any length. None: all rows.
 
         Raises:
             ModelError: more tokens than the context, ids outside the vocabulary, video placeholders without their
@@ -76,7 +76,7 @@ class Running(Listening):
     def enter(
         self, input: Prompt | Int64[Tensor, "batch pos"], *, past: KeyValues | None = None
     ) -> tuple[Float[Tensor, "batch row d_model"], Rows]:
-        """The layer-0 residual of all rows of a prompt, fresh, and what the rows are. `past` keeps what they leave."""
+        """A new copy of the layer-0 residual of a whole prompt, and its rows. `past` keeps their keys and values."""
         ids_given = isinstance(input, Tensor) and input.ndim == 2 and input.dtype in (torch.int32, torch.int64)
         if not isinstance(input, Prompt) and not ids_given:
             what = f"{input.dtype} {tuple(input.shape)}" if isinstance(input, Tensor) else type(input).__name__
@@ -127,7 +127,7 @@ class Running(Listening):
 
         Args:
             token: ids.
-            position: of all of them: the number of positions before.
+            position: of these tokens: the number of positions before.
             past: keys and values of those.
             rotary: rotary position of each, where it is not its position.
             padding: of each prompt.

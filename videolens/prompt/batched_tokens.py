@@ -16,7 +16,7 @@ __all__ = ["TokenMaps"]
 class TokenMaps(TokenMap):
     """The token maps of a batch of unequal prompts, all padded to one length.
 
-    By the same name these have different positions, so that whatever a single map answers is refused.
+    The same name means other positions in each of them, so asking the batch for one is a `SelectionError`.
 
     Attributes:
         maps: one per prompt.

@@ -15,7 +15,7 @@ _VIDEOS = ("<video>", "<|video_pad|>", "<image>")
 
 
 def chat_template(tokenizer: Any, placeholder: str, *, source: str = "the checkpoint") -> PromptTemplate:
-    """The prompt template that a tokenizer's chat template amounts to, for one user message: a video, then a question.
+    """A tokenizer's chat template as a prompt template, for one user message: a video, then a question.
 
     1. Render one message of a video and a text, up to where the assistant would speak.
     2. What stands before the video is its system part, between video and text glue, after the text suffix. What the
@@ -53,7 +53,7 @@ def chat_template(tokenizer: Any, placeholder: str, *, source: str = "the checkp
             f"{source}: its chat template cannot be rendered for a message of a video and a text "
             f"({type(error).__name__}: {error}): {choose}"
         ) from error
-    # 2.
+    # 2. the words around video and text
     before, _, after = str(text).partition(_ASKED)
     video = next((name for name in (placeholder, *_VIDEOS) if name in text), placeholder)
     if text.count(_ASKED) != 1 or text.count(video) != 1 or before.count(video) != 1:
@@ -66,7 +66,7 @@ def chat_template(tokenizer: Any, placeholder: str, *, source: str = "the checkp
         before = before.removeprefix(start)  # the tokenizer adds it
     system, glue = (part.replace("{", "{{").replace("}", "}}") for part in before.split(video))
     turn = after.replace("{", "{{").replace("}", "}}")
-    # 3.
+    # 3. the options
     head = (("system", system), ("video", "{video}"), ("glue", glue), ("header", "Question: "), ("stem", "{stem}"))
     options = (("header", "\nOptions:\n"), ("option", "{options}"))
     return PromptTemplate(

@@ -29,8 +29,8 @@ class Prompt:
 
     Attributes:
         input_ids: token ids, the video placeholder repeated for every video token.
-        tokens: what each position is; shared by the batch, unless its prompts differ (`Prompt.batch`): then what they
-            share can be asked of the single prompts only. Stays on the CPU.
+        tokens: what each position is; shared by the batch. Where its prompts differ (`Prompt.batch`), each single
+            prompt has its own. Stays on the CPU.
         residual: the stream that enters layer 0 (embeddings with the projected video in place). Read only: models
             copy it before a hook may edit it.
         rotary: cosine and sine tables of every position.

@@ -34,6 +34,7 @@ def ask_chunk(
     """
     found: list[Asked] = []
     failures: list[Failure] = []
+    answered, pictured_before = 0, pictured
     for i, question in enumerate(questions):
         share = 0.0
 
@@ -45,10 +46,12 @@ def ask_chunk(
         try:
             [one] = named(experiment, [question])
             found.append(ask_one(experiment, one, tick, pictured=pictured))
+            answered += bool(found[-1].rows)
             pictured += bool(found[-1].also.get("clips"))
         except VideolensError as error:
             failures.append(Failure(question.id, question.task, type(error).__name__, str(error)))
         done(i + 1.0)
     gathered = gather(experiment, found, len(questions))
     costs = tuple(asked.cost for asked in found if asked.cost is not None)
-    return Part(gathered.table, gathered.also, gathered.skipped, tuple(failures), costs)
+    made = gathered.table, gathered.also, gathered.skipped
+    return Part(*made, tuple(failures), costs, answered, pictured - pictured_before)

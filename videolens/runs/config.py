@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field
 
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, near
 from videolens.experiments import declared, in_runs
-from videolens.runs.plain import checked, is_plain, keywords
+from videolens.runs.checking import checked, fields_of, is_plain
 
 __all__ = ["DEFAULT_CHUNK", "ExperimentConfig", "RunConfig", "digest", "read_config"]
 
@@ -32,7 +33,7 @@ class ExperimentConfig:
     """An experiment of a run.
 
     Attributes:
-        name: of the registry.
+        name: of its declaration.
         label: its folder's name in the run; the name itself, with a number where it would be there twice.
         options: keywords of the experiment's class, defaults filled in.
     """
@@ -115,38 +116,41 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     if not is_data:
         raise VideolensError(f"{where}: holds something else than text, numbers, true, false, null, lists and mappings")
     # 2.
-    settings = checked(content, _fields, where=where, kind="field")
+    settings = checked(content, _Given, where=where, kind="field")
+    model, dataset, listed = _named(settings.pop("model")), _named(settings.pop("dataset")), settings.pop("experiments")
     seed = settings["seed"]
-    model, dataset = (_named(settings[name]) for name in ("model", "dataset"))
-    _check_seed(settings, where)
-    for name, low in (("chunk", 1), ("threads", 1)):
-        if settings[name] is not None and settings[name] < low:
-            raise VideolensError(f"{where}.{name}: {settings[name]} is too small; at least {low}")
     if model.get("dtype") is not None:
         model["dtype"] = str(model["dtype"]).removeprefix("torch.")
-    model = checked(model, _model_fields, where=f"{where}.model", kind="field")
+    model = checked(model, _Model, where=f"{where}.model", kind="field")
     dataset = checked(_seeded(dataset, load_dataset, seed), load_dataset, where=f"{where}.dataset", kind="field")
-    _check_seed(dataset, f"{where}.dataset")
     # 3.
-    experiments = _experiments(settings["experiments"], seed, where)
-    rest = {name: settings[name] for name in ("seed", "chunk", "threads", "figures")}
-    return RunConfig(model, dataset, experiments, **rest, where=where)
+    return RunConfig(model, dataset, _experiments(listed, seed, where), **settings, where=where)
 
 
-def _fields(
-    model: str | dict[str, Any],
-    dataset: str | dict[str, Any],
-    experiments: list[str | dict[str, Any]],
-    seed: int = 0,
-    chunk: int = DEFAULT_CHUNK,
-    threads: int | None = None,
-    figures: bool = True,
-) -> None:
+_Counted = Annotated[int, Field(ge=1, description="a whole number from 1 on")]
+
+
+@dataclass(frozen=True)
+class _Given:
     """The fields of a config: their names, kinds and defaults."""
 
+    model: str | dict[str, Any]
+    dataset: str | dict[str, Any]
+    experiments: list[str | dict[str, Any]]
+    seed: int = 0
+    chunk: _Counted = DEFAULT_CHUNK
+    threads: _Counted | None = None
+    figures: bool = True
 
-def _model_fields(name: str, dtype: str | None = None, device: str = "cpu", trust_remote_code: bool = False) -> None:
+
+@dataclass(frozen=True)
+class _Model:
     """The fields of `model`."""
+
+    name: str
+    dtype: str | None = None
+    device: str = "cpu"
+    trust_remote_code: bool = False
 
 
 def _named(given: str | dict[str, Any]) -> dict[str, Any]:
@@ -155,14 +159,7 @@ def _named(given: str | dict[str, Any]) -> dict[str, Any]:
 
 def _seeded(given: Mapping[str, Any], function: Any, seed: int) -> dict[str, Any]:
     """With the run's seed where a seed is taken and none is given."""
-    return dict(given) | ({"seed": seed} if "seed" in keywords(function) and "seed" not in given else {})
-
-
-def _check_seed(settings: Mapping[str, Any], where: str) -> None:
-    """A seed is first used when intervals are drawn, at the very end: a run of days must not find out then."""
-    seed = settings.get("seed")
-    if isinstance(seed, int) and not 0 <= seed < 2**63:
-        raise VideolensError(f"{where}.seed: {seed} is too {'small' if seed < 0 else 'large'}; give 0 … 2⁶³ − 1")
+    return ({"seed": seed} if "seed" in fields_of(function).model_fields else {}) | dict(given)
 
 
 def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentConfig, ...]:
@@ -193,7 +190,6 @@ def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentCo
         options = checked(
             _seeded(options, kind, seed), kind, without=("model",), where=at, kind=f"option of the experiment {name!r}"
         )
-        _check_seed(options, at)
         found.append(ExperimentConfig(name, label, options))
     return tuple(found)
 

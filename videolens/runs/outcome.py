@@ -184,7 +184,7 @@ def _write_result(
     return {
         "name": each.name,
         "asked": n_asked,
-        "answered": len(gathered.table[["task", "question"]].drop_duplicates()),
+        "answered": sum(part.answered for part in parts),
         "rows": len(gathered.table),
         "left out": [{"route": route, "reason": why, "questions": n} for (route, why), n in left_out.items()],
         "failures": [asdict(failure) for failure in failures],

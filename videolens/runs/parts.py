@@ -73,6 +73,8 @@ class Part:
         skipped: what the experiment left out.
         failures: questions that could not be asked.
         costs: of every question whose cost is counted, in their order.
+        answered: how many questions have rows in the table.
+        pictured: how many have pictures.
     """
 
     table: pd.DataFrame
@@ -80,11 +82,8 @@ class Part:
     skipped: tuple[Skip, ...]
     failures: tuple[Failure, ...]
     costs: tuple[Cost, ...]
-
-    @property
-    def pictured(self) -> int:
-        """How many questions have pictures."""
-        return len(self.also["clips"][["task", "question"]].drop_duplicates()) if "clips" in self.also else 0
+    answered: int
+    pictured: int
 
 
 def write_part(path: Path, chunk: Chunk, part: Part) -> None:
@@ -93,8 +92,9 @@ def write_part(path: Path, chunk: Chunk, part: Part) -> None:
     It is a Parquet file with one row for each thing in it, name and content, so that the checksums of its pages cover
     all of them; the content of a table is Parquet, too. The file's metadata say which chunk it is.
     """
-    listed = {name: [asdict(each) for each in getattr(part, name)] for name in ("skipped", "failures", "costs")}
-    contents = {_ABOUT: json.dumps(listed, ensure_ascii=False).encode(), _TABLE: part.table.to_parquet(index=False)}
+    said: dict[str, Any] = {"answered": part.answered, "pictured": part.pictured}
+    said |= {name: [asdict(each) for each in getattr(part, name)] for name in ("skipped", "failures", "costs")}
+    contents = {_ABOUT: json.dumps(said, ensure_ascii=False).encode(), _TABLE: part.table.to_parquet(index=False)}
     contents |= {_ALSO + name: table.to_parquet(index=False) for name, table in part.also.items()}
     fields = [pa.field("name", pa.string()), pa.field("content", pa.large_binary())]
     about = json.dumps({"format": FORMAT, "chunk": chunk.plain()}, ensure_ascii=False).encode()
@@ -134,6 +134,8 @@ def read_part(path: Path, chunk: Chunk) -> Part:
         tuple(Skip(**skip) for skip in about["skipped"]),
         tuple(Failure(**failure) for failure in about["failures"]),
         tuple(Cost(**cost) for cost in about["costs"]),
+        about["answered"],
+        about["pictured"],
     )
 
 

@@ -31,7 +31,7 @@ class _File:
     request: Request
 
     def clip(self) -> Clip:
-        """The frames, decoded unless they are remembered and the file is the one it was."""
+        """The frames: those kept from before if the file has not changed, else decoded."""
         try:
             state = self.path.stat()
         except OSError:

@@ -201,7 +201,7 @@ class Result(Drawn):
         """Whose fields stand in the file of settings: their class, or its own where it has no settings."""
         hint = get_type_hints(cls)["settings"]
         one: Any = (*get_args(hint), hint)[0]  # of several, as of one
-        return one if is_dataclass(one) else cls
+        return one if isinstance(one, type) and is_dataclass(one) else cls
 
 
 def skipped_table(left: Sequence[Skip], route: str | None) -> pd.DataFrame:

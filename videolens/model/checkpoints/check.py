@@ -36,7 +36,7 @@ class Compared:
         pair: what was compared with what.
         difference: the largest, in standard deviations (pixels: in levels of 255; words: how many of 5 differ); None:
             not compared.
-        tolerance: the largest allowed; None: told, not judged.
+        tolerance: the largest allowed; None: reported, not judged.
         note: where it was largest, or why it was not compared.
     """
 
@@ -133,7 +133,7 @@ def check_model(
     """
     video = default_clip() if video is None else video
     directory = find(name, trust_remote_code=trust_remote_code)
-    # 1.
+    # 1. here
     model = HookedVideoTransformer.from_pretrained(name, dtype=dtype, trust_remote_code=trust_remote_code)
     family, config, tokenizer = model.frontend.family, model.frontend.config, model.tokenizer
     prompt, asked = _prompt(model, video)
@@ -143,7 +143,7 @@ def check_model(
     notes = [asked]
     del model
     gc.collect()
-    # 2. and 3.
+    # 2. and 3. the original, and the comparison
     if isinstance(family.architecture, str):
         theirs = originals(family, directory, prompt, dtype, trust_remote_code)
         if dtype not in (torch.float32, torch.float64):
@@ -232,7 +232,7 @@ def _lines(pair: str, one: Recorded, other: Recorded, tolerance: float | None, t
     worst = max(range(1, len(off)), key=lambda i: math.inf if math.isnan(off[i]) else off[i])
     words = [run.logits[-1].topk(5).indices.tolist() for run in (one, other)]
     shown = [tokenizer.decode([token]) if tokenizer is not None else str(token) for token in words[1]]
-    # words of equal probability may change places, so that they are told and not judged
+    # words of equal probability may change places, so that they are reported and not judged
     return [
         Compared("layer-0 residual", pair, off[0], tolerance),
         Compared("residual per layer", pair, off[worst], tolerance, f"largest after layer {worst - 1}"),

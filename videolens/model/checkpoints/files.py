@@ -154,7 +154,7 @@ def stored_weights(directory: Path) -> dict[str, Stored]:
     Raises:
         ModelError: one of them does not hold; names the file and what was expected of it.
     """
-    # 1.
+    # 1. which files
     index = directory / INDEX
     claimed: dict[str, str] = {}
     if index.is_file():
@@ -166,7 +166,7 @@ def stored_weights(directory: Path) -> dict[str, Stored]:
         files = [directory / SINGLE] if (directory / SINGLE).is_file() else sorted(directory.glob("*.safetensors"))
         if len(files) != 1:
             raise ModelError(_no_weights(directory, files))
-    # 2.
+    # 2. each file is there and whole
     found: dict[str, Stored] = {}
     for file in files:
         if not file.is_file():
@@ -176,7 +176,7 @@ def stored_weights(directory: Path) -> dict[str, Stored]:
                 f"{len(files)} files of the checkpoint"
             )
         found |= _header(file)
-    # 3.
+    # 3. each holds what the index says
     for key, file_name in claimed.items():
         if key not in found or found[key].file.name != file_name:
             raise ModelError(f"{directory / file_name} does not hold {key!r}, which {INDEX} expects in it")

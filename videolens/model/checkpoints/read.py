@@ -56,21 +56,21 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
         ModelError: not found, an unknown or text-only architecture, code of its own, weights that are not safetensors,
             not whole, or do not fit.
     """
-    # 1.
+    # 1. find it
     directory = find(name, trust_remote_code=trust_remote_code)
-    # 2.
+    # 2. its family
     settings = read_config(directory)
     family = _family(directory, settings, trust_remote_code=trust_remote_code)
-    # 3.
+    # 3. its weight files
     stored = stored_weights(directory)
-    # 4.
+    # 4. its weights
     source = os.fspath(name)
     if callable(family.architecture):
         module = build(family, settings)
         load_into(module, stored, family=family, dtype=dtype, source=source)
     else:
         module = _by_transformers(directory, stored, family, dtype=dtype, trust_remote_code=trust_remote_code)
-    # 5.
+    # 5. tokenizer and preprocessor
     tokenizer = _tokenizer(directory, trust_remote_code=trust_remote_code)
     if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
         config: Any = module.config

@@ -1,6 +1,6 @@
 """Reading weights into a module that the family builds: mapped from the files, never copied unless cast.
 
-For layouts that transformers has no class for. Those that it has are read by transformers (`loading.py`).
+For layouts that transformers has no class for. Those that it has are read by transformers (`read.py`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def load_into(
     Raises:
         ModelError: keys are missing, unexpected or of the wrong shape, or not stored as plain floats.
     """
-    # 1.
+    # 1. keys
     renamed: dict[str, str] = {}
     for key in stored:
         name = _rename(key, family)
@@ -104,7 +104,7 @@ def load_into(
     names_of: dict[int, list[str]] = defaultdict(list)
     for name, weight in expected.items():
         names_of[id(weight)].append(name)
-    # 2.
+    # 2. what does not fit
     missing = [
         names[0] for names in names_of.values() if not any(n in renamed for n in names) and not _recomputed(names[0])
     ]
@@ -118,7 +118,7 @@ def load_into(
     if missing or unexpected or wrong:
         shapes = {name: tuple(expected[name].shape) for name in missing}
         raise ModelError(misfit(source, family, missing=shapes, unexpected=unexpected, wrong=wrong, stored=stored))
-    # 3.
+    # 3. views of the files
     used = {name: renamed[name] for name in expected if name in renamed}
     dtype = dtype or _own_dtype(module.config, [stored[key] for key in used.values()])
     weights = _read({name: (key, stored[key]) for name, key in used.items()}, expected, dtype)

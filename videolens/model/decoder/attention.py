@@ -49,11 +49,12 @@ class Attention(nn.Module):
     1. Project the normalised residual to queries, keys and values (`hook_q`, `hook_k`, `hook_v`), rotate (`hook_rot_q`,
        `hook_rot_k`), and put the earlier positions' keys and values before the new ones. Queries are those of the rows
        that are asked for, keys and values those of all.
-    2. Where somebody listens to `hook_mask`, hand out a fresh boolean mask [1 1 row key], True = may attend, to be
+    2. Where `hook_mask` has hook functions, hand out a fresh boolean mask [1 1 row key], True = may attend, to be
        edited or replaced by one of shape [batch|1 head|1 row key]; what it lets rows see is read from it once and then
        computed without it. Otherwise no mask exists.
-    3. Fused attention; eager, with `hook_attn_scores` and `hook_pattern` [batch head row key], where somebody listens
-       to those, and then only for the watched rows if there are such. A row with no key left gives z = 0 on any path.
+    3. Fused attention; eager, with `hook_attn_scores` and `hook_pattern` [batch head row key], where hook
+       functions see those, and then only for the watched rows if there are such. A row with no key left gives z = 0
+       on any path.
     4. `hook_z`, output projection.
     """
 
@@ -187,7 +188,7 @@ class Attention(nn.Module):
         listened = is_listened_to(self.hook_attn_scores) or is_listened_to(self.hook_pattern)
         if listened and self.cfg.attention_path == "sdpa":
             raise ModelError(
-                f"somebody listens to scores or patterns of layer {self.layer}, which fused attention does not have, "
+                f"hook functions see scores or patterns of layer {self.layer}, which fused attention does not have, "
                 "but the path is fixed to 'sdpa'; use the path 'auto' or 'eager', or leave those names out of "
                 "names_filter"
             )

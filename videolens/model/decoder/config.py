@@ -10,7 +10,7 @@ from transformer_lens.config import TransformerLensConfig
 __all__ = ["ATTENTION_PATHS", "VideoTransformerConfig"]
 
 ATTENTION_PATHS = ("auto", "sdpa", "eager")
-"""How attention is computed. `auto`: fused kernels, except in layers where somebody listens to scores or patterns."""
+"""How attention is computed. `auto`: fused kernels, except in layers where hook functions see scores or patterns."""
 
 
 @dataclass

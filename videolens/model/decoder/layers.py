@@ -34,7 +34,7 @@ class RMSNorm(nn.Module):
         return self.w * (wide * torch.rsqrt(self._variance(wide))).to(x.dtype)
 
     def forward(self, x: Float[Tensor, "*batch d_model"], at: Rows | None = None) -> Float[Tensor, "*batch d_model"]:
-        """Normalise, firing the hook points where somebody listens."""
+        """Normalise, and fire the hook points that have hook functions."""
         wide = self._wide(x)
         variance = self._variance(wide)
         normalised = wide * torch.rsqrt(variance)

@@ -3,7 +3,7 @@
 A forward computes some *rows* of a prompt, each at an absolute position. Their *keys* are the rows themselves and,
 before them, the positions whose keys and values an earlier forward has left in a `KeyValues`. Prefill has no earlier
 ones, decoding has one row, a resumed run has the rows from the first that an intervention can change. In a last layer,
-where nobody needs the other rows any more, only the rows *asked* for have queries.
+where the other rows are not needed any more, only the rows *asked* for have queries.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Rows:
         cos, sin: rotary tables of the rows.
         past: keys and values of the earlier positions; None where there are none and none are to be kept.
         asked: which of the rows (as indices) are needed after this layer; None: all.
-        watched: for which of the rows (as indices) scores and patterns exist where somebody listens; None: all.
+        watched: which of the rows (as indices) have scores and patterns, if hook functions see these; None: all.
         views: what each part of the batch sees, where that is less than causality allows; None: no limits.
     """
 
@@ -126,14 +126,14 @@ class Rows:
 
 
 def is_listened_to(point: HookPoint) -> bool:
-    """Whether anybody listens to a hook point."""
+    """Whether a hook point has hook functions."""
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
 
 
 def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
-    """Pass a tensor through a hook point, telling its listeners which rows and keys it holds.
+    """Pass a tensor through a hook point; its hook functions can read which rows and keys it holds.
 
-    `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions in the prompt. Costs nothing when nobody listens.
+    `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions. Costs nothing without hook functions.
     """
     if not is_listened_to(point):
         return value

@@ -75,7 +75,7 @@ def alike(mask: Bool[Tensor, "head row key"]) -> list[list[int]]:
 def dense_mask(
     views: Sequence[HeadView], batch: int, n_heads: int, device: torch.device
 ) -> Bool[Tensor, "batch_or_1 head_or_1 row key"]:
-    """The mask that says what views say."""
+    """The views as one boolean mask."""
     if len(views) == 1 and views[0][0] == slice(None) and views[0][1] is None:
         return views[0][2].dense(device)[None, None]
     visible = views[0][2]

@@ -36,10 +36,10 @@ def run_tower(
     """
     vision = config.vision_config
     patch, merge, group = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    # 1.
+    # 1. whole groups of frames
     batch, n_frames, _, height, width = pixels.shape
     pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, -n_frames % group, -1, -1, -1)], dim=1)
-    # 2.
+    # 2. flat patches
     patches = rearrange(
         pixels,
         "batch (frame group) channel (row mh ph) (column mw pw) "

@@ -83,12 +83,12 @@ class TokenBudget(SmartResize):
         if not self.resize:
             return super().size(frames, height, width)
         side, most = self.factor, self.max_pixels // frames
-        # 1.
+        # 1. the nearest multiples
         found = round(height / side) * side, round(width / side) * side
-        if found[0] * found[1] > most:  # 2.
+        if found[0] * found[1] > most:  # 2. shrink
             ratio = sqrt(height * width / most)
             found = floor(height / ratio / side) * side, floor(width / ratio / side) * side
-        if found[0] * found[1] < self.min_pixels:  # 3.
+        if found[0] * found[1] < self.min_pixels:  # 3. grow
             ratio = sqrt(self.min_pixels / (height * width))
             found = ceil(height * ratio / side) * side, ceil(width * ratio / side) * side
         return found

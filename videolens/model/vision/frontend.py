@@ -64,7 +64,7 @@ class FrontEnd(nn.Module):
 
     `hook_video_features` [batch frame patch d_vision] is what the tower gives, `hook_video_tokens` [batch placeholder
     d_model] what takes the placeholders' place: video tokens, and the newlines that a model has a parameter for. The
-    tower runs once per clip, when a prompt is made of it. While somebody listens to a hook point, a forward recomputes
+    tower runs once per clip, when a prompt is made of it. While a hook point has hook functions, a forward recomputes
     what lies between it and the residual; otherwise the prompt's stored residual is used as it is.
     """
 
@@ -170,10 +170,10 @@ class FrontEnd(nn.Module):
         return residual if video is None else residual.masked_scatter(where[..., None], video)
 
     def residual(self, prompt: Prompt, at: Rows) -> Float[Tensor, "batch pos d_model"]:
-        """A fresh layer-0 residual of a prompt, through the front end's hook points where somebody listens.
+        """A new copy of a prompt's layer-0 residual, through the front end's hook points that have hook functions.
 
         Raises:
-            PromptError: somebody listens to features that the prompt no longer has.
+            PromptError: hook functions act on features that the prompt no longer has.
         """
         stored = prompt.residual.to(self.dtype)
         if not self.has_video(prompt.input_ids) or not (
@@ -197,7 +197,7 @@ class FrontEnd(nn.Module):
 
     @staticmethod
     def _traced(value: Tensor, point: HookPoint) -> Tensor:
-        """Let gradients start here if somebody listens to them."""
+        """Let gradients start here if a hook function reads them."""
         wanted = bool(point._backward_hooks) and torch.is_grad_enabled()
         return value.detach().requires_grad_().clone() if wanted else value
 

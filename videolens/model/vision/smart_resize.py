@@ -34,12 +34,12 @@ def smart_size(height: int, width: int, *, factor: int, min_pixels: int, max_pix
             f"a frame of {height} × {width} pixels is more than {_MAX_ASPECT} times as long as it is wide, which the "
             "model's resizing does not take: crop the video"
         )
-    # 1.
+    # 1. the nearest multiples
     near = round(height / factor) * factor, round(width / factor) * factor
-    if near[0] * near[1] > max_pixels:  # 2.
+    if near[0] * near[1] > max_pixels:  # 2. shrink
         ratio = sqrt(height * width / max_pixels)
         return max(factor, floor(height / ratio / factor) * factor), max(factor, floor(width / ratio / factor) * factor)
-    if near[0] * near[1] < min_pixels:  # 3.
+    if near[0] * near[1] < min_pixels:  # 3. grow
         ratio = sqrt(min_pixels / (height * width))
         return ceil(height * ratio / factor) * factor, ceil(width * ratio / factor) * factor
     return near

@@ -1,9 +1,8 @@
 """The vision tower runs once per clip, however many prompts are made of it.
 
-What the tower makes of a clip depends on the clip's pixels and on the tower. Both are read anew for every prompt, and
-only where they are what they were is the tower not run again: reading its weights once is nothing beside multiplying by
-them for every patch of every frame. So nothing that has changed since is handed out, and what is handed out equals what
-the tower would give, bit for bit.
+The features of a clip depend on its pixels and on the tower. Both are read anew for every prompt, and the tower is run
+again unless neither has changed: reading its weights once costs little beside multiplying by them for every patch of
+every frame. So the features equal what the tower would give now, bit for bit.
 """
 
 from __future__ import annotations
@@ -62,12 +61,12 @@ class TowerMemory:
        write through `.data` is noticed, too). When the tower is another one, all that is kept is forgotten.
     2. A clip that is not known is run through the tower by itself, so that its features do not depend on what else is
        in the batch.
-    3. A copy is handed out: what becomes of a prompt's features does not reach the next prompt.
+    3. A copy is handed out: whoever changes a prompt's features does not change the next prompt's.
 
     Nothing is kept of a tower in training mode, which may draw random numbers, or while a PyTorch hook on one of its
     modules changes what it sees; a hook that only looks is called when the tower really runs. Gradients do not reach
-    into the tower, kept or not: its features are computed without them, and whoever wants gradients of them listens
-    to `frontend.hook_video_features`.
+    into the tower, kept or not: its features are computed without them. For gradients of the features, use
+    `frontend.hook_video_features`.
 
     Args:
         room: bytes of features kept; the newest clip's are kept even if they are more.
@@ -105,12 +104,12 @@ class TowerMemory:
         modules = list(tower.parts.modules())
         if any(module.training for module in modules):
             return tower.encode(pixels)
-        # 1.
+        # 1. the tower
         content, code, known = _content(tower), _code(tower, modules), self._tower
         if known is None or known[:2] != (content, code):
             known = (content, code, object())
             self._features.clear()
-        # 2. and 3.
+        # 2. and 3. the clips, as a copy
         clips = [self._one(tower, modules, known[2], clip[None]) for clip in pixels]
         # transformers puts its own hooks, which only look, on a tower when it first runs: the tower is still the same
         self._tower = (content, _code(tower, modules), known[2])
