@@ -15,6 +15,7 @@ from helpers.report import letter_checkpoint
 
 import videolens as vl
 from videolens.__main__ import main, parser
+from videolens.experiments import in_runs
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.claims.result import Claims
 
@@ -37,12 +38,13 @@ def clip(tmp_path: Path) -> Path:
     return vl.Video.from_array(frames, fps=4.0).write(tmp_path / "clip.mp4")
 
 
+COMMANDS = ("demo", "flow", "accuracy", "run", "check", "data")
 ASK = ["--question", "Which way does the red ball move?", "--n-frames", "3"]
 OPTIONS = ["--option", "left", "--option", "right"]
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["demo"], ["flow"], ["accuracy"], ["data"], ["data", "shapes"]):
+    for command in ([], ["data", "shapes"], *([name] for name in (*COMMANDS, *in_runs(), "logit-lens"))):
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])
         assert ended.value.code == 0 and "usage: videolens" in capsys.readouterr().out
@@ -146,6 +148,37 @@ def test_accuracy_prints_a_table(
     assert "Split test, seed 3." in lines[-1]
     result = Accuracy.load(tmp_path)
     assert len(result.models) == 2 and result.conditions == ["as is", "reversed"]
+
+
+def test_every_experiment_is_a_command(
+    checkpoints: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run with one experiment, under its name with "_" or with "-"."""
+    known = parser()._subparsers._group_actions[0].choices
+    assert {*COMMANDS, *in_runs(), *(name.replace("_", "-") for name in in_runs())} == set(known)
+    asked = ["--model", str(checkpoints[0]), "--dataset", "shapes", "--task", "colour", "--split", "validation"]
+    request = ["logit-lens", *asked, "--n", "2", "--set", "top=2", "--set", "keywords=[red, blue]"]
+    assert main([*request, "--out", str(tmp_path / "lens")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.rstrip().endswith(str(tmp_path / "lens" / "results"))
+    assert "| logit_lens | 2 | 2 | 0 | 0 |" in captured.out
+    found = vl.Run.load(tmp_path / "lens")
+    assert found.summary["dataset"]["split"] == "validation" and found.summary["dataset"]["tasks"] == ["colour"]
+    assert found.result().n == 2 and found.result().settings.top == 2
+    assert main([*request, "--out", str(tmp_path / "lens")]) == 0, "the same command goes on, here with nothing"
+    assert "is finished" in capsys.readouterr().err
+    assert main(["logit_lens", *request[1:], "--set", "top=3", "--out", str(tmp_path / "lens")]) == 2
+    assert "another config (experiments[0].top: 2 there, 3 here)" in capsys.readouterr().err
+    for option, message in (
+        ("tpo=2", "unknown option of the experiment 'logit_lens' 'tpo'; did you mean 'top'"),
+        ("top=two", "experiments[0].top: it takes a whole number, got 'two'"),
+        ("top", "--set 'top': give OPTION=VALUE"),
+        ("top=[", "--set 'top=[': the value is not YAML"),
+        ("norm=2026-01-01", "something else than text, numbers"),
+    ):
+        assert main([*request, "--set", option, "--out", str(tmp_path / "other")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_demo_writes_tables_figures_and_a_page(
