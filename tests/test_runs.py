@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import videolens as vl
 from videolens.__main__ import main
 from videolens.experiments import in_runs
 from videolens.experiments.accuracy.experiment import measure_accuracy
+from videolens.experiments.common.asking import ask_all
+from videolens.runs.checking import plain
 from videolens.runs.config import read_config
 from videolens.runs.directory import RunDirectory
 from videolens.runs.writing import LEFTOVER, write_atomic
@@ -222,7 +225,22 @@ def test_a_run_that_verifies_says_what_a_call_says(config: dict[str, Any], data:
     assert 0 <= found.settings.verified < 1e-4 and 0 < found.settings.forwards < found.settings.full_forwards
 
 
-def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], tmp_path: Path) -> None:
+def says_what_a_call_says(found: vl.Run, model: vl.HookedVideoTransformer, data: Path) -> None:
+    """Every result of a run is that of asking all questions in one go, but for the time it took."""
+    for each in read_config(found.path / "config.yaml").experiments:
+        experiment = in_runs()[each.name].experiment_class(model, **each.options)
+        called = ask_all(experiment, vl.load_dataset(data), progress=False)._contents()
+        for name, content in found.result(each.label)._contents().items():
+            if isinstance(content, pd.DataFrame):
+                pd.testing.assert_frame_equal(content, called[name], rtol=1e-5)
+                continue
+            for one, other in zip(
+                *([made] if isinstance(made, dict) else made for made in (content, called[name])), strict=True
+            ):
+                assert plain(one) == plain(other) | {"seconds": None}, each.label
+
+
+def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
     pathway = {"n_layers": 3, "cross_frame": [0, 1], "video_to_question": [1], "question_to_last": [2]}
     experiments = [
         "accuracy",
@@ -240,6 +258,10 @@ def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], tmp
         assert each["undrawn"] is None and each["answered"] == N, (label, each)
         assert (tmp_path / "results" / label / "figure.png").stat().st_size > 5000
         assert found.result(label).to_dataframe().equals(found.result(label).table)
+    says_what_a_call_says(found, vl.HookedVideoTransformer.from_pretrained(config["model"]), data)
+    page = (tmp_path / "results" / "report.html").read_text()
+    assert all(escape(declaration.title) in page for declaration in in_runs().values())
+    assert page.count("<section ") == len(in_runs()) and "Not drawn" not in page and 'src="http' not in page
     before = files(tmp_path)
     shutil.rmtree(tmp_path / "results")
     (tmp_path / "parts" / "pathway" / "00000.parquet").unlink()
@@ -455,6 +477,32 @@ def test_directories_that_somebody_changed(config: dict[str, Any], tmp_path: Pat
         (out / "run.json").write_text(json.dumps(broken))
         with pytest.raises(vl.VideolensError, match=message):
             vl.run(config, out, progress=False)
+
+
+def test_what_cannot_be_drawn_is_still_there(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figure and section fail apart from each other, and neither takes the result along."""
+    lost = {"name": "attention_map", "words": ["zebra"]}  # which no question has
+    config |= {"experiments": [FLOW | {"label": "flow"}, FLOW | {"label": "again"}, lost], "figures": True}
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no <ink>")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(in_runs()["flow"].module("section"), "section", broken)
+        found = vl.run(config, tmp_path / "section", progress=False)
+    page = (tmp_path / "section" / "results" / "report.html").read_text()
+    assert found.summary["experiments"]["again"]["undrawn"] == "section: RuntimeError: no <ink>"
+    assert page.count("Not drawn: section: RuntimeError: no &lt;ink&gt;") == 2 and "no <ink>" not in page
+    assert "No result: no question has 'zebra'" in page.replace("&#39;", "'") and "the question has no word" in page
+    assert "Where it flows (again)" in page and "again could not be drawn: section" in str(found)
+    assert found.result("flow").n == N and (tmp_path / "section" / "results" / "flow" / "figure.png").is_file()
+    with monkeypatch.context() as patched:
+        patched.setattr(vl.FlowMap, "figure", broken)
+        found = vl.run(config, tmp_path / "figure", progress=False)
+    assert "figure: RuntimeError" in found.summary["experiments"]["flow"]["undrawn"]
+    assert found.result("flow").n == N and not (tmp_path / "figure" / "results" / "flow" / "figure.png").exists()
 
 
 def test_a_run_of_an_older_version(config: dict[str, Any], tmp_path: Path) -> None:

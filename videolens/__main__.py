@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from videolens import __version__
+from videolens._version import __version__
 from videolens.commands import accuracy, check, data, demo, experiment, flow, run
 from videolens.commands.shared import failed
 from videolens.errors import VideolensError

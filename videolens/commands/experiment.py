@@ -1,4 +1,4 @@
-"""`videolens EXPERIMENT`, for every declared experiment without a command of its own: a run with that one experiment."""
+"""`videolens EXPERIMENT`, for every declared experiment without a command of its own: a run with that one."""
 
 from __future__ import annotations
 

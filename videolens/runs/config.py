@@ -25,7 +25,7 @@ DEFAULT_CHUNK = 4
 """Questions of one experiment that are asked before a part is written: what a kill costs, at most."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
-_TAKEN = ("summary.json", "summary.md")  # files that stand beside the folders of the experiments
+_TAKEN = ("summary.json", "summary.md", "report.html")  # files that stand beside the folders of the experiments
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from videolens.errors import VideolensError, near
 from videolens.experiments import declared
-from videolens.experiments.common.experiment import Experiment
+from videolens.experiments.common.experiment import Experiment, Gathered
 from videolens.question import Question
 from videolens.runs.config import ExperimentConfig, RunConfig
-from videolens.runs.directory import MANIFEST, RESULTS, SUMMARY
+from videolens.runs.directory import MANIFEST, REPORT, RESULTS, SUMMARY
 from videolens.runs.parts import Part, joined
+from videolens.runs.report import report, section_of
 from videolens.runs.summary import spelled
 from videolens.runs.writing import LEFTOVER, commit_directory
 
@@ -128,19 +130,31 @@ def write_results(
 ) -> None:
     """Put the parts of every experiment together, and write `results/` whole or not at all.
 
-    1. Per experiment: join its parts, and save result, summary and figure into a folder of its label. One that has
-       nothing to show says why.
-    2. Write the summary, as JSON and for people, and give the folder its name.
+    1. Per experiment: join its parts, save result, summary and figure into a folder of its label, and draw its section
+       of the page. One that has nothing to show says why.
+    2. Write the summary, as JSON and for people, and the page, and give the folder its name.
 
     Nothing in it says when or how fast it was made, so that a run that was resumed gives the same files.
     """
     unfinished = path / f"{LEFTOVER}{RESULTS}"
     unfinished.mkdir()
     # 1.
-    found = {}
+    found: dict[str, Any] = {}
+    sections: dict[str, Markup] = {}
     for each in config.experiments:
         parts = [part for (label, _), part in sorted(done.items()) if label == each.label]
-        found[each.label] = _write_result(unfinished, config, each, experiments[each.label], parts, len(questions))
+        gathered = joined(experiments[each.label], parts, len(questions))
+        found[each.label] = _about(each, parts, gathered)
+        try:
+            result = experiments[each.label].result(gathered)
+        except VideolensError as error:
+            found[each.label]["without"] = _why(error, parts, len(questions))
+            continue
+        _save(result, unfinished / each.label)
+        if config.figures:
+            section, wrong = _draw(each, result, unfinished / each.label)
+            sections |= {} if section is None else {each.label: section}
+            found[each.label]["undrawn"] = wrong
     # 2.
     summary = {
         "model": config.model["name"],
@@ -157,52 +171,53 @@ def write_results(
     }
     (unfinished / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (unfinished / "summary.md").write_text(spelled(summary) + "\n", encoding="utf-8")
+    if config.figures:
+        (unfinished / REPORT).write_text(report(summary, sections), encoding="utf-8")
     commit_directory(unfinished, path / RESULTS)
 
 
-def _write_result(
-    folder: Path,
-    config: RunConfig,
-    each: ExperimentConfig,
-    experiment: Experiment[Any],
-    parts: list[Part],
-    n_asked: int,
-) -> dict[str, Any]:
-    """Step 1 for one experiment, and what the summary says about it."""
-    failures = [failure for part in parts for failure in part.failures]
-    gathered = joined(experiment, parts, n_asked)
-    without = undrawn = None
-    try:
-        result = experiment.result(gathered)
-    except VideolensError as error:
-        without = str(error)
-        if len(failures) == n_asked:
-            without = f"nothing but errors, {n_asked} of {n_asked} questions: {failures[0].message}"
-    else:
-        undrawn = _save(result, folder / each.label, figures=config.figures)
+def _about(each: ExperimentConfig, parts: Sequence[Part], gathered: Gathered) -> dict[str, Any]:
+    """What the summary says about an experiment."""
     left_out = Counter((skip.route, skip.reason) for part in parts for skip in part.skipped)
     return {
         "name": each.name,
-        "asked": n_asked,
+        "asked": gathered.n_asked,
         "answered": sum(part.answered for part in parts),
         "rows": len(gathered.table),
         "left out": [{"route": route, "reason": why, "questions": n} for (route, why), n in left_out.items()],
-        "failures": [asdict(failure) for failure in failures],
-        "without": without,
-        "undrawn": undrawn,
+        "failures": [asdict(failure) for part in parts for failure in part.failures],
+        "without": None,
+        "undrawn": None,
     }
 
 
-def _save(result: Any, folder: Path, *, figures: bool) -> str | None:
-    """Save a result, its summary and its figure; why it could not be drawn, if it could not."""
+def _why(error: VideolensError, parts: Sequence[Part], n_asked: int) -> str:
+    """Why there is no result."""
+    failures = [failure for part in parts for failure in part.failures]
+    if len(failures) < n_asked:
+        return str(error)
+    return f"nothing but errors, {n_asked} of {n_asked} questions: {failures[0].message}"
+
+
+def _save(result: Any, folder: Path) -> None:
+    """Save a result, and its summary where there is one."""
     result.save(folder)
     if callable(summary := getattr(result, "summary", None)) and isinstance(found := summary(), pd.DataFrame):
         found.to_csv(folder / "summary.csv", index=False)
-    if not figures:
-        return None
+
+
+def _draw(each: ExperimentConfig, result: Any, folder: Path) -> tuple[Markup | None, str | None]:
+    """Draw the figure into the folder; the section of the page, and what went wrong with either."""
+    wrong: dict[str, str] = {}
+    section = None
+    # whatever goes wrong in drawing: a table that took days must not wait for its picture
     try:
         result.figure().savefig(folder / "figure.png", dpi=200)
-    except Exception as error:  # whatever goes wrong in drawing: a table that took days must not wait for its picture
+    except Exception as error:
         (folder / "figure.png").unlink(missing_ok=True)
-        return f"{type(error).__name__}: {error}"
-    return None
+        wrong["figure"] = f"{type(error).__name__}: {error}"
+    try:
+        section = section_of(each.name, result)
+    except Exception as error:
+        wrong["section"] = f"{type(error).__name__}: {error}"
+    return section, "; ".join(f"{name}: {text}" for name, text in wrong.items()) or None

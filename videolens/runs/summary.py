@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["spelled"]
+__all__ = ["made_from", "spelled"]
+
+
+def made_from(summary: Mapping[str, Any]) -> str:
+    """Model, data set and seed in one line, with digests."""
+    dataset = ", ".join(f"{name} {value}" for name, value in summary["dataset"].items() if value is not None)
+    return (
+        f"model {summary['model']} (sha256 {summary['model_sha256'][:12]}); data set {dataset} "
+        f"(sha256 {summary['dataset_sha256'][:12]}); seed {summary['seed']}"
+    )
 
 
 def spelled(summary: Mapping[str, Any]) -> str:
     """Markdown: one line per experiment, then every question that was left out or failed, with the reason."""
-    dataset = ", ".join(f"{name} {value}" for name, value in summary["dataset"].items() if value is not None)
     lines = [
-        f"model {summary['model']} (sha256 {summary['model_sha256'][:12]}); data set {dataset} "
-        f"(sha256 {summary['dataset_sha256'][:12]}); seed {summary['seed']}",
+        made_from(summary),
         "",
         f"{summary['questions']} questions were asked"
         + (f"; {n} more have no video" if (n := len(summary["missing"])) else "")
@@ -30,7 +37,7 @@ def spelled(summary: Mapping[str, Any]) -> str:
         if each["without"] is not None:
             lines += ["", f"**{label} has no result**: {each['without']}"]
         if each["undrawn"] is not None:
-            lines += ["", f"{label} has no figure: {each['undrawn']}"]
+            lines += ["", f"{label} could not be drawn: {each['undrawn']}"]
         if each["left out"]:
             lines += ["", f"Left out of {label}:", ""]
             lines += [
