@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,7 +107,9 @@ def test_a_run_and_a_command_of_its_own_write_result_figure_and_page(
     results = out / way / "results"
     assert {"echo.parquet", "echo.json", "figure.png"} <= {path.name for path in (results / "echo").iterdir()}
     page = (results / "report.html").read_text()
-    assert "How undecided the model is" in page and "mean entropy" in page
+    [section] = re.findall(r'<section id="experiment-1">(.*?)</section>', page, flags=re.DOTALL)
+    assert "<h2>How undecided the model is</h2>" in section and 'src="data:image/' in section
+    assert "mean entropy in bits" in section, "what the result says of itself"
 
 
 def test_the_rules_of_the_house_hold_in_it(tried: tuple[Path, dict[str, Any]]) -> None:
