@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.models import tiny_inputs
-from helpers.prompts import SPANS, tiny_model, tiny_prompt
+from helpers.prompts import SPANS, tiny_prompt
 from helpers.report import letter_model, questions
 from transformer_lens import patching
 
@@ -23,21 +23,6 @@ from videolens.experiments.patch_map.units import check_over, units_of
 from videolens.interventions.sites import named_site
 
 N_LAYERS, N_POS = 3, 25
-
-
-@pytest.fixture(scope="module")
-def model() -> vl.HookedVideoTransformer:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def clean(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model, seed=0)
-
-
-@pytest.fixture(scope="module")
-def corrupted(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model, seed=1, answer=1)
 
 
 @pytest.fixture(scope="module")
