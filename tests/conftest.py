@@ -1,4 +1,7 @@
-"""Every test runs with the package's shape annotations checked, on one thread, from fixed seeds."""
+"""Every test runs with the package's shape annotations checked, on one thread, from fixed seeds.
+
+The fixtures are those that several files use. A file may have a `model` of its own: the prompts are then asked of it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from helpers.prompts import tiny_model, tiny_prompt
+from transformer_lens import ActivationCache
+
+import videolens as vl
 
 torch.set_num_threads(1)
 # Derandomised: a failure that CI finds is one that anybody can find again. No deadline: shared cores are not a clock.
@@ -32,3 +39,39 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def model() -> vl.HookedVideoTransformer:
+    """Three layers, four heads, random weights, no tokenizer."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def prompt(model: vl.HookedVideoTransformer) -> vl.Prompt:
+    """25 positions with two options, of which the first is right."""
+    return tiny_prompt(model)
+
+
+@pytest.fixture(scope="module")
+def clean(prompt: vl.Prompt) -> vl.Prompt:
+    """The prompt, where there is a corrupted one beside it."""
+    return prompt
+
+
+@pytest.fixture(scope="module")
+def corrupted(model: vl.HookedVideoTransformer) -> vl.Prompt:
+    """Another video and other words in the same places; the second option is right."""
+    return tiny_prompt(model, seed=1, answer=1)
+
+
+@pytest.fixture(scope="module")
+def run(model: vl.HookedVideoTransformer, prompt: vl.Prompt) -> tuple[torch.Tensor, ActivationCache]:
+    """Logits and activations of the prompt."""
+    return model.run_with_cache(prompt)
+
+
+@pytest.fixture(scope="module")
+def shapes() -> vl.HookedVideoTransformer:
+    """The bundled model."""
+    return vl.HookedVideoTransformer.from_pretrained("shapes")

@@ -22,11 +22,6 @@ AFTER = {True: np.exp(2) / (np.exp(2) + 5), False: 1 / 6}
 
 
 @pytest.fixture(scope="module")
-def shapes() -> vl.HookedVideoTransformer:
-    return vl.HookedVideoTransformer.from_pretrained("shapes")
-
-
-@pytest.fixture(scope="module")
 def questions() -> list[vl.Question]:
     return [q for task in ("moving direction", "object count") for q in vl.load_dataset("shapes", task=task, n=3)]
 

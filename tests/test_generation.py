@@ -21,16 +21,6 @@ MODEL = tiny_model()
 SELECTIONS = ("video", "question", "stem", "last", "response", "video | response", "last | stem", "all", "suffix")
 
 
-@pytest.fixture(scope="module")
-def model() -> vl.HookedVideoTransformer:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def prompt(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model)
-
-
 def grown(model: vl.HookedVideoTransformer, prompt: vl.Prompt, token: torch.Tensor) -> vl.Prompt:
     """The prompt with one more generated token after it."""
     position = torch.tensor([[prompt.shape[1]]])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.prompts import SPANS, plain_prompt, tiny_model, tiny_prompt
+from helpers.prompts import SPANS, plain_prompt, tiny_prompt
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -32,16 +32,6 @@ NAMES = (
     "suffix",
     "last",
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> vl.HookedVideoTransformer:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def prompt(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model)
 
 
 def token_map() -> TokenMap:

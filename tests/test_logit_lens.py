@@ -21,11 +21,6 @@ from videolens.experiments.logit_lens.result import LensRow, LensSettings
 
 
 @pytest.fixture(scope="module")
-def shapes() -> vl.HookedVideoTransformer:
-    return vl.HookedVideoTransformer.from_pretrained("shapes")
-
-
-@pytest.fixture(scope="module")
 def questions() -> list[vl.Question]:
     return [q for task in ("moving direction", "object count") for q in vl.load_dataset("shapes", task=task, n=2)]
 

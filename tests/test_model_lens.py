@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformer_lens
 from helpers.models import D_VOCAB, tiny_inputs, tiny_llava_next_video
+from helpers.prompts import tiny_model
 from helpers.tokenizer import tiny_tokenizer
 from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.model_protocol import TransformerLensModelWithWeights
@@ -21,25 +22,8 @@ N_LAYERS, N_HEADS, D_MODEL = 3, 4, 32
 
 
 @pytest.fixture(scope="module")
-def model():
-    return HookedVideoTransformer.from_hugging_face(tiny_llava_next_video(), tokenizer=tiny_tokenizer())
-
-
-@pytest.fixture(scope="module")
-def prompt(model):
-    one, _, pixels = tiny_inputs(frames=2)
-    return model.prompt_from_ids(one, pixels, spans={"stem": range(13, 17)})
-
-
-@pytest.fixture(scope="module")
-def other(model):
-    one, _, pixels = tiny_inputs(frames=2, seed=1)
-    return model.prompt_from_ids(one, pixels, spans={"stem": range(13, 17)})
-
-
-@pytest.fixture(scope="module")
-def run(model, prompt):
-    return model.run_with_cache(prompt)
+def model() -> HookedVideoTransformer:
+    return tiny_model(tokenizer=tiny_tokenizer())
 
 
 # -- 1: a hooked root module, set up and in evaluation mode
@@ -92,8 +76,8 @@ def test_run_with_cache_gives_an_activation_cache_with_the_usual_names_and_shape
         "hook_embed": (1, n, 32),
         "ln_final.hook_scale": (1, n, 1),
         "ln_final.hook_normalized": (1, n, 32),
-        "frontend.hook_video_features": (1, 2, 16, 16),
-        "frontend.hook_video_tokens": (1, 8, 32),
+        "frontend.hook_video_features": (1, 3, 16, 16),
+        "frontend.hook_video_tokens": (1, 12, 32),
     }
     for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"):
         shapes[f"blocks.1.hook_{name}"] = (1, n, 32)

@@ -4,49 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.models import tiny_inputs, tiny_llava_next_video
-from helpers.tokenizer import tiny_tokenizer
 from transformer_lens import patching
 from transformer_lens.head_detector import detect_head
 
 from videolens.errors import ModelError
-from videolens.model.transformer import HookedVideoTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N_LAYERS, N_HEADS, D_MODEL = 3, 4, 32
 
 
-@pytest.fixture(scope="module")
-def model():
-    return HookedVideoTransformer.from_hugging_face(tiny_llava_next_video(), tokenizer=tiny_tokenizer())
-
-
-@pytest.fixture(scope="module")
-def prompt(model):
-    one, _, pixels = tiny_inputs(frames=2)
-    return model.prompt_from_ids(one, pixels, spans={"stem": range(13, 17)})
-
-
-@pytest.fixture(scope="module")
-def other(model):
-    one, _, pixels = tiny_inputs(frames=2, seed=1)
-    return model.prompt_from_ids(one, pixels, spans={"stem": range(13, 17)})
-
-
-@pytest.fixture(scope="module")
-def run(model, prompt):
-    return model.run_with_cache(prompt)
-
-
 # -- 6: prompts in TransformerLens' own tools
 
 
-def test_patching_functions_take_a_prompt(model, prompt, other) -> None:
+def test_patching_functions_take_a_prompt(model, prompt, corrupted) -> None:
     _, clean = model.run_with_cache(prompt)
     metric = lambda logits: logits[0, -1, 10]  # noqa: E731
-    clean_value, corrupted_value = float(metric(model(prompt))), float(metric(model(other)))
-    stored = other.residual.clone()
-    patched = patching.get_act_patch_resid_pre(model, other, clean, metric)
+    clean_value, corrupted_value = float(metric(model(prompt))), float(metric(model(corrupted)))
+    stored = corrupted.residual.clone()
+    patched = patching.get_act_patch_resid_pre(model, corrupted, clean, metric)
     assert patched.shape == (N_LAYERS, prompt.shape[1])
 
     # patching every position before layer 0 is running the clean prompt; patching one by hand is what the tool does
@@ -54,24 +29,25 @@ def test_patching_functions_take_a_prompt(model, prompt, other) -> None:
         resid[:, 6] = clean["resid_pre", 1][:, 6]
         return resid
 
-    value = metric(model.run_with_hooks(other, fwd_hooks=[("blocks.1.hook_resid_pre", by_hand)]))
+    value = metric(model.run_with_hooks(corrupted, fwd_hooks=[("blocks.1.hook_resid_pre", by_hand)]))
     assert float(patched[1, 6]) == pytest.approx(float(value), abs=1e-6)
     assert abs(clean_value - corrupted_value) > 0.1
     # the tool patches in place: the prompt's own residual must not feel it
-    assert torch.equal(other.residual, stored)
+    assert torch.equal(corrupted.residual, stored)
     for tool in ("head_out", "head_q", "head_pattern"):
-        by_head = getattr(patching, f"get_act_patch_attn_{tool}_all_pos")(model, other, clean, metric)
+        by_head = getattr(patching, f"get_act_patch_attn_{tool}_all_pos")(model, corrupted, clean, metric)
         assert by_head.shape == (N_LAYERS, N_HEADS), tool
-    assert patching.get_act_patch_attn_head_v_all_pos(model, other, clean, metric).shape == (N_LAYERS, 2)
+    assert patching.get_act_patch_attn_head_v_all_pos(model, corrupted, clean, metric).shape == (N_LAYERS, 2)
 
 
-def test_direct_path_patching(model, prompt, other) -> None:
+def test_direct_path_patching(model, prompt, corrupted) -> None:
     _, clean = model.run_with_cache(prompt)
-    _, corrupted = model.run_with_cache(other)
+    _, of_corrupted = model.run_with_cache(corrupted)
     metric = lambda logits: logits[0, -1, 10]  # noqa: E731
-    result = patching.get_act_patch_direct_path(model, other, clean, corrupted, metric, 0, 1, "q", verbose=False)
+    caches = (clean, of_corrupted)
+    result = patching.get_act_patch_direct_path(model, corrupted, *caches, metric, 0, 1, "q", verbose=False)
     assert result.shape == (N_LAYERS, N_HEADS)
-    assert (result[1:] - metric(model(other))).abs().max() > 1e-4
+    assert (result[1:] - metric(model(corrupted))).abs().max() > 1e-4
     assert not model.cfg.use_split_qkv_input
 
 

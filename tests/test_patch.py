@@ -34,21 +34,6 @@ WITH_HEADS = [name for name in PLAIN if SITES[name].heads is not None]
 
 
 @pytest.fixture(scope="module")
-def model() -> vl.HookedVideoTransformer:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def clean(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model, seed=0)
-
-
-@pytest.fixture(scope="module")
-def corrupted(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model, seed=1, answer=1)
-
-
-@pytest.fixture(scope="module")
 def source(model: vl.HookedVideoTransformer, clean: vl.Prompt) -> SourceRun:
     return SourceRun.record(model, clean, PLAIN)
 

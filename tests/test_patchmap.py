@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers.asking import in_parts
 from helpers.models import tiny_inputs
-from helpers.prompts import SPANS, tiny_model, tiny_prompt
+from helpers.prompts import SPANS, tiny_prompt
 from helpers.report import letter_model, questions
 from transformer_lens import patching
 
@@ -26,21 +26,6 @@ from videolens.experiments.patch_map.units import check_over, units_of
 from videolens.interventions.sites import named_site
 
 N_LAYERS, N_POS = 3, 25
-
-
-@pytest.fixture(scope="module")
-def model() -> vl.HookedVideoTransformer:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def clean(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model, seed=0)
-
-
-@pytest.fixture(scope="module")
-def corrupted(model: vl.HookedVideoTransformer) -> vl.Prompt:
-    return tiny_prompt(model, seed=1, answer=1)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.models import DECODER
 from helpers.parity import TOLERANCE, randomise
 from helpers.tokenizer import tiny_tokenizer
 from transformers import (
@@ -24,13 +25,8 @@ from videolens.model.checkpoints.convert import convert
 from videolens.model.families import LLAMA, PHI3, family_of
 from videolens.model.transformer import HookedVideoTransformer
 
-TEXT = dict(
+TEXT = DECODER | dict(
     vocab_size=96,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
     max_position_embeddings=128,
     bos_token_id=1,
     eos_token_id=2,

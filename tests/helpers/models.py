@@ -1,8 +1,7 @@
 """Tiny random checkpoints in the real on-disk format, and a model small enough to solve by hand.
 
 Initial weights are large enough that attention is far from uniform: what a knockout or a wrong mask does is then orders
-    of
-magnitude above rounding.
+of magnitude above rounding.
 """
 
 from __future__ import annotations
@@ -15,17 +14,22 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, Ll
 
 VIDEO, IMAGE, BOS, EOS = 90, 91, 1, 2
 D_VOCAB = 96
+DECODER: dict[str, Any] = dict(
+    vocab_size=264,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+)
+"""A tiny decoder with grouped-query attention, whose vocabulary is `byte_tokenizer`'s with eight special tokens."""
 
 
 def tiny_config(*, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **overrides: Any) -> Any:
     """Configuration of a tiny LLaVA-NeXT-Video: 16 × 16 frames, 2 × 2 video tokens a frame, grouped-query attention."""
-    text_settings = dict(
+    text_settings = DECODER | dict(
         vocab_size=D_VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=8,
         max_position_embeddings=128,
         bos_token_id=BOS,

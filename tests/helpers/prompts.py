@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from helpers.models import tiny_inputs, tiny_llava_next_video
@@ -13,9 +15,9 @@ SPANS = {"stem": range(18, 20), "option A": range(20, 22), "option B": range(22,
 """Of the tiny prompt: text 0 … 3, 3 frames × 2 × 2 video tokens 4 … 15, glue 16 … 17, question, suffix 24."""
 
 
-def tiny_model(*, seed: int = 0) -> HookedVideoTransformer:
+def tiny_model(*, seed: int = 0, tokenizer: Any = None) -> HookedVideoTransformer:
     """Three layers, four heads, random weights under which attention matters."""
-    return HookedVideoTransformer.from_hugging_face(tiny_llava_next_video(seed=seed))
+    return HookedVideoTransformer.from_hugging_face(tiny_llava_next_video(seed=seed), tokenizer=tokenizer)
 
 
 def tiny_prompt(

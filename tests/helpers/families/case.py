@@ -22,16 +22,6 @@ from videolens.model.transformer import HookedVideoTransformer
 Shape = tuple[int, int, int]
 Layout = Callable[[Any], tuple[Mapping[str, Tensor], dict[str, Any]]]
 
-DECODER: dict[str, Any] = dict(
-    vocab_size=264,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=512,
-)
-"""A tiny decoder with grouped-query attention, whose vocabulary is `byte_tokenizer`'s with eight special tokens."""
 HALF = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
 CLIP = dict(image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711])
 IMAGENET = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])

@@ -14,7 +14,8 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import DECODER, IMAGENET, Case, Variant, of_images
+from helpers.families.case import IMAGENET, Case, Variant, of_images
+from helpers.models import DECODER
 from helpers.parity import HuggingFaceReference
 from videolens import Prompt
 

@@ -11,7 +11,8 @@ from transformers.models.llava_onevision.processing_llava_onevision import Llava
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import DECODER, HALF, Case, Variant, of_images, relaid
+from helpers.families.case import HALF, Case, Variant, of_images, relaid
+from helpers.models import DECODER
 from helpers.parity import HuggingFaceReference
 from videolens import Prompt
 

@@ -20,7 +20,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import CLIP, DECODER, Case, Variant, of_images, relaid
+from helpers.families.case import CLIP, Case, Variant, of_images, relaid
+from helpers.models import DECODER
 from helpers.parity import HuggingFaceReference
 from videolens import Prompt
 

@@ -12,7 +12,8 @@ from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import
 from transformers.models.video_llama_3.processing_video_llama_3 import VideoLlama3Processor
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import DECODER, HALF, Case, Variant
+from helpers.families.case import HALF, Case, Variant
+from helpers.models import DECODER
 from helpers.parity import HuggingFaceReference
 from videolens import Prompt
 
