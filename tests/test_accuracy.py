@@ -12,7 +12,7 @@ import torch
 from helpers.report import invented_accuracy, letter_model, questions
 
 import videolens as vl
-from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
+from videolens.datasets.shapes_tasks import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import QuestionError, VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS, apply
 from videolens.experiments.accuracy.experiment import measure_accuracy

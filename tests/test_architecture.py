@@ -94,6 +94,19 @@ def test_imports_point_one_way(module: str) -> None:
     assert not wrong, f"{own} may import {sorted(allowed)}, but {module} imports {wrong}"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_what_begins_with_an_underscore_stays_in_its_file(module: str) -> None:
+    """What has no underscore is for other files: no list beside it says so again."""
+    taken = [
+        f"line {node.lineno}: {alias.name} of {node.module}"
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("videolens")
+        for alias in node.names
+        if re.match("_[^_]", alias.name) and f"{node.module}.{alias.name}" not in MODULES
+    ]
+    assert not taken, f"{module} takes what is private elsewhere: {taken}"
+
+
 def test_the_rooms_have_an_order() -> None:
     order = list(TopologicalSorter({name: set(below) for name, below in ALLOWED.items()}).static_order())
     assert order.index("model") < order.index("engine") < order.index("pages") < order.index("__init__")

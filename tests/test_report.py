@@ -21,6 +21,7 @@ from PIL import Image
 
 import videolens as vl
 from videolens.drawing.html import badge, embed, frame_image, table
+from videolens.drawing.view import script
 from videolens.errors import VideolensError
 from videolens.experiments.claims.experiment import check_claims
 from videolens.experiments.claims.result import CLAIMS
@@ -29,7 +30,7 @@ from videolens.experiments.flow.cost import SideBySide, cost_section, cost_words
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
 from videolens.experiments.segment_attention.result import SegmentAttention
-from videolens.experiments.segment_attention.view import MOST_HEADS, attention_view, script, standalone
+from videolens.experiments.segment_attention.view import MOST_HEADS, attention_view, standalone
 from videolens.pages.clips import AnsweredClip, clip_card
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import Demo, DemoSettings, Pruned

@@ -18,10 +18,11 @@ import videolens as vl
 from videolens.drawing.html import render
 from videolens.drawing.page import Key, Section
 from videolens.drawing.page import page as whole_page
+from videolens.drawing.view import script
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.claims.result import Claims
 from videolens.experiments.segment_attention.result import SegmentAttention
-from videolens.experiments.segment_attention.view import attention_view, script
+from videolens.experiments.segment_attention.view import attention_view
 
 SAVED = Path(__file__).parent / "data" / "saved"
 KINDS = {

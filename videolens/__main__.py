@@ -14,8 +14,6 @@ from videolens.commands import accuracy, check, data, demo, experiment, flow, ru
 from videolens.commands.shared import failed
 from videolens.errors import VideolensError
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 if it went well, 1 if a check failed, 2 with one clear line on standard error if asked for

@@ -6,18 +6,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = [
-    "DatasetError",
-    "ModelError",
-    "PromptError",
-    "QuestionError",
-    "SelectionError",
-    "VideoError",
-    "VideolensError",
-    "near",
-    "validation_text",
-]
-
 
 class VideolensError(ValueError):
     """Base of every error this package raises on purpose."""

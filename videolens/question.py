@@ -12,8 +12,6 @@ from videolens.errors import QuestionError, near
 from videolens.video import edits
 from videolens.video.video import Video
 
-__all__ = ["Question"]
-
 Style = Literal["multiple choice", "open-ended"]
 
 

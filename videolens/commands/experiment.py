@@ -11,8 +11,6 @@ from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
 from videolens.errors import VideolensError
 from videolens.experiments import in_runs
 
-__all__ = ["add", "run"]
-
 
 def add(commands: Commands) -> None:
     """A command for each; those that are there already stay as they are."""

@@ -8,8 +8,6 @@ import os
 from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
 from videolens.interventions.layer_sets import STYLES
 
-__all__ = ["add", "run"]
-
 
 def add(commands: Commands) -> None:
     """Its options."""

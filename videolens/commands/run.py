@@ -6,8 +6,6 @@ import argparse
 
 from videolens.commands.shared import Commands, quiet, say, tell
 
-__all__ = ["add", "run"]
-
 
 def add(commands: Commands) -> None:
     """Its options."""

@@ -6,8 +6,6 @@ import argparse
 import sys
 from typing import TypeAlias
 
-__all__ = ["BUNDLED", "Commands", "failed", "quiet", "say", "tell"]
-
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 BUNDLED = "a bundled model (shapes, shapes-image), a checkpoint directory, or a name on the Hugging Face hub"

@@ -18,18 +18,6 @@ from videolens.question import Question
 from videolens.video.sampling import Sampling
 from videolens.video.video import Video
 
-__all__ = [
-    "Benchmark",
-    "Look",
-    "Wanted",
-    "WhenMissing",
-    "known_benchmarks",
-    "listings_in",
-    "open_benchmark",
-    "register",
-    "slug",
-]
-
 WhenMissing = Literal["error", "report"]
 
 
@@ -158,14 +146,7 @@ def listings_in(folder: Path) -> dict[str, Path]:
     return {path.stem.replace("_", " "): path for path in sorted(folder.glob("*.json"))}
 
 
-def open_benchmark(
-    benchmark: Benchmark,
-    root: Path,
-    wanted: Wanted,
-    *,
-    missing: WhenMissing,
-    look: Look,
-) -> Questions:
+def open_benchmark(benchmark: Benchmark, root: Path, wanted: Wanted, *, missing: WhenMissing, look: Look) -> Questions:
     """The questions of a benchmark.
 
     1. Find the listings of the tasks.

@@ -9,8 +9,6 @@ from pathlib import Path, PurePosixPath
 
 from videolens.errors import DatasetError
 
-__all__ = ["fetch", "is_hub_name", "unpack"]
-
 
 def is_hub_name(name: str) -> bool:
     """Whether a name reads like one of the hub: "owner/name"."""

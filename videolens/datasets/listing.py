@@ -11,8 +11,6 @@ from typing import Any
 
 from videolens.errors import DatasetError
 
-__all__ = ["Record", "read_listing"]
-
 _LONGEST_S = 1e9  # thirty years; a whole number in JSON may be too large for a float
 
 

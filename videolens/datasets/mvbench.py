@@ -15,8 +15,6 @@ from pathlib import Path
 from videolens.datasets.benchmark import register
 from videolens.datasets.tvbench import TASKS, TVBench
 
-__all__ = ["FOLDERS", "MVBench"]
-
 _STAR = ("star/Charades_v1_480", "data0613/star/Charades_v1_480")
 _CLEVRER = ("clevrer/video_validation", "data0613/clevrer/video_validation")
 _PERCEPTION = ("perception/videos",)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from videolens.question import Question
 
-__all__ = ["Missing", "Questions", "counted"]
-
 
 @dataclass(frozen=True)
 class Missing:

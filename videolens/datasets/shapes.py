@@ -19,12 +19,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from videolens.datasets.benchmark import Wanted, register, slug
-from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, TASKS, TEMPORAL_TASKS, Ask
+from videolens.datasets.shapes_tasks import MAKERS, TASKS, TEMPORAL_TASKS, Ask
 from videolens.datasets.shapes_world import FPS, Scene, render
 from videolens.datasets.tvbench import TVBench
 from videolens.errors import DatasetError, near
-
-__all__ = ["SPLITS", "STILL_TASKS", "TASKS", "TEMPORAL_TASKS", "Item", "in_split", "make_item", "write_shapes"]
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_N = 100

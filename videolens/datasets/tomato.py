@@ -13,8 +13,6 @@ from videolens.datasets.benchmark import Benchmark, Look, listings_in, register
 from videolens.datasets.listing import Record
 from videolens.question import Question
 
-__all__ = ["TASKS", "Tomato"]
-
 TASKS = ("count", "direction", "rotation", "shape&trend", "velocity&frequency", "visual cues")
 
 

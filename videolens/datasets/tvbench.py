@@ -14,8 +14,6 @@ from videolens.datasets.benchmark import Benchmark, Look, listings_in, register
 from videolens.datasets.listing import Record
 from videolens.question import Question
 
-__all__ = ["PAPER_TASKS", "TASKS", "TVBench"]
-
 TASKS = (
     "action antonym",
     "action count",

@@ -16,8 +16,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["badge", "embed", "frame_image", "paragraph", "render", "table", "two_lines"]
-
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST = 240  # pixels: frames of a real clip are shown as small pictures
 

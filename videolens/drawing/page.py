@@ -10,8 +10,6 @@ from markupsafe import Markup
 from videolens.drawing.html import render
 from videolens.drawing.view import script
 
-__all__ = ["Key", "Section", "page"]
-
 
 @dataclass(frozen=True)
 class Section:

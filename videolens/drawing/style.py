@@ -15,23 +15,6 @@ from matplotlib.lines import Line2D
 
 from videolens.errors import SelectionError, VideolensError, near
 
-__all__ = [
-    "CHANGE",
-    "INK",
-    "LAYER",
-    "MUTED",
-    "PALETTE",
-    "draw_kind",
-    "grid_of_axes",
-    "layer_axis",
-    "layer_ticks",
-    "legend",
-    "note",
-    "plain",
-    "titled",
-    "under",
-]
-
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#882255", "#999933")
 """Ten: a benchmark of ten tasks has a colour for each."""
 INK, MUTED, RULE = "#222222", "#666666", "#DDDDDD"

@@ -17,8 +17,6 @@ from markupsafe import Markup
 from videolens.drawing.html import render
 from videolens.errors import VideolensError
 
-__all__ = ["MOST_BYTES", "View", "component", "script"]
-
 MOST_BYTES = 5 * 2**20
 """A page may be as large as this, the script of 1.3 MB included."""
 

@@ -15,8 +15,6 @@ from videolens.interventions.protocol import HookFunction, Hooks
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["batched_hooks", "check_single", "full_logits", "last_logits"]
-
 
 @torch.no_grad()
 def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " d_vocab"]:

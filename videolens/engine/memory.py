@@ -9,8 +9,6 @@ import torch
 
 from videolens.errors import VideolensError
 
-__all__ = ["memory_budget"]
-
 _UNKNOWN_MEMORY = 8 * 2**30  # where the system does not say how much there is
 
 

@@ -18,8 +18,6 @@ from videolens.interventions.protocol import HookFunction
 from videolens.model.decoder.views import alike
 from videolens.model.decoder.visibility import Visible
 
-__all__ = ["Pass", "Sight", "Sights", "make_passes"]
-
 _ROWS_AT_A_TIME = 512
 
 Sight = tuple[tuple[Tensor | None, Visible], ...]

@@ -15,8 +15,6 @@ from videolens.errors import VideolensError, near
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["ENGINES", "PassPlan", "Plan", "Planner", "Round", "check_engine", "plan"]
-
 ENGINES: tuple[str, ...] = ("exact", "full")
 
 # Rows in one call of a layer: enough to keep the cores busy, few enough to stay near the caches.
@@ -126,11 +124,7 @@ def check_engine(engine: str) -> None:
 
 
 def plan(
-    model: HookedVideoTransformer,
-    prompt: Prompt,
-    interventions: Sequence[Any],
-    *,
-    max_memory: int | None = None,
+    model: HookedVideoTransformer, prompt: Prompt, interventions: Sequence[Any], *, max_memory: int | None = None
 ) -> Plan:
     """What `sweep` would cost with the same arguments. Nothing is run.
 

@@ -17,8 +17,6 @@ from videolens.model.listening import stage_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Functions", "Staged", "stage_interventions"]
-
 Functions = tuple[tuple[str, HookFunction], ...]
 
 

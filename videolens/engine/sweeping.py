@@ -22,8 +22,6 @@ from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Sweep", "evaluate", "sweep"]
-
 _VERIFIED = 8  # interventions that verify=True runs again in full, at most (and one of every pass at least)
 # largest |Δlogit| that rounding explains, in standard deviations of the logits
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.03}

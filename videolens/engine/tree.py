@@ -13,8 +13,6 @@ from functools import cached_property
 
 from videolens.engine.stages import Functions, Staged
 
-__all__ = ["Branch", "grow"]
-
 Level = tuple["Branch", ...]
 
 

@@ -18,8 +18,6 @@ from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Base", "base"]
-
 _SHARE = 4  # a clean run is kept if it takes no more than this part of the memory budget
 
 

@@ -31,8 +31,6 @@ from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["walk"]
-
 Tick = Callable[[float], None]
 
 

@@ -19,17 +19,6 @@ from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
 
-__all__ = [
-    "Allowed",
-    "OpenEdges",
-    "causal_mask",
-    "check_parts",
-    "count_edges",
-    "count_live",
-    "live_rows",
-    "once_per_kind",
-]
-
 Allowed = Callable[[int], Bool[Tensor, "query key"]]
 """0-based layer → causal pairs that are open there."""
 

@@ -24,8 +24,6 @@ from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_selection, part_frames
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["PART_ROUTES", "ROUTES", "Knockout"]
-
 ROUTES: tuple[str, ...] = (
     "cross-frame",
     "video -> question",

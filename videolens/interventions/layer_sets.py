@@ -11,20 +11,6 @@ from numbers import Integral
 
 from videolens.errors import VideolensError, near
 
-__all__ = [
-    "HALVES",
-    "STYLES",
-    "WINDOWED",
-    "check_window",
-    "cut_layers",
-    "cut_words",
-    "default_bin",
-    "default_window",
-    "layer_bins",
-    "window_layers",
-    "window_of",
-]
-
 STYLES = {
     "centre": "a window of layers around each layer",
     "inverse": "all layers but a window around each layer",

@@ -8,8 +8,6 @@ from typing import SupportsIndex, cast
 
 from videolens.errors import VideolensError
 
-__all__ = ["check_within", "chosen_numbers", "whole_numbers"]
-
 
 def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
     """Sorted, each once. `kind` is what they count, such as "layer".

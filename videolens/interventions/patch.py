@@ -22,8 +22,6 @@ from videolens.interventions.sites import Places, Site, as_places, named_site
 from videolens.interventions.source import SourceRun
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Patch"]
-
 
 @dataclass(frozen=True)
 class Patch:

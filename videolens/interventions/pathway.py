@@ -26,8 +26,6 @@ from videolens.interventions.presets import PRESETS
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["CLOSED_ROUTES", "PUBLISHED_ROUTES", "Pathway"]
-
 Layers = Iterable[int]
 
 PUBLISHED_ROUTES = ("cross-frame", "video -> question", "question -> last")

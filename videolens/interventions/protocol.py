@@ -12,18 +12,6 @@ from videolens.errors import VideolensError
 from videolens.interventions.knockout import Knockout
 from videolens.prompt.prompt import Prompt
 
-__all__ = [
-    "Acting",
-    "HookFunction",
-    "HookList",
-    "Hooks",
-    "Intervention",
-    "as_interventions",
-    "described",
-    "is_declared",
-    "is_pair",
-]
-
 HookFunction = Callable[..., Tensor | None]
 """`function(value, hook=…)` returns a new value, or None if it keeps the one it was given or has edited it in place."""
 Hooks = Sequence[tuple[str, HookFunction]]

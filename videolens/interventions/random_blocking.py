@@ -26,8 +26,6 @@ from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import PARTS, part_frames, parts
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["MATCHES", "RandomBlocking"]
-
 MATCHES: dict[str, str] = {
     "edges": "as many open edges, the same number in every layer",
     "live edges": "as many live edges, the same number of pairs cut in every layer",

@@ -17,8 +17,6 @@ from videolens.errors import ModelError, SelectionError, VideolensError, near
 from videolens.interventions.numbering import whole_numbers
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["SITES", "Places", "Site", "as_places", "named_site"]
-
 Places = str | tuple[int, ...] | None
 """A selection by name, positions, or None for all that there are."""
 

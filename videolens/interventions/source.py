@@ -18,8 +18,6 @@ from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
 
-__all__ = ["SourceRun", "check_same_layout"]
-
 
 @dataclass(frozen=True, eq=False)
 class SourceRun:

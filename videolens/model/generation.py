@@ -15,8 +15,6 @@ from videolens.model.decoder.rows import KeyValues
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Generation", "Interventions", "generate"]
-
 HookFunction = Callable[..., Any]
 
 Interventions = Any

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from videolens.model.decoder.layers import RMSNorm, Unembed
     from videolens.model.vision.frontend import FrontEnd
 
-__all__ = ["LensSurface"]
-
 
 class LensSurface(HookedRootModule):
     """The protocol `TransformerLensModelWithWeights` of TransformerLens 4.3, and the weights by their usual names."""

@@ -12,8 +12,6 @@ from transformer_lens import ActivationCache
 from videolens.errors import ModelError, near
 from videolens.model.lens_surface import LensSurface
 
-__all__ = ["Listening", "stage_of"]
-
 HookList = Sequence[tuple[str | Callable, Callable]]
 
 # hook point -> the switch without which it never fires

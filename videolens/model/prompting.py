@@ -24,14 +24,9 @@ from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 from videolens.question import Question
 
-__all__ = ["prompt_from_ids", "prompt_from_question"]
-
 
 def prompt_from_question(
-    model: Running,
-    question: Question,
-    template: PromptTemplate | str | None,
-    prepare: Callable[[Tensor], Tensor],
+    model: Running, question: Question, template: PromptTemplate | str | None, prepare: Callable[[Tensor], Tensor]
 ) -> Prompt:
     """See `HookedVideoTransformer.prompt`; `prepare` is its `pixels`."""
     if model.tokenizer is None:
@@ -53,12 +48,7 @@ def prompt_from_question(
     pixels, clock = prepare(video.frames), Clock(video.seconds)
     layout = _layout(front, pixels, clock)
     coded = encode_question(
-        question,
-        template,
-        model.tokenizer,
-        layout,
-        video_token_id=front.video_token,
-        placeholder=placeholder,
+        question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder
     )
     return _finish(
         model,

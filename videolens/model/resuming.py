@@ -19,8 +19,6 @@ from videolens.model.listening import stage_of
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["CleanRun", "resume", "run_clean"]
-
 
 @dataclass(frozen=True, eq=False)
 class CleanRun:

@@ -20,8 +20,6 @@ from videolens.model.decoder.views import padded_views
 from videolens.model.listening import Listening
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Running"]
-
 
 class Running(Listening):
     """`forward` and its pieces: enter the residual stream, run layers, read out."""

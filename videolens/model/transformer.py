@@ -25,8 +25,6 @@ from videolens.prompt.prompt import Prompt
 from videolens.prompt.template import PromptTemplate
 from videolens.question import Question
 
-__all__ = ["HookedVideoTransformer"]
-
 
 class HookedVideoTransformer(Running):
     """A converted VideoLLM: Hugging Face's weights, TransformerLens' hook points and tools.
@@ -47,12 +45,7 @@ class HookedVideoTransformer(Running):
     """
 
     def __init__(
-        self,
-        parts: Converted,
-        *,
-        tokenizer: Any = None,
-        pixels: Preparation | None = None,
-        template: str | None = None,
+        self, parts: Converted, *, tokenizer: Any = None, pixels: Preparation | None = None, template: str | None = None
     ) -> None:
         super().__init__()
         self.cfg = parts.cfg

@@ -12,8 +12,6 @@ from videolens.drawing.html import render
 from videolens.experiments.flow.result import FlowMap
 from videolens.question import Question
 
-__all__ = ["AnsweredClip", "clip_card", "clips_section", "settings_section"]
-
 KINDS = ("tuned", "base")
 """Colours of the page: the first model's and the second's."""
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from videolens.datasets import load_dataset
-from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
+from videolens.datasets.shapes_tasks import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS
 from videolens.experiments.answer_trace.experiment import answer_trace
@@ -40,8 +40,6 @@ from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSett
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.question import Question
-
-__all__ = ["run_demo"]
 
 PAGE, SETTINGS = "report.html", "demo.json"
 

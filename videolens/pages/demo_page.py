@@ -7,7 +7,7 @@ import os
 
 from markupsafe import Markup
 
-from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
+from videolens.datasets.shapes_tasks import STILL_TASKS, TEMPORAL_TASKS
 from videolens.drawing.page import Key, Section, page
 from videolens.experiments.accuracy.section import section as accuracy_section
 from videolens.experiments.answer_trace.section import section as answer_section
@@ -22,8 +22,6 @@ from videolens.experiments.segment_attention.section import section as attention
 from videolens.model.checkpoints.files import short_name
 from videolens.pages.clips import clips_section, settings_section
 from videolens.pages.demo_parts import Demo
-
-__all__ = ["demo_page"]
 
 _NOTHING_NAMED = (
     "In a model trained on much text such words name what a patch shows; this small one was never asked to name its "
@@ -98,10 +96,7 @@ def _sections(demo: Demo) -> list[Section]:
         Section("accuracy", "Accuracy", "Who gets it right", accuracy_section(demo.accuracy, still=STILL_TASKS)),
         Section("flow", "Flow", "Where it flows", flow_section(demo.tuned, base=demo.base, table=False)),
         Section(
-            "claims",
-            "Claims",
-            "What this says about the paper’s claims",
-            claims_section(demo.claims, flows=demo.flows),
+            "claims", "Claims", "What this says about the paper’s claims", claims_section(demo.claims, flows=demo.flows)
         ),
         Section("pathway", "Pathway", "What can be cut away", pathway),
         Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),

@@ -17,8 +17,6 @@ from videolens.experiments.pathway.result import PathwayAccuracy
 from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.pages.clips import AnsweredClip
 
-__all__ = ["CHOSEN_BY", "COMPARED", "READ", "Demo", "DemoSettings", "Pruned"]
-
 COMPARED = 2
 """Questions, each of another task, that are mapped by the published procedure as well. It takes ten times as long."""
 

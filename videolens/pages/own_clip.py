@@ -35,8 +35,6 @@ from videolens.pages.saving import describe, save_figure
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["OwnClip", "map_own_clip", "plan_own_clip"]
-
 PAGE = "report.html"
 
 

@@ -14,8 +14,6 @@ from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 
-__all__ = ["describe", "fingerprint", "save_figure", "save_flows"]
-
 _LARGEST_HASHED = 2**30
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from videolens.datasets import load_dataset
-from videolens.datasets.shapes import STILL_TASKS, TEMPORAL_TASKS
+from videolens.datasets.shapes_tasks import STILL_TASKS, TEMPORAL_TASKS
 from videolens.experiments.accuracy.conditions import check
 from videolens.experiments.accuracy.experiment import measure_accuracy
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.model.transformer import HookedVideoTransformer
-
-__all__ = ["shapes_accuracy"]
 
 
 def shapes_accuracy(

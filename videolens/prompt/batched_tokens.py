@@ -10,8 +10,6 @@ from torch import Tensor
 from videolens.errors import SelectionError
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["TokenMaps"]
-
 
 class TokenMaps(TokenMap):
     """The token maps of a batch of unequal prompts, all padded to one length.

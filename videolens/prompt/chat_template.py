@@ -8,8 +8,6 @@ from videolens.errors import PromptError
 from videolens.prompt.known_templates import TEMPLATES
 from videolens.prompt.template import PromptTemplate
 
-__all__ = ["chat_template"]
-
 _ASKED = "the words of the question"  # stands for them while the template is rendered
 _VIDEOS = ("<video>", "<|video_pad|>", "<image>")
 

@@ -22,8 +22,6 @@ from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 from videolens.question import Question
 
-__all__ = ["EncodedQuestion", "encode_question", "pieces_of_tokens"]
-
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuestion:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from videolens.errors import PromptError, near
 from videolens.prompt.template import PromptTemplate
 
-__all__ = ["MVBENCH_INSTRUCTION", "TEMPLATES", "VCG_INSTRUCTION", "VIDEOLLAMA3_INSTRUCTION", "template_named"]
-
 MVBENCH_INSTRUCTION = (
     "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
     "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "

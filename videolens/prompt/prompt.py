@@ -14,8 +14,6 @@ from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
 
-__all__ = ["Prompt"]
-
 
 @dataclass(frozen=True, eq=False)
 class Prompt:

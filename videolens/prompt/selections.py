@@ -20,20 +20,6 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, near
 
-__all__ = [
-    "DERIVED",
-    "OF_FRAMES",
-    "PARTS",
-    "ROLES",
-    "Positions",
-    "arrays_from_spans",
-    "as_positions",
-    "is_selection",
-    "letter",
-    "part_frames",
-    "parts",
-]
-
 ROLES = (
     "system",
     "video",

@@ -10,8 +10,6 @@ from videolens.errors import PromptError, near
 from videolens.prompt.selections import ROLES
 from videolens.question import Question
 
-__all__ = ["Piece", "PromptTemplate"]
-
 
 class Piece(NamedTuple):
     """A stretch of prompt text with one role; `option` counts options from 0 and is −1 elsewhere."""

@@ -32,8 +32,6 @@ from videolens.prompt.selections import (
     parts,
 )
 
-__all__ = ["ROLES", "TokenMap"]
-
 _CODE = {role: code for code, role in enumerate(ROLES)}
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from videolens.errors import PromptError
 from videolens.prompt.selections import OF_FRAMES
 
-__all__ = ["VideoLayout", "VideoPiece"]
-
 
 class VideoPiece(NamedTuple):
     """Part of what stands for the video.

@@ -11,8 +11,6 @@ from videolens.experiments.common.experiment import Asked, Experiment, ask_one
 from videolens.question import Question
 from videolens.runs.parts import Chunk, Failure, Part
 
-__all__ = ["ask_chunk", "cut"]
-
 
 def cut(run: str, label: str, questions: Sequence[Question], size: int) -> Iterator[tuple[Chunk, list[Question]]]:
     """Questions in chunks of `size`, the last one smaller, each with its identity."""

@@ -21,8 +21,6 @@ from videolens.datasets.benchmark import WhenMissing
 from videolens.errors import VideolensError, near, validation_text
 from videolens.video.sampling import Sampling
 
-__all__ = ["checked", "fields_of", "is_plain", "plain"]
-
 _SCALARS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
 _LISTS = (list, tuple, set, frozenset, Iterable, Collection, Sequence, AbstractSet)
 _ONLY_PYTHON = Callable[..., Any]  # what no YAML gives

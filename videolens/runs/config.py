@@ -19,8 +19,6 @@ from videolens.errors import VideolensError, near
 from videolens.experiments import declared, in_runs
 from videolens.runs.checking import checked, fields_of, is_plain
 
-__all__ = ["DEFAULT_CHUNK", "ExperimentConfig", "RunConfig", "digest", "read_config"]
-
 DEFAULT_CHUNK = 4
 """Questions of one experiment that are asked before a part is written: what a kill costs, at most."""
 

@@ -17,8 +17,6 @@ from videolens.errors import VideolensError
 from videolens.runs.parts import FORMAT, Chunk
 from videolens.runs.writing import LEFTOVER, clear_leftovers, make_directory, write_atomic
 
-__all__ = ["CONFIG", "LOG", "MANIFEST", "PARTS", "REPORT", "RESULTS", "SUMMARY", "RunDirectory", "differences"]
-
 LOCK, MANIFEST, CONFIG, LOG = ".videolens-lock", "run.json", "config.yaml", "log.jsonl"
 PARTS, RESULTS, SUMMARY, REPORT = "parts", "results", "summary.json", "report.html"
 _IDENTITY = ("config", "versions", "model", "dataset")

@@ -12,8 +12,6 @@ from videolens.model.checkpoints.files import find
 from videolens.question import Question
 from videolens.runs.config import digest
 
-__all__ = ["model_fingerprint", "question_digests"]
-
 _READ = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _ENDS = 2**16
 

@@ -15,8 +15,6 @@ from videolens.runs.config import RunConfig, digest
 from videolens.runs.directory import CONFIG, differences
 from videolens.runs.fingerprint import model_fingerprint, question_digests
 
-__all__ = ["check_config", "check_identity", "identity_of", "machine"]
-
 _LISTED = 6
 
 

@@ -23,8 +23,6 @@ from videolens.runs.report import report, section_of
 from videolens.runs.summary import spelled
 from videolens.runs.writing import LEFTOVER, commit_directory
 
-__all__ = ["Run", "write_results"]
-
 
 @dataclass(frozen=True, eq=False)
 class Run:

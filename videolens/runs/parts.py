@@ -19,8 +19,6 @@ from videolens.experiments.common.asking import tabulated
 from videolens.experiments.common.experiment import Cost, Experiment, Gathered, Skip
 from videolens.runs.writing import write_atomic
 
-__all__ = ["FORMAT", "Chunk", "DamagedPartError", "Failure", "Part", "joined", "read_part", "write_part"]
-
 FORMAT = 2
 """Of parts, and of the file that says what a run is. Parts of format 1 held no pictures and no costs."""
 

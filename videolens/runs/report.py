@@ -14,8 +14,6 @@ from videolens.experiments import declared
 from videolens.model.checkpoints.files import short_name
 from videolens.runs.summary import made_from
 
-__all__ = ["report", "section_of"]
-
 
 def section_of(name: str, result: Any) -> Markup:
     """The section of a result; of an experiment without a module `section`, its figure and what it says of itself."""

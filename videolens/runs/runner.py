@@ -25,8 +25,6 @@ from videolens.runs.outcome import Run, write_results
 from videolens.runs.parts import FORMAT, Chunk, DamagedPartError, Part, read_part, write_part
 from videolens.runs.writing import make_directory, write_atomic
 
-__all__ = ["Run", "run"]
-
 Say = Callable[[str], None]
 Work = list[tuple[Experiment[Any], Chunk, list[Question]]]
 

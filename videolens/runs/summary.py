@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["made_from", "spelled"]
-
 
 def made_from(summary: Mapping[str, Any]) -> str:
     """Model, data set and seed in one line, with digests."""

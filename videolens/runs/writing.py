@@ -6,8 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["LEFTOVER", "clear_leftovers", "commit_directory", "make_directory", "write_atomic"]
-
 LEFTOVER = ".unfinished-"
 """What names of unfinished files and folders begin with."""
 

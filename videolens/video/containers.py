@@ -11,8 +11,6 @@ import numpy as np
 
 from videolens.errors import VideoError
 
-__all__ = ["LISTINGS", "FrameList", "opened", "origin", "video_stream"]
-
 
 @dataclass(frozen=True, eq=False)
 class FrameList:

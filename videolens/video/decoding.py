@@ -17,8 +17,6 @@ from videolens.errors import VideoError
 from videolens.video import containers
 from videolens.video.containers import FrameList, origin
 
-__all__ = ["Clip", "display_matrix", "read_clip", "upright"]
-
 
 @dataclass(frozen=True, eq=False)
 class Clip:

@@ -21,21 +21,6 @@ from torch import Tensor
 
 from videolens.errors import VideoError
 
-__all__ = [
-    "NAMES",
-    "Blank",
-    "Edit",
-    "Film",
-    "Frozen",
-    "Place",
-    "Replaced",
-    "Reversed",
-    "Shuffled",
-    "Swapped",
-    "edited",
-    "shown",
-]
-
 NAMES = ("reversed", "shuffled", "frozen", "blank", "swapped", "replaced")
 """The methods of `Video` that make edited copies."""
 

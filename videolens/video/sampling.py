@@ -12,8 +12,6 @@ import numpy as np
 
 from videolens.errors import VideoError, near
 
-__all__ = ["SAMPLINGS", "Request", "Sampler", "Sampling", "midpoints", "stride", "uniform"]
-
 Sampler = Callable[[int, int, int], Sequence[int]]
 """(first frame, last frame, how many) → the frames to take."""
 

@@ -20,8 +20,6 @@ from videolens.video.decoding import Clip, read_clip
 from videolens.video.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
 from videolens.video.sampling import Request, Sampling
 
-__all__ = ["Video"]
-
 
 @dataclass(frozen=True)
 class _File:

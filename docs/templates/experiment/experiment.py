@@ -17,8 +17,6 @@ from videolens.experiments.toy.result import Toy, ToyRow
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["ToyExperiment", "measure_toy"]
-
 
 def measure_toy(model: HookedVideoTransformer, questions: Any, *, seed: int = 0, progress: bool = True) -> Toy:
     """Measure how undecided a model is: the entropy of its options' probabilities, scaled to sum to 1, in bits.

@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 from videolens.drawing.style import INK, MUTED, PALETTE, plain, under
 from videolens.experiments.toy.result import Toy
 
-__all__ = ["draw"]
-
 
 def draw(result: Toy) -> Figure:
     """One column for each task: a small dot for every question, and the mean with its interval."""

@@ -12,8 +12,6 @@ from videolens.experiments.common.provenance import Made
 from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap
 
-__all__ = ["Toy", "ToyRow"]
-
 
 class ToyRow(NamedTuple):
     """A question: a row of the table. `choice`: the likeliest option's token; `entropy`: in bits."""

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from videolens.errors import VideolensError, near
 from videolens.question import Question
 
-__all__ = ["CONDITIONS", "apply", "check"]
-
 
 def _shuffled(question: Question, seed: int) -> Question:
     # an order of its own for every question, the same in every run

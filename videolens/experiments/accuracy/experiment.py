@@ -22,8 +22,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["AccuracyExperiment", "measure_accuracy"]
-
 
 def measure_accuracy(
     model: HookedVideoTransformer,

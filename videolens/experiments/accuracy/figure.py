@@ -11,8 +11,6 @@ from videolens.drawing.style import INK, MUTED, PALETTE, under
 from videolens.errors import SelectionError, near
 from videolens.experiments.accuracy.result import Accuracy
 
-__all__ = ["draw"]
-
 
 def draw(result: Accuracy, *, tasks: Sequence[str] | None = None) -> Figure:
     """Shares of right choices with their intervals, beside chance.

@@ -14,7 +14,6 @@ from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.result import Result, skipped_table
 from videolens.experiments.common.statistics import Interval, proportion
 
-__all__ = ["Accuracy", "AccuracyRow", "AccuracySettings"]
 
 class AccuracyRow(NamedTuple):
     """A question under a condition: a row of the table.

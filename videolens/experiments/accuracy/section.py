@@ -10,8 +10,6 @@ from videolens.drawing.html import render, two_lines
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.common.statistics import Interval
 
-__all__ = ["section"]
-
 
 def section(accuracy: Accuracy, *, still: Sequence[str] = ()) -> Markup:
     """Accuracy per task under every condition.

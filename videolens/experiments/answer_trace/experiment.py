@@ -28,8 +28,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["AnswerTraceExperiment", "answer_trace"]
-
 Samples = Literal["correct", "wrong", "all"]
 
 

@@ -18,8 +18,6 @@ from videolens.errors import SelectionError, near
 from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace
 from videolens.model.checkpoints.files import short_name
 
-__all__ = ["draw"]
-
 Style = Literal["-"] | tuple[float, tuple[float, ...]]
 STYLES: tuple[Style, ...] = ("-", (0.0, (4.0, 1.6)), (0.0, (1.0, 1.2)), (0.0, (5.0, 1.2, 1.0, 1.2)))
 COLOURS = {"true": PALETTE[0], "false": PALETTE[1], "unknown": MUTED, "model's answer": PALETTE[3]}

@@ -17,7 +17,6 @@ from videolens.experiments.common.readout import FINAL_NORM
 from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_curve
 
-__all__ = ["CLEAN", "KINDS", "AnswerTrace", "Rise", "TraceCurve", "TraceRow", "TraceSettings"]
 
 class TraceRow(NamedTuple):
     """One option after one layer: a row of an answer trace's table.
@@ -51,6 +50,7 @@ CLEAN = "clean"
 KINDS = ("true", "false", "unknown", "model's answer")
 """The right option; a wrong one; an option of a question whose answer is not known; what the clean model says, where
 that is none of the options."""
+
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class TraceSettings(Made):

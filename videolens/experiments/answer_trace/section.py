@@ -9,8 +9,6 @@ from markupsafe import Markup
 from videolens.drawing.html import render
 from videolens.experiments.answer_trace.result import AnswerTrace
 
-__all__ = ["section"]
-
 
 def section(trace: AnswerTrace) -> Markup:
     """The probability of true and false options after every layer."""

@@ -28,8 +28,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["AttentionMapExperiment", "attention_map"]
-
 Blocked = str | Acting | Mapping[str, Any] | Sequence[Any]
 
 _WORDS = ("true option", "last")

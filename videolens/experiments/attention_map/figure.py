@@ -24,8 +24,6 @@ from videolens.experiments.common.thumbnails import pixels_of
 from videolens.interventions.numbering import whole_numbers
 from videolens.model.checkpoints.files import short_name
 
-__all__ = ["draw", "draw_frames", "draw_share"]
-
 FLOOR = 5e-5
 """Added to attention before the logarithm, as in the paper."""
 

@@ -9,8 +9,6 @@ from jaxtyping import Float
 
 from videolens.experiments.common.statistics import bootstrap_curve
 
-__all__ = ["on_frames", "on_video", "spread", "with_intervals"]
-
 Maps = Float[np.ndarray, "layer head frame row column"]
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["read_rows"]
-
 HookFunctions = Sequence[tuple[str, Callable[..., Any]]]
 
 

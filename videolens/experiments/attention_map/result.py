@@ -18,8 +18,6 @@ from videolens.experiments.common.experiment import Frame
 from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.result import Result
 
-__all__ = ["AVERAGED", "AttentionMap", "AttentionMapSettings", "AttentionRow"]
-
 AVERAGED = -1
 """In place of a head: the mean over all of them."""
 

@@ -9,8 +9,6 @@ from markupsafe import Markup
 from videolens.drawing.html import render, two_lines
 from videolens.experiments.attention_map.result import AttentionMap
 
-__all__ = ["section"]
-
 
 def section(attended: AttentionMap) -> Markup:
     """A word's attention over the frames of one clip, and how much of every word's attention falls on the video."""

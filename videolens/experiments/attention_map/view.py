@@ -19,8 +19,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["token_view"]
-
 _CELL, _GAP = "\u00a0\u00a0", "│"
 _WIDEST = 64  # cells of the video in a line
 
@@ -101,10 +99,7 @@ def token_view(
 
 
 def _properties(
-    shown: Sequence[Shown],
-    values: Float64[Tensor, "shown_head key"],
-    video: Tensor,
-    heads: Sequence[int],
+    shown: Sequence[Shown], values: Float64[Tensor, "shown_head key"], video: Tensor, heads: Sequence[int]
 ) -> dict[str, Any]:
     """Of `ColoredTokensMulti`: mean over heads, then every head."""
     full = float(values[0, video].max()) if len(video) else float(values[0].max())

@@ -18,8 +18,6 @@ from videolens.errors import SelectionError
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_selection
 
-__all__ = ["check_words", "rows_of"]
-
 _UNFINISHED = "\ufffd"  # what decoding gives for a character of which not all bytes are there yet
 
 Decode = Callable[[list[int]], str]

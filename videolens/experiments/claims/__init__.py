@@ -5,8 +5,5 @@ from __future__ import annotations
 from videolens.experiments.common.declaration import Declaration
 
 EXPERIMENT = Declaration(
-    name="claims",
-    title="The paper’s claims",
-    result="Claims",
-    public={"check_claims": "experiment"},
+    name="claims", title="The paper’s claims", result="Claims", public={"check_claims": "experiment"}
 )

@@ -19,8 +19,6 @@ from videolens.experiments.common.statistics import Interval, bootstrap, centre
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
 
-__all__ = ["check_claims"]
-
 CROSS, INTO, OUT, DIRECT = "cross-frame", "video -> question", "question -> last", "video -> last"
 STEM_HOP, OPTION_HOP = "stem -> true option", "video -> true option"
 READ_TRUE, READ_FALSE = "true option -> last", "false options -> last"

@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from videolens.drawing.style import INK, MUTED, PALETTE, under
 from videolens.experiments.claims.result import Claims, Finding
 
-__all__ = ["VERDICT_COLOUR", "draw"]
-
 VERDICT_COLOUR = {"holds": PALETTE[2], "does not hold": PALETTE[1], "cannot be told": "#8A8A8A"}
 
 

@@ -14,8 +14,6 @@ from videolens.experiments.common.provenance import SETTINGS
 from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval
 
-__all__ = ["CLAIMS", "MARGIN", "Claims", "Finding", "Verdict", "judge", "judge_difference"]
-
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 MARGIN = 3.0
 """Percent or points: a mean change within ± this much counts as none, and so does a difference of two."""

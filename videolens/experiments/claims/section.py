@@ -11,8 +11,6 @@ from videolens.experiments.claims.result import CLAIMS, Claims, Finding
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.section import routes_table
 
-__all__ = ["brief", "section"]
-
 _HOPS = (
     "How the true option is reached: the effect of cutting video → true option minus that of cutting stem → true "
     "option. Below zero the direct way matters more, above zero the one through the stem."

@@ -18,8 +18,6 @@ from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gat
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["SAMPLES", "ask_all", "check_samples", "gather", "named", "tabulated", "why_left_out"]
-
 _QUIET_S = 2.0  # shorter work than this needs no progress bar
 
 R = TypeVar("R")

@@ -19,8 +19,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["Asked", "Cost", "Experiment", "Frame", "Gathered", "Named", "Row", "Skip", "Tick", "ask_one"]
-
 Row = tuple[Any, ...]
 """A row of a table: a `NamedTuple` whose fields are the table's columns."""
 Tick = Callable[[float], Any]

@@ -14,8 +14,6 @@ from videolens._version import __version__
 from videolens.experiments.common.experiment import Gathered, Skip
 from videolens.model.transformer import HookedVideoTransformer
 
-__all__ = ["SETTINGS", "Made", "made_with", "versions"]
-
 SETTINGS = ConfigDict(extra="forbid")
 """How the settings of results are checked: a field that is not known is an error."""
 

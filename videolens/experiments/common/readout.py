@@ -16,15 +16,6 @@ from videolens.engine.full import wide
 from videolens.errors import VideolensError, near
 from videolens.model.transformer import HookedVideoTransformer
 
-__all__ = [
-    "FINAL_NORM",
-    "INPUT_EMBEDDING",
-    "NO_NORM",
-    "listeners",
-    "read_logits",
-    "top_words",
-]
-
 FINAL_NORM = "final norm"
 """Final norm, then unembedding: what the model itself does after its last layer."""
 NO_NORM = "no norm (published)"

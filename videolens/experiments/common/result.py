@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["Drawn", "Result", "skipped_table"]
-
 
 class Drawn:
     """What knows how it is drawn. `_called`: what it is, in messages. `_drawn_by`: the module beside its own whose

@@ -13,8 +13,6 @@ from videolens.errors import QuestionError, VideolensError
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Choice", "check_answerable", "choice_of", "option_probabilities"]
-
 
 class Choice(NamedTuple):
     """A multiple-choice question, answered.

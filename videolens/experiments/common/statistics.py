@@ -14,8 +14,6 @@ from jaxtyping import Float
 
 from videolens.errors import VideolensError
 
-__all__ = ["REPLICATES", "Interval", "bootstrap", "bootstrap_curve", "bootstrap_shares", "centre", "proportion"]
-
 REPLICATES = 2000
 
 Curves = Float[np.ndarray, "question layer"]

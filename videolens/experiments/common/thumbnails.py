@@ -13,8 +13,6 @@ from torch import Tensor
 from videolens.model.vision.pixels import PixelSettings, Preparation
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["LONGEST", "pixels_of", "thumbnails"]
-
 LONGEST = 96  # pixels
 
 

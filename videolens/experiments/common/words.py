@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from videolens.model.transformer import HookedVideoTransformer
 
-__all__ = ["token_text"]
-
 
 def token_text(model: HookedVideoTransformer, token: int) -> str:
     """A token as text; its id where the model has no tokenizer."""

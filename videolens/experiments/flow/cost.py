@@ -14,8 +14,6 @@ from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 
-__all__ = ["SideBySide", "cost_section", "cost_words", "side_by_side"]
-
 
 @dataclass(frozen=True)
 class SideBySide:

@@ -33,18 +33,6 @@ from videolens.experiments.flow.measures import MEASURES, measure_named
 from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS
 from videolens.experiments.flow.result import FlowMap
 
-__all__ = [
-    "KINDS",
-    "cross_frame",
-    "draw",
-    "heat_map",
-    "into_false_options",
-    "into_true_option",
-    "kinds_of",
-    "options",
-    "routes",
-]
-
 DASHES: tuple[Dashes, ...] = ("-", (0.0, (3.0, 1.5)))
 ALL = "all tasks"
 Tasks = Sequence[str] | None

@@ -19,24 +19,6 @@ from videolens.experiments.flow.table import FlowSettings
 from videolens.interventions.layer_sets import HALVES
 from videolens.model.checkpoints.files import short_name
 
-__all__ = [
-    "FLAT",
-    "Dashes",
-    "arrow",
-    "check_alike",
-    "chosen_tasks",
-    "color_of",
-    "counts",
-    "key",
-    "level_flat",
-    "line",
-    "model_name",
-    "note_words",
-    "panel",
-    "places",
-    "ranged",
-]
-
 Dashes = Literal["-"] | tuple[float, tuple[float, float]]
 
 FLAT = {"percent": 10.0, "points": 10.0, "logits": 1.0}

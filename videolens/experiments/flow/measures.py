@@ -20,8 +20,6 @@ from videolens.errors import VideolensError, near
 from videolens.experiments.common.statistics import Interval, bootstrap_curve, proportion
 from videolens.interventions.layer_sets import layer_bins
 
-__all__ = ["AMONG", "MEASURES", "Measure", "ShareRight", "measure_named", "open_layers", "share_right"]
-
 Values = Float[np.ndarray, " row"]
 
 
@@ -217,13 +215,7 @@ def share_right(table: pd.DataFrame, layers: tuple[int, ...], *, samples: str, a
 
 
 def open_layers(
-    flow: Any,
-    route: str,
-    *,
-    threshold: float | int,
-    bin: int | None,
-    groups: Sequence[str | None],
-    measure: str,
+    flow: Any, route: str, *, threshold: float | int, bin: int | None, groups: Sequence[str | None], measure: str
 ) -> list[int]:
     """See `FlowMap.open_layers`."""
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or math.isnan(threshold):

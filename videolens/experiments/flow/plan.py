@@ -12,8 +12,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["INTO_FALSE_OPTIONS", "check_routes", "plan_flow", "route_knockouts"]
-
 INTO_FALSE_OPTIONS = ("stem -> false options", "video -> false options")
 """How the false options are reached, beside `ROUTES`: what "stem -> true option" and "video -> true option" are to the
 true one."""

@@ -18,8 +18,6 @@ from videolens.experiments.flow.measures import ShareRight, measure_named, open_
 from videolens.experiments.flow.split import FlowSplit, split_flow
 from videolens.experiments.flow.table import FlowRow, FlowSettings, check_table
 
-__all__ = ["Curve", "FlowMap"]
-
 
 @dataclass(frozen=True, eq=False)
 class Curve:

@@ -16,8 +16,6 @@ from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
 
-__all__ = ["deepest", "route_rows", "routes_table", "section"]
-
 
 @dataclass(frozen=True)
 class Panel:

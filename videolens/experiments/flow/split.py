@@ -14,8 +14,6 @@ import pandas as pd
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.common.result import Drawn
 
-__all__ = ["GROUPS", "SIGNS", "FlowSplit", "split_flow"]
-
 GROUPS = {
     "falls": "cutting lowers its probability",
     "rises": "cutting raises its probability",

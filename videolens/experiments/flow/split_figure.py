@@ -23,8 +23,6 @@ from videolens.experiments.flow.measures import measure_named
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.split import FlowSplit
 
-__all__ = ["draw"]
-
 MAIN = ("cross-frame", "video -> question", "question -> last")
 _WORDS = {"falls": "cutting lowers it", "rises": "cutting raises it", "unchanged": "unchanged"}
 

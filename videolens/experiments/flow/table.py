@@ -12,7 +12,6 @@ from videolens.errors import VideolensError
 from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.interventions.layer_sets import cut_layers, cut_words
 
-__all__ = ["FlowRow", "FlowSettings", "check_table"]
 
 class FlowRow(NamedTuple):
     """One knockout of one question: a row of a flow map's table.

@@ -27,8 +27,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["LENSES", "LogitLensExperiment", "logit_lens"]
-
 Samples = Literal["correct", "wrong", "all"]
 Keywords = str | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -177,4 +175,3 @@ class LogitLensExperiment(Experiment[LogitLens]):
         if token not in self._words:
             self._words[token] = token_text(self.model, token)
         return self._words[token]
-

@@ -20,8 +20,6 @@ from videolens.experiments.logit_lens.result import LogitLens
 from videolens.interventions.layer_sets import layer_bins
 from videolens.model.checkpoints.files import short_name
 
-__all__ = ["KINDS", "draw", "keyword_frequency"]
-
 Words = str | Sequence[str] | Mapping[str, Sequence[str]]
 
 
@@ -75,11 +73,7 @@ KINDS: dict[str, Callable[..., Figure]] = {"keywords": keyword_frequency, "frame
 
 
 def _heat_map(
-    axes: Axes,
-    counts: Mapping[str, np.ndarray],
-    groups: Groups,
-    pieces: Mapping[str, str],
-    ranges: Sequence[range],
+    axes: Axes, counts: Mapping[str, np.ndarray], groups: Groups, pieces: Mapping[str, str], ranges: Sequence[range]
 ) -> None:
     """A keyword's finds in each bin, as a share of all its finds; the number of all at the right."""
     shares, names, totals, colours = [], [], [], []
@@ -113,12 +107,7 @@ def _heat_map(
 
 
 def _pooled(
-    axes: Axes,
-    lens: LogitLens,
-    groups: Groups,
-    pieces: Mapping[str, str],
-    ranges: Sequence[range],
-    task: str | None,
+    axes: Axes, lens: LogitLens, groups: Groups, pieces: Mapping[str, str], ranges: Sequence[range], task: str | None
 ) -> None:
     """A line per group with its band; groups whose words are never found have none."""
     plain(axes)

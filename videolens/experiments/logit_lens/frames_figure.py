@@ -25,8 +25,6 @@ from videolens.experiments.logit_lens.result import LogitLens
 from videolens.interventions.numbering import whole_numbers
 from videolens.model.checkpoints.files import short_name
 
-__all__ = ["words_on_frames"]
-
 _WIDEST, _CELL_POINTS, _LEAST_POINTS, _MOST_POINTS = 23.0, 34.0, 4.2, 9.0
 _LETTER = 0.64  # width of a letter, in font sizes
 Pixels = UInt8[np.ndarray, "height width 3"]

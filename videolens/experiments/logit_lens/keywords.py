@@ -12,8 +12,6 @@ from typing import Any
 
 from videolens.errors import VideolensError, near
 
-__all__ = ["ACTION_SEQUENCE", "KEYWORD_SETS", "SHAPES", "Groups", "first_subword", "grouped", "known_words", "subwords"]
-
 Groups = dict[str, tuple[str, ...]]
 """Keywords by the name of their group."""
 

@@ -24,7 +24,6 @@ from videolens.experiments.common.statistics import bootstrap_shares
 from videolens.experiments.logit_lens.keywords import Groups, grouped, subwords
 from videolens.interventions.layer_sets import layer_bins
 
-__all__ = ["LensRow", "LensSettings", "LogitLens"]
 
 class LensRow(NamedTuple):
     """A word of a video token: a row of a lens's table.

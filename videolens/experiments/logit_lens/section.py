@@ -7,8 +7,6 @@ from markupsafe import Markup
 from videolens.drawing.html import render
 from videolens.experiments.logit_lens.result import LogitLens
 
-__all__ = ["section", "words_at"]
-
 
 def section(lens: LogitLens, *, layer: int | None = None, note: str = "") -> Markup:
     """Words on the frames of one clip, and the layers in which keywords are found.

@@ -13,8 +13,6 @@ from videolens.errors import VideolensError, near
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["LEAST", "METRICS", "Contrast", "contrast_of", "kl_divergence", "metric_column", "normalised"]
-
 METRICS = {"logit difference": "logit_diff", "probability": "probability", "kl": "kl"}
 """Metrics by name, and the columns they are in."""
 
@@ -53,10 +51,7 @@ def normalised(column: str, values: Float64[Tensor, " run"], *, base: float, sou
 
 
 def contrast_of(
-    model: HookedVideoTransformer,
-    clean: Prompt,
-    corrupted: Prompt,
-    answers: Sequence[int | str] | None,
+    model: HookedVideoTransformer, clean: Prompt, corrupted: Prompt, answers: Sequence[int | str] | None
 ) -> Contrast:
     """Which tokens the logit difference is between.
 

@@ -30,8 +30,6 @@ from videolens.interventions.source import SourceRun, check_same_layout
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 
-__all__ = ["PatchMapExperiment", "patch_map"]
-
 
 def patch_map(
     model: HookedVideoTransformer,

@@ -22,8 +22,6 @@ from videolens.experiments.common.thumbnails import pixels_of
 from videolens.experiments.patch_map.result import PatchMap
 from videolens.interventions.numbering import whole_numbers
 
-__all__ = ["draw"]
-
 _CMAP = "RdBu_r"
 _CELL, _MOST_NUMBERS, _LEAST_SHOWN = 0.62, 16, 0.05
 _METRIC = {"logit difference": "logit difference", "probability": "probability of the clean answer", "kl": "KL"}
@@ -31,11 +29,7 @@ Pictures = dict[str, list[UInt8[np.ndarray, "height width 3"]]]
 
 
 def draw(
-    patched: PatchMap,
-    metric: str | None = None,
-    *,
-    pair: str | None = None,
-    layers: Iterable[int] | int | None = None,
+    patched: PatchMap, metric: str | None = None, *, pair: str | None = None, layers: Iterable[int] | int | None = None
 ) -> Figure:
     """The figure of a patch map: of one pair with its frames, or the mean over several pairs.
 
@@ -74,11 +68,7 @@ def draw(
 
 
 def _heat_map(
-    patched: PatchMap,
-    effects: Float[np.ndarray, "layer unit"],
-    shown: list[int],
-    pictures: Pictures,
-    limit: float,
+    patched: PatchMap, effects: Float[np.ndarray, "layer unit"], shown: list[int], pictures: Pictures, limit: float
 ) -> Figure:
     """Layers × units; beneath the columns of frames, the frames."""
     rows, columns = effects.shape
@@ -116,11 +106,7 @@ def _strip(axes: Axes, name: str, frames: list[UInt8[np.ndarray, "h w 3"]], of_f
 
 
 def _over_frames(
-    patched: PatchMap,
-    effects: Float[np.ndarray, "layer unit"],
-    shown: list[int],
-    pictures: Pictures,
-    limit: float,
+    patched: PatchMap, effects: Float[np.ndarray, "layer unit"], shown: list[int], pictures: Pictures, limit: float
 ) -> Figure:
     """Frames × layers of panels, each a frame with its patches' effects over it."""
     n_frames, n_rows, n_columns = (int(patched.runs[name].iloc[0]) for name in ("frames", "rows", "columns"))

@@ -18,8 +18,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["Given", "Pair", "measure", "pair_of", "pairs_of"]
-
 Given = Question | Prompt
 
 

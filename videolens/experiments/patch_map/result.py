@@ -14,8 +14,6 @@ from videolens.experiments.common.result import Result
 from videolens.experiments.patch_map.contrast import LEAST, METRICS, metric_column
 from videolens.experiments.patch_map.table import DIRECTIONS, ClipRow, PatchRow, PatchSettings, RunRow
 
-__all__ = ["PatchMap"]
-
 
 @dataclass(frozen=True, eq=False)
 class PatchMap(Result):

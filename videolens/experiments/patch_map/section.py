@@ -8,8 +8,6 @@ from markupsafe import Markup
 from videolens.drawing.html import render
 from videolens.experiments.patch_map.result import DIRECTIONS, PatchMap
 
-__all__ = ["section"]
-
 _MOST_PAIRS = 10
 
 

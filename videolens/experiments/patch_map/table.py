@@ -8,8 +8,6 @@ from pydantic.dataclasses import dataclass
 
 from videolens.experiments.common.provenance import SETTINGS, Made
 
-__all__ = ["DIRECTIONS", "ClipRow", "PatchRow", "PatchSettings", "RunRow"]
-
 DIRECTIONS = {"denoise": ("corrupted", "clean"), "noise": ("clean", "corrupted")}
 """Direction → (the run that is patched, the run that it is patched from)."""
 

@@ -13,8 +13,6 @@ from videolens.errors import SelectionError, VideolensError, near
 from videolens.interventions.sites import Places, Site
 from videolens.prompt.tokens import ROLES, TokenMap
 
-__all__ = ["OVER", "Over", "Unit", "check_over", "units_of"]
-
 Over = str | tuple[tuple[str, str], ...]
 OVER = ("frame", "role", "token", "patch", "head")
 

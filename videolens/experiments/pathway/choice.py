@@ -13,8 +13,6 @@ from videolens.interventions.pathway import CLOSED_ROUTES, Pathway
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 
-__all__ = ["Choice", "choose_pathway"]
-
 
 @dataclass(frozen=True, eq=False)
 class Choice:

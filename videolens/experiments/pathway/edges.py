@@ -19,8 +19,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["SegmentEdges", "segment_edges"]
-
 _ROWS_AT_A_TIME = 1024
 _MASK = re.compile(r"blocks\.(\d+)\.attn\.hook_mask")
 
@@ -78,9 +76,7 @@ class SegmentEdges:
 
 
 def segment_edges(
-    model: HookedVideoTransformer,
-    asked: Question | Prompt,
-    interventions: Intervention | Sequence[Intervention],
+    model: HookedVideoTransformer, asked: Question | Prompt, interventions: Intervention | Sequence[Intervention]
 ) -> SegmentEdges:
     """Count the attention edges that interventions leave, between segments (`TokenMap.segments`).
 

@@ -24,8 +24,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["PathwayExperiment", "evaluate_pathway"]
-
 
 def evaluate_pathway(
     model: HookedVideoTransformer,

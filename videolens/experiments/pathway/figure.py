@@ -10,8 +10,6 @@ from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy
 from videolens.interventions.pathway import Pathway
 from videolens.model.checkpoints.files import short_name
 
-__all__ = ["draw", "draw_pathway"]
-
 _NAMES = {"cross_frame": "cross-frame", "video_to_question": "video → question", "question_to_last": "question → last"}
 _COLORS = dict(zip(_NAMES, PALETTE, strict=False))
 

@@ -16,9 +16,8 @@ from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap
 from videolens.interventions.pathway import Pathway
 
-__all__ = ["FULL", "PATHWAY", "PathwayAccuracy", "PathwayRow", "PathwaySettings"]
-
 FULL, PATHWAY = "full", "pathway"
+
 
 class PathwayRow(NamedTuple):
     """A question under a condition: a row of the table.

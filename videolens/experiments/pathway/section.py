@@ -10,8 +10,6 @@ from videolens.experiments.common.statistics import Interval
 from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
 
-__all__ = ["section"]
-
 
 def section(
     found: PathwayAccuracy, *, choice: Choice | None = None, view: View | None = None, n: int | None = None

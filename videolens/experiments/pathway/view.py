@@ -17,8 +17,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["edges_view", "pruning_view"]
-
 KEPT, REMOVED, NONE = "#0072B2", "#D55E00", "#D4D4D4"
 
 _STYLE = """<style>

@@ -21,8 +21,6 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-__all__ = ["SegmentAttentionExperiment", "measure_attention"]
-
 HookFunctions = Sequence[tuple[str, Callable[..., Any]]]
 
 

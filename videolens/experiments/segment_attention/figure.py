@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from videolens.drawing.style import INK, MUTED, PALETTE, layer_axis, under
 from videolens.experiments.segment_attention.result import SegmentAttention
 
-__all__ = ["draw"]
-
 GROUPS = (
     ("own frame", PALETTE[5]),
     ("(other) frames", PALETTE[0]),

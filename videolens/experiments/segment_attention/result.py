@@ -20,8 +20,6 @@ from videolens.errors import VideolensError
 from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.result import Result
 
-__all__ = ["SegmentAttention", "SegmentRow", "SegmentSettings"]
-
 
 class SegmentRow(NamedTuple):
     """What a head pays from one segment to another: a row of the table.

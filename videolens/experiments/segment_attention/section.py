@@ -9,8 +9,6 @@ from videolens.drawing.style import PALETTE
 from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import attention_view
 
-__all__ = ["section"]
-
 FOLDED = "attention-of-the-base"
 
 

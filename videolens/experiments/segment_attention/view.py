@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from videolens.drawing.view import View, component, script
+from videolens.drawing.view import View, component
 from videolens.experiments.segment_attention.result import SegmentAttention
-
-__all__ = ["attention_view", "script", "standalone"]
 
 MOST_HEADS = 64
 """With more heads than this in the model, the view shows layers (mean over heads): a page must stay light."""

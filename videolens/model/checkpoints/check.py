@@ -20,8 +20,6 @@ from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 from videolens.video.video import Video
 
-__all__ = ["TOLERANCES", "Check", "Compared", "check_model", "default_clip"]
-
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest difference allowed, of the standard deviation of what is compared. In half precision, where the original
 differs from itself between eager attention and SDPA, twice that difference if it is more."""

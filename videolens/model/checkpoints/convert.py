@@ -15,8 +15,6 @@ from videolens.model.decoder.layers import GatedMLP, RMSNorm, Unembed
 from videolens.model.families import Family
 from videolens.model.vision.frontend import FrontEnd, Rotary
 
-__all__ = ["Converted", "convert"]
-
 
 @dataclass(frozen=True)
 class Converted:

@@ -16,8 +16,6 @@ from typing import Any
 from videolens.errors import ModelError, near
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 
-__all__ = ["PlainConfig", "Stored", "find", "read_config", "short_name", "stored_weights"]
-
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PICKLED_HINT = (

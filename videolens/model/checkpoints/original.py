@@ -15,8 +15,6 @@ from torch import Tensor
 from videolens.model.families import Family
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["Recorded", "flat_patches", "originals"]
-
 
 @dataclass(frozen=True)
 class Recorded:

@@ -20,8 +20,6 @@ from videolens.model.checkpoints.weights import build, load_into, misfit
 from videolens.model.families import Family, family_of
 from videolens.model.vision.pixels import Preparation, preparation_of
 
-__all__ = ["BUNDLED_TEMPLATE", "Checkpoint", "read_checkpoint"]
-
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 BUNDLED_TEMPLATE = "shapes"
 

@@ -22,8 +22,6 @@ from videolens.errors import ModelError
 from videolens.model.checkpoints.files import PlainConfig, Stored
 from videolens.model.families import Family
 
-__all__ = ["build", "load_into", "misfit", "without_storage"]
-
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _RECOMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids)$")
 """Buffers that older versions of transformers wrote into checkpoints, and that are computed from the config."""

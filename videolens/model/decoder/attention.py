@@ -21,8 +21,6 @@ from videolens.model.decoder.layers import RMSNorm
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
 from videolens.model.decoder.views import HeadView, dense_mask, views_of
 
-__all__ = ["Attention"]
-
 _KNOWN_MASKS = 4  # that a forward remembers: each is rows × keys, in all heads where they differ
 
 

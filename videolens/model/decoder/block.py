@@ -11,8 +11,6 @@ from videolens.model.decoder.config import VideoTransformerConfig
 from videolens.model.decoder.layers import GatedMLP, RMSNorm
 from videolens.model.decoder.rows import Rows, fire
 
-__all__ = ["Block"]
-
 
 class Block(nn.Module):
     """Attention and MLP, each reading the residual stream through a norm and adding to it."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from transformer_lens.config import TransformerLensConfig
 
-__all__ = ["ATTENTION_PATHS", "VideoTransformerConfig"]
-
 ATTENTION_PATHS = ("auto", "sdpa", "eager")
 """How attention is computed. `auto`: fused kernels, except in layers where hook functions see scores or patterns."""
 

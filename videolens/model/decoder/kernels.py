@@ -16,8 +16,6 @@ from torch.nn.attention.bias import causal_lower_right
 
 from videolens.model.decoder.visibility import RowRun, Visible
 
-__all__ = ["KeyValuePiece", "attend"]
-
 _SMALL = 2**16  # rows × keys of a run below which one call under a mask is quicker than two without (on 2 cores)
 
 KeyValuePiece = tuple[Tensor, Tensor]

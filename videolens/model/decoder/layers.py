@@ -16,8 +16,6 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
 
-__all__ = ["GatedMLP", "RMSNorm", "Unembed"]
-
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm: `hook_scale` [batch row 1], `hook_normalized` [batch row d_model] before the weight."""

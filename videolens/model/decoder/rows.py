@@ -23,8 +23,6 @@ from videolens.model.decoder.views import HeadView
 from videolens.model.decoder.visibility import Visible
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["KeyValues", "Rows", "Where", "fire", "is_listened_to", "positions_of"]
-
 Where = str | int | Sequence[int] | Int64[Tensor, " row"]
 """Some rows of a prompt: a selection such as "last" or "stem | options", or positions."""
 
@@ -86,11 +84,7 @@ class Rows:
     def only(self, chosen: Int64[Tensor, " chosen"] | slice) -> Rows:
         """Some of the rows, by index, with the same keys."""
         return Rows(
-            rows=self.rows[chosen],
-            keys=self.keys,
-            cos=self.cos[:, chosen],
-            sin=self.sin[:, chosen],
-            past=self.past,
+            rows=self.rows[chosen], keys=self.keys, cos=self.cos[:, chosen], sin=self.sin[:, chosen], past=self.past
         )
 
     @property

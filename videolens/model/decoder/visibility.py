@@ -18,8 +18,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-__all__ = ["RowRun", "Visible"]
-
 _ROWS_AT_A_TIME = 512  # of a mask that is being read; memory for reading is this many rows × keys
 _SHORT = 8  # runs below this length are not worth a kernel call each
 _MASKED_ROWS = 128  # rows that share one explicit mask

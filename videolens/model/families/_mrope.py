@@ -9,8 +9,6 @@ from torch import Tensor
 from videolens.errors import ModelError
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["multimodal_positions"]
-
 
 def multimodal_positions(tokens: TokenMap, *, interval: float = 1.0) -> Int64[Tensor, "3 pos"]:
     """Rotary positions along three axes (time, height, width) of a prompt with one video.

@@ -19,8 +19,6 @@ from videolens.model.families import Clock, Family, Parts, register
 from videolens.model.vision.pixels import PixelSettings
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
-__all__ = ["FAMILY", "grid", "pixel_shuffle"]
-
 
 def features(
     parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any

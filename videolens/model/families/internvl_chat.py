@@ -21,8 +21,6 @@ from videolens.model.families.internvl import grid, pixel_shuffle
 from videolens.model.vision.internvit import InternViT
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
-__all__ = ["CONTEXT", "FAMILY", "InternVLChat"]
-
 CONTEXT = "<IMG_CONTEXT>"
 """What stands for a video token in a prompt."""
 _CONTEXT_ID = 32013  # where the published tokenizers of the Phi-3 models have it

@@ -18,8 +18,6 @@ from torch import Tensor
 from videolens.errors import ModelError
 from videolens.model.families import Family, Parts, register
 
-__all__ = ["FAMILY"]
-
 
 def features(
     parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any

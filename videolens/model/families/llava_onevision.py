@@ -25,8 +25,6 @@ from videolens.model.families.llava_next_video import features
 from videolens.model.vision.pixels import PixelSettings
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
-__all__ = ["FAMILY"]
-
 
 def project(
     parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]

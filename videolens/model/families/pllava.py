@@ -19,8 +19,6 @@ from videolens.errors import ModelError
 from videolens.model.families import Clock, Family, Parts, register
 from videolens.prompt.video_layout import VideoLayout
 
-__all__ = ["FAMILY", "Pllava"]
-
 _PLACEHOLDER = 32000  # where the published tokenizers have <image>
 
 

@@ -21,8 +21,6 @@ from videolens.model.families.qwen2_vl import FAMILY as QWEN2_VL
 from videolens.model.families.qwen2_vl import by_rows, run_tower
 from videolens.prompt.tokens import TokenMap
 
-__all__ = ["FAMILY"]
-
 
 def features(
     parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any

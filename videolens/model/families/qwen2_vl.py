@@ -23,8 +23,6 @@ from videolens.model.vision.smart_resize import SmartResize
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 
-__all__ = ["FAMILY", "features", "grid", "layout", "project", "run_tower"]
-
 
 def run_tower(
     parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any

@@ -26,8 +26,6 @@ from videolens.model.families import Clock, Family, Parts, register
 from videolens.model.vision.smart_resize import SmartResize
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
-__all__ = ["FAMILY", "MERGE", "features", "grid", "layout", "project"]
-
 MERGE = 2
 """Patches that one video token is high and wide. Configs do not say; the processors of published checkpoints do."""
 

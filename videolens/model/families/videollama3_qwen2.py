@@ -26,8 +26,6 @@ from videolens.model.families.video_llama_3 import MERGE, features, grid, layout
 from videolens.model.vision.pixels import PixelSettings
 from videolens.model.vision.smart_resize import SmartResize
 
-__all__ = ["FAMILY", "TokenBudget"]
-
 _NOT_OF_A_PART = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "model_type"}
 _OF_THE_WHOLE = {"image_token_index", "mm_projector_type", "use_token_compression", "vision_encoder"}
 

@@ -18,8 +18,6 @@ from videolens.model.families import Family
 from videolens.model.vision.tower_memory import Tower, TowerMemory
 from videolens.prompt.prompt import Prompt
 
-__all__ = ["FrontEnd", "Rotary"]
-
 
 class Rotary(nn.Module):
     """The checkpoint's own rotary module, whose frequencies stay in float32 whatever the model is converted to."""

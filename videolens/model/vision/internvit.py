@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from videolens.errors import ModelError
 
-__all__ = ["InternViT"]
-
 
 class _Embeddings(nn.Module):
     """Patches and a class token, each with its learned position."""

@@ -21,8 +21,6 @@ from torch import Tensor
 from videolens.errors import ModelError
 from videolens.model.vision.resampling import FILTERS, resize
 
-__all__ = ["FILES", "PixelSettings", "Preparation", "preparation_of"]
-
 FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 """Where the settings are looked for, the most specific first."""
 

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-__all__ = ["FILTERS", "resize"]
-
 _FIXED = 2.0**22  # PIL rounds its weights to multiples of 2⁻²²
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 from videolens.errors import ModelError
 from videolens.model.vision.pixels import PixelSettings
 
-__all__ = ["SmartResize", "smart_size"]
-
 _MAX_ASPECT = 200
 _SHARE_OF_CONTEXT = 0.9  # of the tokens that `cap_pixels_per_frame` grants a clip
 

@@ -23,8 +23,6 @@ from torch.utils._pytree import tree_leaves
 
 from videolens.cache import Recent
 
-__all__ = ["ROOM", "Tower", "TowerMemory"]
-
 ROOM = 512 * 2**20
 """Bytes of features that are kept. At 64 frames of a 7B (576 patches × 1024, bfloat16) a clip takes 72 MiB."""
 
