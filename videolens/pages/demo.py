@@ -65,7 +65,7 @@ def run_demo(
     Args:
         out: the directory. What an earlier run with the same settings wrote is written again.
         settings: None: the bundled pair, twenty questions a task.
-        say: is told what is being done.
+        say: called with a line of text for every step.
         progress: show bars.
 
     Returns:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.full import check_single
+from videolens.engine.full import check_single, full_logits
 from videolens.engine.stages import stage_interventions
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace, TraceRow, TraceSettings
@@ -158,13 +158,10 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
         def keep(layer: int, value: Float[Tensor, "1 pos d_model"]) -> None:
             kept[layer] = value[0, last[0]].clone()
 
-        n_layers = self.model.cfg.n_layers
+        layers = range(self.model.cfg.n_layers)
         hooks = [each for one in staged for each in one.hooks]
-        with self.model.hooks([*hooks, *listeners(n_layers, keep)]):
-            residual, at = self.model.enter(prompt)
-            residual = self.model.run_layers(residual, at)
-            said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
-        states = torch.stack([kept[layer] for layer in range(n_layers)])
+        said = int(full_logits(self.model, prompt, [*hooks, *listeners(layers, keep)]).argmax())
+        states = torch.stack([kept[layer] for layer in layers])
         return read_logits(self.model, states, self.lens).softmax(-1).cpu(), said
 
     def _rows(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from videolens.experiments.common.readout import listeners
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -43,15 +44,12 @@ def read_rows(
     member = torch.stack([torch.isin(together, group).double() / len(group.unique()) for group in rows])
     kept: dict[int, Tensor] = {}
 
-    def reading(layer: int) -> Callable[..., None]:
-        def keep(pattern: Tensor, hook: Any) -> None:
-            # 2.
-            seen = pattern[0] if keys is None else pattern[0][..., keys.to(pattern.device)]
-            kept[layer] = torch.einsum("wr,hrk->whk", member.to(pattern.device), seen.double()).cpu()
-
-        return keep
+    # 2.
+    def keep(layer: int, pattern: Tensor) -> None:
+        seen = pattern[0] if keys is None else pattern[0][..., keys.to(pattern.device)]
+        kept[layer] = torch.einsum("wr,hrk->whk", member.to(pattern.device), seen.double()).cpu()
 
     # 1.
-    listening = [(f"blocks.{layer}.attn.hook_pattern", reading(layer)) for layer in layers]
+    listening = listeners(layers, keep, point="attn.hook_pattern")
     model.run_with_hooks(prompt, rows=together, stop_at_layer=max(layers) + 1, fwd_hooks=[*fwd_hooks, *listening])
     return torch.stack([kept[layer] for layer in layers])

@@ -5,7 +5,7 @@ Map the Flow, sections "Generation probability" and "Logit lens on video tokens"
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -56,14 +56,16 @@ def top_words(
     return torch.cat(tokens), torch.cat(probabilities)
 
 
-def listeners(n_layers: int, hear: Callable[[int, Tensor], None]) -> list[tuple[str, Callable[..., None]]]:
-    """Hook functions that hand on (0-based layer, what leaves it [batch row d_model]). Listed behind an intervention's,
-    they hear what it has made of it."""
+def listeners(
+    layers: Iterable[int], keep: Callable[[int, Tensor], None], *, point: str = "hook_resid_post"
+) -> list[tuple[str, Callable[..., None]]]:
+    """Hook functions that give `keep` each 0-based layer and what its hook point holds; by default what leaves the
+    layer [batch row d_model]. Listed behind an intervention's, they see what it has made of it."""
 
     def at(layer: int) -> Callable[..., None]:
         def function(value: Tensor, hook: Any) -> None:
-            hear(layer, value)
+            keep(layer, value)
 
         return function
 
-    return [(f"blocks.{layer}.hook_resid_post", at(layer)) for layer in range(n_layers)]
+    return [(f"blocks.{layer}.{point}", at(layer)) for layer in layers]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.full import check_single
+from videolens.engine.full import check_single, full_logits
 from videolens.errors import VideolensError, near
 from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
 from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick
@@ -125,7 +125,7 @@ class LogitLensExperiment(Experiment[LogitLens]):
         """Rows of the table for one question, and what was left out of it."""
         check_single(prompt)
         n_layers, tokens = self.model.cfg.n_layers, prompt.tokens
-        last, video = (tokens[which].to(self.model.frontend.device) for which in ("last", "video"))
+        video = tokens["video"].to(self.model.frontend.device)
         if len(video) == 0:
             return Asked(skipped=[Skip(name, task, None, "the prompt has no video")])
         read: dict[int, tuple[Tensor, Tensor]] = {}
@@ -136,10 +136,7 @@ class LogitLensExperiment(Experiment[LogitLens]):
             tick(1 / n_layers)
 
         # 1.
-        with self.model.hooks(listeners(n_layers, keep)):
-            residual, at = self.model.enter(prompt)
-            residual = self.model.run_layers(residual, at)
-            said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
+        said = int(full_logits(self.model, prompt, listeners(range(n_layers), keep)).argmax())
         correct = None if prompt.answer_token is None else said == prompt.answer_token
         if reason := why_left_out(self.samples, correct):
             return Asked(skipped=[Skip(name, task, None, reason)])

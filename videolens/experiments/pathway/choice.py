@@ -19,7 +19,7 @@ class Choice:
     """A pathway, and how it was chosen.
 
     Attributes:
-        pathway: what it came to.
+        pathway: what was chosen.
         flow: the flow map that it was chosen by.
         validated: accuracy along it on the same questions.
     """

@@ -16,6 +16,7 @@ from videolens.errors import VideolensError
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Tick
 from videolens.experiments.common.provenance import made_with
+from videolens.experiments.common.readout import listeners
 from videolens.experiments.segment_attention.result import SegmentAttention, SegmentSettings
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -108,13 +109,10 @@ class SegmentAttentionExperiment(Experiment[SegmentAttention]):
         each = member / member.sum(-1, keepdim=True)
         kept: dict[int, Tensor] = {}
 
-        def reading(layer: int) -> Callable[..., None]:
-            def keep(pattern: Float[Tensor, "1 head query key"], hook: Any) -> None:
-                kept[layer] = torch.einsum("tq,hqk,sk->hts", each, pattern[0].double(), member)
-
-            return keep
+        def keep(layer: int, pattern: Float[Tensor, "1 head query key"]) -> None:
+            kept[layer] = torch.einsum("tq,hqk,sk->hts", each, pattern[0].double(), member)
 
         layers = range(self.model.cfg.n_layers)
-        listening = [(f"blocks.{layer}.attn.hook_pattern", reading(layer)) for layer in layers]
+        listening = listeners(layers, keep, point="attn.hook_pattern")
         self.model.run_with_hooks(prompt, fwd_hooks=[*self.fwd_hooks, *listening])
         return torch.stack([kept[layer] for layer in layers])
