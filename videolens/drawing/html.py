@@ -82,6 +82,11 @@ def two_lines(text: str, small: str) -> Markup:
     return Markup("{}<br><small>{}</small>").format(text, small)
 
 
+def share_cell(value: float, low: float, high: float) -> Markup:
+    """A cell of a table: a share in percent, and its interval below it."""
+    return two_lines(f"{100 * value:.0f}", f"{100 * low:.0f} – {100 * high:.0f}")
+
+
 def frame_image(frame: UInt8[Tensor, "height width channel"], *, alt: str) -> Markup:
     """One frame: small ones pixel by pixel, large ones as small pictures."""
     from PIL import Image

@@ -121,7 +121,8 @@ def sweep(
         planned = replace(planned, peak_bytes=planned.peak_bytes + clean.n_bytes)
         whole -= len(rounds) * planner.clean_layers() / planned.forward_flops
     part = (whole - planned.in_full) / whole / len(rounds)
-    logits = torch.full((len(staged), model.cfg.d_vocab), torch.nan, device=model.frontend.device, dtype=_wide(model))
+    wide = torch.promote_types(model.cfg.dtype, torch.float32)
+    logits = torch.full((len(staged), model.cfg.d_vocab), torch.nan, device=model.frontend.device, dtype=wide)
     for one in rounds:
         unchanged = walk(model, prompt, one, planner.sights, logits, lambda share: tick(share * part), clean)
     for each in staged:
@@ -175,7 +176,3 @@ def _verified(model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[St
                 'cone begins, or its functions do not go by hook.ctx["rows"]'
             )
     return replace(found, verified=worst)
-
-
-def _wide(model: HookedVideoTransformer) -> torch.dtype:
-    return torch.promote_types(model.cfg.dtype, torch.float32)

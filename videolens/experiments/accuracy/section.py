@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from videolens.drawing.html import render, two_lines
+from videolens.drawing.html import render, share_cell, two_lines
 from videolens.experiments.accuracy.result import Accuracy
-from videolens.experiments.common.statistics import Interval
 
 
 def section(accuracy: Accuracy, *, still: Sequence[str] = ()) -> Markup:
@@ -37,9 +36,5 @@ def section(accuracy: Accuracy, *, still: Sequence[str] = ()) -> Markup:
 def _row(accuracy: Accuracy, task: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """The task, chance, and the share of right choices of each model and condition, with its interval."""
     shares = [accuracy.share(model, task, condition) for model, condition in pairs]
-    cells = ["–" if share is None else _share(share) for share in shares]
+    cells = ["–" if share is None else share_cell(share.value, share.low, share.high) for share in shares]
     return [task, f"{100 * accuracy.chance(task):.0f}", *cells]
-
-
-def _share(share: Interval) -> str:
-    return two_lines(f"{100 * share.value:.0f}", f"{100 * share.low:.0f} – {100 * share.high:.0f}")

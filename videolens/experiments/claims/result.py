@@ -13,6 +13,7 @@ from videolens.errors import VideolensError
 from videolens.experiments.common.provenance import SETTINGS
 from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval
+from videolens.experiments.common.words import number
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 MARGIN = 3.0
@@ -90,14 +91,10 @@ class Finding:
             return "not measured"
         if math.isnan(self.measured.value):
             return "not defined: no window lowers the probability"
-        first = 1 if self.unit == "layer" else 0
-        sign = "" if self.unit == "layer" else "+"
-        value, low, high = (
-            "0.0" if round(number + first, 1) == 0 else f"{number + first:{sign}.1f}".replace("-", "−")
-            for number in (self.measured.value, self.measured.low, self.measured.high)
-        )
-        number = f"{value} [{low}, {high}]"
-        return f"layer {number}" if self.unit == "layer" else f"{number} {self.unit}"
+        first, sign = (1, "") if self.unit == "layer" else (0, "+")
+        ends = (self.measured.value, self.measured.low, self.measured.high)
+        value, low, high = (number(each + first, 1, sign=sign) for each in ends)
+        return f"layer {value} [{low}, {high}]" if first else f"{value} [{low}, {high}] {self.unit}"
 
     @property
     def numbers(self) -> str:

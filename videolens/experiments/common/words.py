@@ -5,6 +5,11 @@ from __future__ import annotations
 from videolens.model.transformer import HookedVideoTransformer
 
 
+def number(value: float, digits: int = 0, *, sign: str = "+") -> str:
+    """A number for people: with a real minus, and no sign if it rounds to zero. `sign` "": none above zero either."""
+    return f"{value:{sign}.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
+
+
 def token_text(model: HookedVideoTransformer, token: int) -> str:
     """A token as text; its id where the model has no tokenizer."""
     if model.tokenizer is None:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from videolens.drawing.html import render, two_lines
 from videolens.experiments.common.statistics import Interval
+from videolens.experiments.common.words import number
 from videolens.experiments.flow.figure import kinds_of
 from videolens.experiments.flow.lines import arrow, model_name
 from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS
@@ -109,10 +110,10 @@ def deepest(flow: FlowMap) -> str:
     """Where the map is deepest, in words."""
     at = min(flow.routes, key=lambda route: float(flow.changes(route).mean(axis=0).min()))
     layer, peak = flow.peak(at)
-    spread = f" [{_plain(peak.low)}, {_plain(peak.high)}]" if flow.n > 1 else ""
+    spread = f" [{number(peak.low)}, {number(peak.high)}]" if flow.n > 1 else ""
     return (
         f"{model_name(flow)} is hit hardest when {arrow(at)} is cut around layer {layer + 1}: "
-        f"{_plain(peak.value)} %{spread}."
+        f"{number(peak.value)} %{spread}."
     )
 
 
@@ -122,7 +123,7 @@ def _at(route: str, flows: Sequence[FlowMap]) -> str:
     for flow in flows:
         if route in flow.routes:
             layer, peak = flow.peak(route)
-            found.append(f"{_plain(peak.value)} % around layer {layer + 1} in {model_name(flow)}")
+            found.append(f"{number(peak.value)} % around layer {layer + 1} in {model_name(flow)}")
     return f"{arrow(route)}: {'; '.join(found)}."
 
 
@@ -139,13 +140,5 @@ def _count(flow: FlowMap) -> str:
 def _interval(interval: Interval, *, first: int = 0, sign: str = "+", more: str = "") -> str:
     if math.isnan(interval.value):
         return "–"
-    value, low, high = (_one_decimal(number + first, sign) for number in (interval.value, interval.low, interval.high))
+    value, low, high = (number(each + first, 1, sign=sign) for each in (interval.value, interval.low, interval.high))
     return two_lines(value, f"{low} … {high}{more}")
-
-
-def _plain(number: float) -> str:
-    return "0" if round(number) == 0 else f"{number:+.0f}".replace("-", "−")
-
-
-def _one_decimal(number: float, sign: str) -> str:
-    return "0.0" if round(number, 1) == 0 else f"{number:{sign}.1f}".replace("-", "−")

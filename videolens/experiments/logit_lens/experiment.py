@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -118,7 +119,7 @@ class LogitLensExperiment(Experiment[LogitLens]):
         self.groups = {} if self.keywords is None else grouped(self.keywords)
         self.subwords = subwords(self.model.tokenizer, d_vocab, self.groups)
         self.pictures = sys.maxsize if self.frames else 0
-        self._words: dict[int, str] = {}
+        self._word = cache(partial(token_text, self.model))
 
     @torch.no_grad()
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
@@ -167,8 +168,3 @@ class LogitLensExperiment(Experiment[LogitLens]):
             tokenized=self.model.tokenizer is not None,
         )
         return LogitLens(gathered.table, gathered.also["clips"], settings, self.model.tokenizer)
-
-    def _word(self, token: int) -> str:
-        if token not in self._words:
-            self._words[token] = token_text(self.model, token)
-        return self._words[token]

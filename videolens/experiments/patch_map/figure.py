@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from videolens.drawing.style import INK, MUTED, layer_ticks, under
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.common.thumbnails import pixels_of
+from videolens.experiments.common.words import number
 from videolens.experiments.patch_map.result import PatchMap
 from videolens.interventions.numbering import whole_numbers
 
@@ -59,7 +60,7 @@ def draw(
     bar.set_ticks(
         [tick for tick in (-1, -0.5, 0, 0.5, 1) if abs(tick) <= limit] if limit >= 0.5 else [-limit, 0, limit]
     )
-    bar.ax.yaxis.set_major_formatter(lambda value, _: _percent(value) + " %")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: number(100 * value, sign="") + " %")
     bar.set_label(f"effect on the {_METRIC[metric]}", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)
@@ -169,7 +170,7 @@ def _cells(axes: Axes, effects: Float[np.ndarray, "layer unit"], limit: float) -
     for row, column in np.argwhere(np.abs(effects) >= max(_LEAST_SHOWN, 0.05 * limit)):
         value = effects[row, column]
         color = "white" if abs(value) > 0.6 * limit else INK
-        axes.text(column, row, _percent(value), ha="center", va="center", fontsize=6.5, color=color)
+        axes.text(column, row, number(100 * value, sign=""), ha="center", va="center", fontsize=6.5, color=color)
 
 
 def _layers(patched: PatchMap, layers: Iterable[int] | int | None) -> list[int]:
@@ -222,10 +223,6 @@ def _note(patched: PatchMap, metric: str, pair: str | None) -> str:
     if patched.settings.positions is not None:
         parts.append(f"Only positions {patched.settings.positions!r}.")
     return " ".join([*parts, "Layers count from 1, frames and heads from 0."])
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}".replace("-", "−").replace("−0", "0", 1 if abs(value) < 0.005 else 0)
 
 
 def _number(value: float) -> str:

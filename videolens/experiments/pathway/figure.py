@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, layer_ticks, under
+from videolens.experiments.common.words import number
 from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy
 from videolens.interventions.pathway import Pathway
 from videolens.model.checkpoints.files import short_name
@@ -62,7 +63,7 @@ def draw(result: PathwayAccuracy) -> Figure:
     random = f", {seeds} draw{'s' if seeds > 1 else ''} each" if result.settings.random else ""
     under(
         figure,
-        f"{short_name(result.settings.model)} along one pathway: {_signed(-lost.value)} points",
+        f"{short_name(result.settings.model)} along one pathway: {number(-lost.value, 1)} points",
         f"n = {result.n} questions, none left out{random}. Line: 95 % bootstrap over questions; small marks: single "
         f"tasks. Loss along the pathway, paired: {lost.value:.1f} points [{lost.low:.1f}, {lost.high:.1f}].",
     )
@@ -111,7 +112,3 @@ def _bare(axes: Axes) -> None:
         side.set_visible(False)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8, colors=MUTED, labelcolor=INK)
-
-
-def _signed(number: float) -> str:
-    return f"{number + 0.0:+.1f}".replace("-", "−") if round(number, 1) else "±0.0"

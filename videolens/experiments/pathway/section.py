@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from videolens.drawing.html import render, two_lines
+from videolens.drawing.html import render, share_cell
 from videolens.drawing.view import View
 from videolens.experiments.common.statistics import Interval
+from videolens.experiments.common.words import number
 from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
 
@@ -39,12 +40,9 @@ def section(
 
 def _row(found: PathwayAccuracy, task: str | None) -> list[str]:
     """The accuracies of a task; None: of all."""
-    cells = [_share(found.mean("correct", condition, task=task)) for condition in found.conditions]
+    shares = [found.mean("correct", condition, task=task) for condition in found.conditions]
+    cells = [share_cell(share.value, share.low, share.high) for share in shares]
     return [task or "all", *cells, _points(found.loss(task=task))]
-
-
-def _share(interval: Interval) -> str:
-    return two_lines(f"{100 * interval.value:.0f}", f"{100 * interval.low:.0f} – {100 * interval.high:.0f}")
 
 
 def _percent(interval: Interval) -> str:
@@ -52,8 +50,5 @@ def _percent(interval: Interval) -> str:
 
 
 def _points(interval: Interval) -> str:
-    value, low, high = (
-        f"{number + 0.0:.1f}".replace("-0.0", "0.0").replace("-", "−")
-        for number in (interval.value, interval.low, interval.high)
-    )
+    value, low, high = (number(each, 1, sign="") for each in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
