@@ -4,14 +4,15 @@ and the tables are those of the experiments themselves."""
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from dataclasses import replace
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -23,8 +24,9 @@ from videolens.experiments import in_runs
 from videolens.experiments.accuracy.experiment import measure_accuracy
 from videolens.experiments.common.asking import ask_all
 from videolens.runs.checking import plain
-from videolens.runs.config import read_config
+from videolens.runs.config import digest, read_config
 from videolens.runs.directory import RunDirectory
+from videolens.runs.parts import Chunk, DamagedPartError, read_part
 from videolens.runs.writing import LEFTOVER, write_atomic
 
 ROUTES = ["cross-frame", "video -> last"]
@@ -264,7 +266,7 @@ def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], dat
     assert page.count("<section ") == len(in_runs()) and "Not drawn" not in page and 'src="http' not in page
     before = files(tmp_path)
     shutil.rmtree(tmp_path / "results")
-    (tmp_path / "parts" / "pathway" / "00000.parquet").unlink()
+    (tmp_path / "parts" / "pathway" / "00000.part").unlink()
     vl.run(config | {"experiments": experiments, "figures": True}, tmp_path, progress=False)
     assert {name: file[2] for name, file in files(tmp_path).items()} == {name: file[2] for name, file in before.items()}
 
@@ -368,30 +370,42 @@ def test_parts_are_checked_when_a_run_goes_on(config: dict[str, Any], tmp_path: 
     out, said = tmp_path / "out", []
     vl.run(config, out, progress=False)
     before = {name: file[2] for name, file in files(out).items()}
-    first, second = (out / "parts" / "flow" / f"0000{i}.parquet" for i in range(2))
-    damaged = [first.read_bytes()[:-100], b""]
-    for number in range(2):
-        column = pq.ParquetFile(first).metadata.row_group(0).column(number)
-        damaged.append(bytearray(first.read_bytes()))
-        # the last byte of a page: only its checksum tells
-        damaged[-1][column.data_page_offset + column.total_compressed_size - 1] ^= 255
-    for content in damaged:
+    first, second = (out / "parts" / "flow" / f"0000{i}.part" for i in range(2))
+    whole = first.read_bytes()
+    other = BytesIO()
+    pd.DataFrame({"a": [1]}).to_parquet(other)
+    for content in (whole[:-100], b"", whole[:-1], whole + b" ", other.getvalue()):
         shutil.rmtree(out / "results")
         first.write_bytes(content)
         with pytest.raises(vl.VideolensError, match="is not finished"):
             vl.Run.load(out)
         vl.run(config, out, progress=False, say=said.append)
-        assert "00000.parquet cannot be read as Parquet" in said[-2] and "1 of 2 parts are there" in said[-1]
+        assert "00000.part is damaged" in said[-2] and "1 of 2 parts are there" in said[-1]
         assert {name: file[2] for name, file in files(out).items()} == before
     shutil.rmtree(out / "results")
     shutil.copy(second, first)
     with pytest.raises(
-        vl.VideolensError, match=r"00000.parquet is a part of something else: its index is 1, expected 0"
+        vl.VideolensError, match=r"00000.part is a part of something else: its index is 1, expected 0"
     ):
         vl.run(config, out, progress=False)
-    pd.DataFrame({"a": [1]}).to_parquet(first)
-    with pytest.raises(vl.VideolensError, match=r"00000.parquet is a Parquet file, but no part of a run"):
-        vl.run(config, out, progress=False)
+
+
+def test_no_flipped_bit_of_a_part_is_read_as_other_content(config: dict[str, Any], tmp_path: Path) -> None:
+    run = vl.run(config, tmp_path / "out", progress=False)
+    identity = json.loads((run.path / "run.json").read_text())["identity"]
+    questions = [(each["task"], each["id"]) for each in identity["dataset"]["questions"]]
+    draw, size = random.Random(7), config["chunk"]
+    for index, path in enumerate(sorted((run.path / "parts" / "flow").glob("*.part"))):
+        chunk = Chunk(digest(identity), "flow", index, tuple(questions[index * size : (index + 1) * size]))
+        read_part(path, chunk)
+        whole = path.read_bytes()
+        for _ in range(1200):
+            bit = draw.randrange(8 * len(whole))
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(DamagedPartError):
+                read_part(path, chunk)
 
 
 # -- bad clips --------------------------------------------------------------------------------------------------------

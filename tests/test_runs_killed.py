@@ -61,7 +61,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def finished_parts(out: Path) -> dict[str, tuple[int, int]]:
     """Which file each part is, and when it was written."""
-    parts = (path for path in (out / "parts").glob("*/[0-9]*.parquet"))
+    parts = (path for path in (out / "parts").glob("*/[0-9]*.part"))
     return {str(path.relative_to(out)): ((state := path.stat()).st_ino, state.st_mtime_ns) for path in parts}
 
 

@@ -145,7 +145,7 @@ class RunDirectory:
 
     def part(self, chunk: Chunk) -> Path:
         """Where a part belongs."""
-        return self.path / PARTS / chunk.label / f"{chunk.index:05d}.parquet"
+        return self.path / PARTS / chunk.label / f"{chunk.index:05d}.part"
 
     def log(self, event: str, **about: Any) -> None:
         """Add a line about what happened, with the time: for people, nothing reads it back."""

@@ -1,4 +1,4 @@
-"""A part of a run: what one experiment found for a few questions, as one Parquet file that says what it is."""
+"""A part of a run: what one experiment found for a few questions, as one file that says what it is, and is whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ FORMAT = 2
 """Of parts, and of the file that says what a run is. Parts of format 1 held no pictures and no costs."""
 
 _KEY = b"videolens"
+_DIGEST = 32  # bytes of a SHA-256
 _TABLE, _ALSO, _ABOUT = "table", "also ", "about"  # what a part holds, by name; "also clips", …
 
 
@@ -87,9 +89,12 @@ class Part:
 def write_part(path: Path, chunk: Chunk, part: Part) -> None:
     """Write a part whole or not at all. The same part is the same bytes: nothing in it says when it was made.
 
-    It is a Parquet file with one row for each thing in it, name and content, so that the checksums of its pages cover
-    all of them; the content of a table is Parquet, too. The file's metadata say which chunk it is.
+    1. A Parquet table with one row for each thing in it, name and content; the content of a table is Parquet, too. The
+       metadata say which chunk it is.
+    2. Behind it the SHA-256 of all that, so that no bit of a part can change without being noticed: checksums of
+       Parquet's own cover pages and leave out what says how to read them.
     """
+    # 1.
     said: dict[str, Any] = {"answered": part.answered, "pictured": part.pictured}
     said |= {name: [asdict(each) for each in getattr(part, name)] for name in ("skipped", "failures", "costs")}
     contents = {_ABOUT: json.dumps(said, ensure_ascii=False).encode(), _TABLE: part.table.to_parquet(index=False)}
@@ -98,28 +103,30 @@ def write_part(path: Path, chunk: Chunk, part: Part) -> None:
     about = json.dumps({"format": FORMAT, "chunk": chunk.plain()}, ensure_ascii=False).encode()
     table = pa.table([list(contents), list(contents.values())], schema=pa.schema(fields, {_KEY: about}))
     written = BytesIO()
-    pq.write_table(table, written, write_page_checksum=True, use_dictionary=False)
-    write_atomic(path, written.getvalue())
+    pq.write_table(table, written, use_dictionary=False)
+    # 2.
+    write_atomic(path, written.getvalue() + sha256(written.getvalue()).digest())
 
 
 def read_part(path: Path, chunk: Chunk) -> Part:
     """Read a part back, which must be the one expected.
 
     Raises:
-        DamagedPartError: it is no Parquet file, is truncated, or a checksum in it does not hold.
-        VideolensError: it is whole, but another part, or no part of a run.
+        DamagedPartError: it is not, to the bit, what `write_part` wrote.
+        VideolensError: it is whole, but another part.
     """
+    read = path.read_bytes()
+    content, digest = read[:-_DIGEST], read[-_DIGEST:]
+    if sha256(content).digest() != digest:
+        raise DamagedPartError(f"{path} is damaged: the SHA-256 of its {len(read)} bytes is not the one it ends with")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedPartError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())})") from error
-    try:
+        table = pq.read_table(BytesIO(content))
         found = json.loads((table.schema.metadata or {})[_KEY])["chunk"]
         contents = {each["name"]: each["content"] for each in table.to_pylist()}
         about = json.loads(contents.pop(_ABOUT))
         tables = {name: pd.read_parquet(BytesIO(content)) for name, content in contents.items()}
-    except (KeyError, TypeError, ValueError):
-        raise VideolensError(f"{path} is a Parquet file, but no part of a run: take it out of the directory") from None
+    except (KeyError, TypeError, ValueError):  # pyarrow's errors are among them
+        raise DamagedPartError(f"{path} is whole, but no part of a run") from None
     for name, expected in chunk.plain().items():
         if found.get(name) != expected:
             raise VideolensError(
