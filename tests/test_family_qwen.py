@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.clips import clip
 from helpers.families import CASES
 from helpers.families.qwen import BLOCK, PAIR, PREPROCESSOR, flat_patches
 from safetensors import safe_open
+from transformers.video_utils import VideoMetadata
 
 from videolens import Knockout, Question, Video, sweep
 from videolens.errors import ModelError
+from videolens.model.families import Clock, family_of
 from videolens.model.families._mrope import multimodal_positions
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.model.vision.smart_resize import SmartResize
@@ -56,6 +60,32 @@ def positions(
     expected, _ = original.model.get_rope_index(ids, kinds, video_grid_thw=sizes, second_per_grid_ts=each)
     per_second = original.config.vision_config.tokens_per_second
     return expected[:, 0], multimodal_positions(tokens, interval=per_second * (1.0 if step is None else PAIR * step))
+
+
+CLIPS = [(100, 10, 8), (50, 10, 8), (97, 29.97, 6), (240, 23.976, 16), (9, 3, 4)]
+
+
+@pytest.mark.parametrize(("n_source", "fps", "n"), CLIPS)
+@pytest.mark.parametrize("part", [None, (0.5, 2.5)])
+def test_the_clock_is_the_processors_to_the_position(n_source: int, fps: float, n: int, part: Any) -> None:
+    # ten seconds at ten frames a second: eight frames are 1.25 s apart as processors count, not 1.243 s as they lie
+    start, end = part or (None, None)
+    pixels = np.zeros((n_source, 8, 8, 3), dtype=np.uint8)
+    video = Video.from_array(pixels, fps=fps, n_frames=n, start=start, end=end)
+    total = n_source if part is None else min(round(end * fps), n_source - 1) - round(start * fps) + 1
+    said = VideoMetadata(total_num_frames=total, fps=fps, frames_indices=video.indices.tolist())
+    assert video.sampled_fps == said.sampled_fps
+    grid = (n // PAIR, 3, 2)
+    tokens = TokenMap.from_spans(40 + 6 * grid[0], {}, grid=grid, video=range(7, 7 + 6 * grid[0]))
+    tokens = replace(tokens, merged=PAIR)
+    original = CASES["qwen2_5_vl"].plain
+    ids = torch.zeros(1, tokens.n_pos, dtype=torch.int64)
+    kinds = torch.zeros_like(ids)
+    kinds[0, tokens["video"]] = 2
+    sizes, each = torch.tensor([[grid[0], 6, 4]]), torch.tensor([PAIR / said.sampled_fps])
+    expected, _ = original.model.get_rope_index(ids, kinds, video_grid_thw=sizes, second_per_grid_ts=each)
+    clock = Clock(video.seconds, video.sampled_fps)
+    assert torch.equal(family_of("qwen2_5_vl").positions(original.config, tokens, clock), expected[:, 0])
 
 
 def test_positions_without_a_video_and_with_text_inside_it() -> None:

@@ -31,6 +31,7 @@ class Clip:
         fps: mean frame rate of the source; None if it has no clock.
         duration: of the source, in seconds; None if it has no clock.
         n_source_frames: frames in the source.
+        n_part: those of them in the part that was sampled; 0 if that is not known.
         rotation: by how many degrees clockwise the stored pixels were turned (0, 90, 180, 270).
         path: the file, if there is one.
         n_decoded: frames that were decoded to get these.
@@ -42,6 +43,7 @@ class Clip:
     fps: float | None = None
     duration: float | None = None
     n_source_frames: int = 0
+    n_part: int = 0
     rotation: int = 0
     path: Path | None = None
     n_decoded: int = 0

@@ -80,6 +80,11 @@ class Request:
         if self.end is not None and (self.start or 0) >= self.end:
             raise VideoError(f"start {self.start or 0} s is not before end {self.end} s in {self.name}: exchange them?")
 
+    def part(self, n_source: int, fps: float | int) -> tuple[int, int]:
+        """(first, last) frame number of the part that is wanted."""
+        last = n_source - 1 if self.end is None else min(round(self.end * fps), n_source - 1)
+        return 0 if self.start is None else min(max(0, round(self.start * fps)), last), last
+
     def __call__(self, n_source: int, fps: float | int, duration: float) -> list[int]:
         """Frame numbers: with first = max(0, round(start·fps)) and last = min(round(end·fps), n_source − 1).
 
@@ -94,8 +99,7 @@ class Request:
                     f"{name} {value} s lies outside {self.name}, which lasts {duration:.2f} s ({n_source} frames at "
                     f"{fps:.4g} per second): choose times inside it"
                 )
-        last = n_source - 1 if self.end is None else min(round(self.end * fps), n_source - 1)
-        first = 0 if self.start is None else min(max(0, round(self.start * fps)), last)
+        first, last = self.part(n_source, fps)
         sampling = SAMPLINGS[self.sampling] if isinstance(self.sampling, str) else self.sampling
         chosen = sampling(first, last, self.n_frames) if callable(sampling) else sampling
         chosen = [int(i) for i in chosen]

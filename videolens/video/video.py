@@ -33,8 +33,14 @@ class _File:
         try:
             state = self.path.stat()
         except OSError:
-            return read_clip(self.path, self.request)
-        return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: read_clip(self.path, self.request))
+            return _read(self.path, self.request)
+        return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: _read(self.path, self.request))
+
+
+def _read(path: Path, request: Request) -> Clip:
+    clip = read_clip(path, request)
+    first, last = request.part(clip.n_source_frames, clip.fps or 0.0)
+    return replace(clip, n_part=last - first + 1)
 
 
 _recent: Recent[Clip] = Recent(256 * 2**20, lambda clip: clip.frames.nbytes)
@@ -75,7 +81,7 @@ class Video(Film):
             VideoError: the file is missing, a directory, empty, truncated, damaged, no video or has no pictures; the
                 part lies outside the video; n_frames < 1.
         """
-        return cls(read_clip(Path(path), Request(n_frames, start, end, sampling, str(path))))
+        return cls(_read(Path(path), Request(n_frames, start, end, sampling, str(path))))
 
     @classmethod
     def open(
@@ -119,12 +125,13 @@ class Video(Film):
             raise VideoError(f"fps is {fps}: give frames per second above 0")
         n, duration = len(pixels), len(pixels) / fps
         if n_frames is None and isinstance(sampling, str) and start is None and end is None:
-            chosen = list(range(n))
+            chosen, n_part = list(range(n)), n
         else:
             request = Request(n if n_frames is None else n_frames, start, end, sampling, "the array")
-            chosen = request(n, fps, duration)
+            chosen, (first, last) = request(n, fps, duration), request.part(n, fps)
+            n_part = last - first + 1
         indices = torch.tensor(chosen)
-        return cls(Clip(pixels[indices], indices.double() / fps, indices, float(fps), duration, n))
+        return cls(Clip(pixels[indices], indices.double() / fps, indices, float(fps), duration, n, n_part))
 
     @property
     def _clip(self) -> Clip:
@@ -162,6 +169,13 @@ class Video(Film):
     def fps(self) -> float | None:
         """Mean frame rate of the source."""
         return self._clip.fps
+
+    @property
+    def sampled_fps(self) -> float | None:
+        """Sampled frames per second of the part that they were sampled from: n / n_part · fps, as processors count it
+        (transformers' `VideoMetadata.sampled_fps`; qwen-vl-utils, of a part)."""
+        clip = self._clip
+        return None if clip.fps is None or not clip.n_part else len(clip.seconds) / clip.n_part * clip.fps
 
     @property
     def duration(self) -> float | None:

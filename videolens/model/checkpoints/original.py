@@ -80,10 +80,9 @@ def _inputs(original: Any, prompt: Prompt, dtype: torch.dtype) -> dict[str, Any]
     if "mm_token_type_ids" in named:
         given["mm_token_type_ids"] = 2 * (ids == config.video_token_id).int()
     if "second_per_grid_ts" in named:
-        times = tokens.seconds[tokens["video"]].unique()
-        known = len(times) > 1 and bool(times.isfinite().all())
-        # what the processor gives: merged frames, times the seconds between two frames
-        given["second_per_grid_ts"] = torch.tensor([float(times[1] - times[0]) if known else 1.0])
+        fps = None if prompt.question is None else prompt.question.video.sampled_fps
+        # as the processor computes it, transformers' `processing_qwen2_5_vl.py`
+        given["second_per_grid_ts"] = torch.tensor([1.0 if fps is None else tokens.merged / fps])
     return given
 
 

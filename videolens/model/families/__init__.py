@@ -59,9 +59,11 @@ class Clock(NamedTuple):
 
     Attributes:
         seconds: of every sampled frame [frames]; NaN where not known.
+        sampled_fps: frames per second, as processors count it (`Video.sampled_fps`); None where that is not known.
     """
 
     seconds: Tensor
+    sampled_fps: float | None = None
 
     @property
     def step(self) -> float:

@@ -42,10 +42,18 @@ def features(
 
 
 def positions(config: Any, tokens: TokenMap, clock: Clock) -> Int64[Tensor, "3 pos"]:
-    """Time counts `tokens_per_second`; where the frames' times are not known, merged frames take a second."""
-    known = len(clock.seconds) > 1 and bool(clock.seconds.isfinite().all())
-    seconds = tokens.merged * clock.step if known else 1.0
-    return multimodal_positions(tokens, interval=config.vision_config.tokens_per_second * seconds)
+    """Time counts `tokens_per_second`; where the frames' times are not known, merged frames take a second.
+
+    The result is rounded down, so that every step is the processor's: merged frames take merged / sampled_fps seconds.
+    """
+    seconds = 1.0
+    if clock.sampled_fps is not None:
+        seconds = tokens.merged / clock.sampled_fps
+    elif len(clock.seconds) > 1 and bool(clock.seconds.isfinite().all()):
+        seconds = tokens.merged * clock.step
+    # in float32, as the processor hands it over
+    interval = config.vision_config.tokens_per_second * torch.tensor(seconds, dtype=torch.float32)
+    return multimodal_positions(tokens, interval=float(interval))
 
 
 FAMILY = register(
