@@ -14,6 +14,7 @@ from videolens.engine.memory import memory_budget
 from videolens.engine.planning import check_engine
 from videolens.errors import VideolensError
 from videolens.model.decoder.rows import is_listened_to
+from videolens.model.finite import names_the_layer
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -60,6 +61,7 @@ class Base:
                 )
 
 
+@names_the_layer
 @torch.no_grad()
 def base(
     model: HookedVideoTransformer, prompt: Prompt, *, engine: str = "exact", max_memory: int | None = None

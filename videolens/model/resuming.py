@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
+from videolens.model.finite import check_logits, names_the_layer
 from videolens.model.listening import stage_of
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
@@ -48,6 +49,7 @@ class CleanRun:
         return sum(each.nbytes for each in kept)
 
 
+@names_the_layer
 @torch.no_grad()
 def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     """See `HookedVideoTransformer.run_clean`."""
@@ -62,9 +64,11 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
         # a listener of the model's own may edit what enters the layer, in place
         entering = residuals[-1].clone() if is_listened_to(block.hook_resid_pre) else residuals[-1]
         residuals.append(model.run_layers(entering, at, start=layer, stop=layer + 1))
+    check_logits(residuals[-1])
     return CleanRun(prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None))
 
 
+@names_the_layer
 @torch.no_grad()
 def resume(
     model: Running,
