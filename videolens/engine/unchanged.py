@@ -51,7 +51,7 @@ class Base:
 
     def check(self, model: HookedVideoTransformer, prompt: Prompt) -> None:
         """Raises:
-        VideolensError: it is the run of another model, or of another prompt.
+        VideolensError: it is the run of another model or prompt, or weights have changed since it was kept.
         """
         for what, own, asked in (("model", self.model, model), ("prompt", self.prompt, prompt)):
             if own is not asked:
@@ -59,6 +59,8 @@ class Base:
                     f"the base is a run of another {what}: make it with the {what} of the sweep, "
                     "base(model, prompt), or leave it out"
                 )
+        if self.clean is not None:
+            self.clean.check(model)
 
 
 @names_the_layer

@@ -272,6 +272,7 @@ def _finish(
         rotary=(cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)),
         pixel_values=pixels,
         video_features=features,
+        made_by=front.maker,
         # where a longer prompt goes on, which need not be after the largest position (merged frames far apart in time)
         next_position=(int(along[..., -1].max()) + 1,) * batch,
         **known,

@@ -101,6 +101,7 @@ class Running(Listening):
                     f"the prompt's residual is {input.residual.shape[-1]} wide, this model {self.cfg.d_model}: a "
                     "prompt belongs to the model that made it"
                 )
+            self.frontend.check_made_here(input)
             cos, sin = (table.to(self.frontend.dtype) for table in input.rotary)
             at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past, views=views)
             residual = self.frontend.residual(input, at)

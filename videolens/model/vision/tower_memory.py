@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from videolens.cache import Recent
 
-__all__ = ["ROOM", "Tower", "TowerMemory"]
+__all__ = ["ROOM", "Tower", "TowerMemory", "checksum"]
 
 ROOM = 512 * 2**20
 """Bytes of features that are kept. At 64 frames of a 7B (576 patches × 1024, bfloat16) a clip takes 72 MiB."""
@@ -84,6 +84,11 @@ class TowerMemory:
         """What the kept features take."""
         return self._features.n_bytes
 
+    @property
+    def tower(self) -> object:
+        """Stands for the tower that was looked at last: another object when it was seen to have changed."""
+        return self._tower and self._tower[2]
+
     def __len__(self) -> int:
         """Clips whose features are kept."""
         return len(self._features)
@@ -137,7 +142,7 @@ def _content(tower: Tower) -> tuple[object, ...]:
         tower.dtype,
         _settings(tower.config),
         tuple((id(one), one.dtype, one.device, one.shape) for one in tensors),
-        _checksum(tensors),
+        checksum(tensors),
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
         torch.get_float32_matmul_precision(),
     )
@@ -162,7 +167,7 @@ def _hash(pixels: Tensor) -> bytes:
     return blake2b(pixels.cpu().contiguous().view(torch.uint8).numpy().data).digest()
 
 
-def _checksum(tensors: Iterable[Tensor]) -> bytes:
+def checksum(tensors: Iterable[Tensor]) -> bytes:
     """Of weights where they lie: sums of their bits over the rows and the columns of a table, mod 2^64.
 
     A change, a permutation, a change of sign all show. What does not show are changes that cancel in every row and in
