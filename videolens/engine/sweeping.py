@@ -18,6 +18,7 @@ from videolens.engine.unchanged import Base
 from videolens.engine.walk import walk
 from videolens.errors import VideolensError
 from videolens.model.decoder.rows import is_listened_to
+from videolens.model.finite import names_the_layer
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -63,6 +64,7 @@ def evaluate(
     return sweep(model, prompt, interventions, **how).logits
 
 
+@names_the_layer
 @torch.no_grad()
 def sweep(
     model: HookedVideoTransformer,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.decoder.rows import KeyValues
+from videolens.model.finite import names_the_layer
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
@@ -46,6 +47,7 @@ class Generation:
         return self.texts[0]
 
 
+@names_the_layer
 @torch.no_grad()
 def generate(
     model: Running,
