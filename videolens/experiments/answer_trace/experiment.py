@@ -165,7 +165,7 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
         with self.model.hooks([*hooks, *listeners(n_layers, keep)]):
             residual, at = self.model.enter(prompt)
             residual = self.model.run_layers(residual, at)
-            said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
+            said = int(self.model.chosen(self.model.read_out(residual[:, last], at.only(last))[0, 0]))
         states = torch.stack([kept[layer] for layer in range(n_layers)])
         return read_logits(self.model, states, self.lens).softmax(-1).cpu(), said
 

@@ -141,7 +141,7 @@ class LogitLensExperiment(Experiment[LogitLens]):
         with self.model.hooks(listeners(n_layers, keep)):
             residual, at = self.model.enter(prompt)
             residual = self.model.run_layers(residual, at)
-            said = int(self.model.read_out(residual[:, last], at.only(last))[0, 0].argmax())
+            said = int(self.model.chosen(self.model.read_out(residual[:, last], at.only(last))[0, 0]))
         correct = None if prompt.answer_token is None else said == prompt.answer_token
         if reason := why_left_out(self.samples, correct):
             return Asked(skipped=[Skip(name, task, None, reason)])
