@@ -8,7 +8,7 @@ from typing import SupportsIndex, cast
 
 from videolens.errors import VideolensError
 
-__all__ = ["check_within", "chosen_numbers", "whole_numbers"]
+__all__ = ["check_within", "chosen_numbers", "some_numbers", "whole_numbers"]
 
 
 def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
@@ -29,6 +29,13 @@ def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -
         ) from error
     if chosen and chosen[0] < 0:
         raise VideolensError(f"{kind} {chosen[0]} is negative: {kind}s count from 0")
+    return chosen
+
+
+def some_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
+    """As `whole_numbers`, but none at all is an error, too: what acts nowhere changes nothing."""
+    if not (chosen := whole_numbers(kind, numbers)):
+        raise VideolensError(f"{kind}s are empty, so nothing would be changed: name at least one {kind}")
     return chosen
 
 
