@@ -66,7 +66,7 @@ class Record:
         """A field that lists what to choose from: at least one text, at most one for each letter.
 
         Raises:
-            DatasetError: it is no list, it is empty, or something in it is no text.
+            DatasetError: it is no list, it is empty, something in it is no text or there twice.
         """
         value = self.fields[field]
         if not isinstance(value, list):
@@ -78,21 +78,23 @@ class Record:
         for option in value:
             if not isinstance(option, str) or not option.strip():
                 raise self.error(field, f"the option {option!r} is no words: write each as text, in quotes")
+        stripped = [option.strip() for option in value]
+        if twice := next((option for option in stripped if stripped.count(option) > 1), None):
+            raise self.error(field, f"two options read {twice!r}, so no letter stands for it: change one")
         return list(value)
 
     def one_of(self, field: str, options: Sequence[str]) -> str:
         """A field that is one of the options, word for word.
 
         Raises:
-            DatasetError: it is not among them, or several options read like it.
+            DatasetError: it is not among them.
         """
         value = self.text(field)
-        times = list(options).count(value)
-        if times != 1:
+        if value not in options:
             raise self.error(
                 field,
-                f"{value!r} is {'several times' if times else 'not'} among the options {list(options)}: give exactly "
-                "one of them, word for word and without its letter",
+                f"{value!r} is not among the options {list(options)}: give exactly one of them, word for word and "
+                "without its letter",
             )
         return value
 
@@ -100,7 +102,7 @@ class Record:
         """The option whose place among them, counted from 0, a field gives.
 
         Raises:
-            DatasetError: it is no whole number, there is no option at that place, or another option reads alike.
+            DatasetError: it is no whole number, or there is no option at that place.
         """
         value = self.fields[field]
         if not isinstance(value, int) or isinstance(value, bool):
@@ -110,8 +112,6 @@ class Record:
                 field,
                 f"{value} is the place of none of the {len(options)} options: give one from 0 to {len(options) - 1}",
             )
-        if list(options).count(options[value]) > 1:
-            raise self.error(field, f"two options read {options[value]!r}, so the right one cannot be told: change one")
         return options[value]
 
     def part(self) -> tuple[float | int | None, float | int | None]:

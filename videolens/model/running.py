@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, near
+from videolens.model.checkpoints.files import token_ids
 from videolens.model.decoder.config import ATTENTION_PATHS
 from videolens.model.decoder.rows import KeyValues, Rows, Where, fire, positions_of
 from videolens.model.decoder.views import padded_views
@@ -26,6 +27,7 @@ class Running(Listening):
     """`forward` and its pieces: enter the residual stream, run layers, read out."""
 
     hook_embed: HookPoint
+    ends: tuple[int, ...] = ()  # ids of generation_config.json
 
     @names_the_layer
     def forward(
@@ -201,7 +203,7 @@ class Running(Listening):
 
     @property
     def eos_tokens(self) -> list[int]:
-        """Ids that end an answer."""
-        found = [getattr(self.tokenizer, "eos_token_id", None), self.frontend.config.get_text_config().eos_token_id]
-        flat = [one for each in found for one in (each if isinstance(each, list) else [each])]
-        return sorted({one for one in flat if one is not None})
+        """Ids that end an answer: those that tokenizer, config.json or generation_config.json name, all of them."""
+        config = self.frontend.config
+        named = [getattr(each, "eos_token_id", None) for each in (self.tokenizer, config, config.get_text_config())]
+        return sorted({*self.ends}.union(*map(token_ids, named)))
