@@ -75,11 +75,7 @@ def encode_question(
     # 1. pieces of text
     asked = template.render(question, placeholder=placeholder)
     text = "".join(piece.text for piece in asked)
-    if not getattr(tokenizer, "is_fast", False):
-        raise PromptError(
-            f"{type(tokenizer).__name__} gives no character offsets, and token spans come from them: "
-            "load the fast tokenizer (tokenizer.json)"
-        )
+    _check_fast(tokenizer)
     words = (question.stem, question.completion, question.answer, *question.choices)
     coder = coder_for(tokenizer, placeholder, words)
     template = template.with_texts(coder.mark)
@@ -128,6 +124,14 @@ def encode_question(
         answer_token=None if right is None else _next_token(coder, marked, short, right),
         option_tokens=tuple(_next_token(coder, marked, short, choice) for choice in choices),
     )
+
+
+def _check_fast(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise PromptError(
+            f"{type(tokenizer).__name__} gives no character offsets, and token spans come from them: "
+            "load the fast tokenizer (tokenizer.json)"
+        )
 
 
 def _places(layout: VideoLayout, of_video: Int64[Tensor, " pos"], is_video: Bool[Tensor, " pos"]) -> dict[str, Tensor]:
