@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -116,14 +117,9 @@ def encode_question(
 
     # 4. the answer's token
     (right, choices), marked = template.continuations(question), "".join(piece.text for piece in asked)
-    short = coder.encode(marked).ids
-    return EncodedQuestion(
-        input_ids=ids,
-        tokens=tokens,
-        text=text,
-        answer_token=None if right is None else _next_token(coder, marked, short, right),
-        option_tokens=tuple(_next_token(coder, marked, short, choice) for choice in choices),
-    )
+    next_token = partial(_next_token, coder, marked, coder.encode(marked).ids)
+    answer = None if right is None else next_token(right)
+    return EncodedQuestion(ids, tokens, text, answer_token=answer, option_tokens=tuple(map(next_token, choices)))
 
 
 def _check_fast(tokenizer: Any) -> None:
