@@ -68,6 +68,8 @@ class Question:
             put("style", "open-ended" if open_ended else "multiple choice")
         put("options", tuple(self.options or ()))
         put("alternatives", tuple(self.alternatives or ()))
+        if isinstance(self.meta, Mapping):
+            put("meta", dict(self.meta))
         self._check()
 
     def _check(self) -> None:

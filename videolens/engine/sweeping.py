@@ -153,7 +153,7 @@ def _all_in_full(
     tick: Callable[[float], None],
     base: Base | None,
 ) -> Sweep:
-    unchanged = full_logits(model, prompt, ()) if base is None else base.logits
+    unchanged = full_logits(model, prompt, ()) if base is None else base.logits.clone()
     logits = unchanged.new_empty(len(staged), len(unchanged))
     for each in staged:
         logits[each.number] = full_logits(model, prompt, each.hooks)
