@@ -11,6 +11,7 @@ from transformer_lens import ActivationCache
 
 from videolens.errors import ModelError, near
 from videolens.model.lens_surface import LensSurface
+from videolens.model.turns import Turns
 
 __all__ = ["Listening", "stage_of"]
 
@@ -37,7 +38,9 @@ def stage_of(name: str, n_layers: int) -> int:
 
 class Listening(LensSurface):
     """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match
-    nothing."""
+    nothing, and a second thread."""
+
+    turns: Turns
 
     def check_name(self, name: str) -> None:
         """Raise a `ModelError` if no hook point has this name, or if it fires only after a switch that is off."""
@@ -67,9 +70,12 @@ class Listening(LensSurface):
         """As in TransformerLens: hook functions for the time of a `with` block, gone after it, whatever happens.
 
         Raises:
-            ModelError: no hook point has this name; the message lists near ones.
+            ModelError: no hook point has this name (the message lists near ones), or another thread runs the model.
         """
-        with super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked:
+        with (
+            self.turns.taken(self, alone=True),
+            super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked,
+        ):
             yield hooked
 
     def run_with_hooks(
@@ -89,7 +95,8 @@ class Listening(LensSurface):
             ModelError: no hook point has this name; the message lists near ones.
         """
         self._check_match(name) if callable(name) else self.check_name(name)
-        super().add_hook(name, hook, *args, **kwargs)
+        with self.turns.taken(self, alone=True):
+            super().add_hook(name, hook, *args, **kwargs)
 
     def remove_all_hook_fns(
         self, direction: Any = "both", including_permanent: bool = False, level: int | None = None
@@ -98,9 +105,10 @@ class Listening(LensSurface):
 
         Runs under hook functions end here, and most hook points have none: touching all of them takes a millisecond.
         """
-        for point in self.hook_points():
-            if point.fwd_hooks or point.bwd_hooks:
-                point.remove_hooks(direction, including_permanent=including_permanent, level=level)
+        with self.turns.taken(self, alone=True):
+            for point in self.hook_points():
+                if point.fwd_hooks or point.bwd_hooks:
+                    point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
         """As in TransformerLens.

@@ -22,6 +22,7 @@ from videolens.model.generation import Generation, Interventions, generate
 from videolens.model.prompting import prompt_from_ids, prompt_from_question
 from videolens.model.resuming import CleanRun, resume, run_clean
 from videolens.model.running import Running
+from videolens.model.turns import Turns
 from videolens.model.vision.pixels import Preparation
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.template import PromptTemplate
@@ -60,6 +61,7 @@ class HookedVideoTransformer(Running):
     ) -> None:
         super().__init__()
         self.cfg = parts.cfg
+        self.turns = Turns()
         self.tokenizer, self.pixel_settings, self.template = tokenizer, pixels, template
         self.frontend, self.ends = parts.frontend, ends
         self.hook_embed = HookPoint()
