@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videolens.errors import VideoError, VideolensError
-from videolens.video import containers, decoding
+from videolens.video import decoding, listing
 from videolens.video import video as video_module
 from videolens.video.sampling import Request, midpoints, stride, uniform
 from videolens.video.video import Video
@@ -157,16 +157,16 @@ def test_a_long_file_is_sought_not_decoded(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("wrong", [1, 7, 10_000_000])
 def test_a_wrong_list_of_frames_is_noticed(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
-    def shifted(path: Path, container: Any, stream: Any) -> containers.FrameList:
-        right = containers.list_from_decoding(path, container, stream)
-        return replace(right, pts=right.pts + wrong)
+    def shifted(*file: Any) -> listing.FrameList:
+        right = listing.list_from_decoding(*file)
+        return replace(right, pts=right.pts + wrong, counted=False)
 
-    _, packets, everything = containers.LISTINGS
+    _, packets, everything = listing.LISTINGS
     for listings in [(shifted, packets), (shifted, lambda *_: None, everything)]:
-        monkeypatch.setattr(containers, "LISTINGS", listings)
+        monkeypatch.setattr(listing, "LISTINGS", listings)
         clip = Video.from_file(files["b-frames.mp4"])
         assert [number_of(frame) for frame in clip.frames] == midpoints(0, 39, 8)
-    monkeypatch.setattr(containers, "LISTINGS", (shifted,))
+    monkeypatch.setattr(listing, "LISTINGS", (shifted,))
     fails(files["b-frames.mp4"], "do not come at the times")
 
 

@@ -14,8 +14,9 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from videolens.errors import VideoError
-from videolens.video import containers
-from videolens.video.containers import FrameList, origin
+from videolens.video import containers, listing
+from videolens.video.listing import FrameList
+from videolens.video.strict import StrictDecoder, damaged, display_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,11 @@ def read_clip(path: Path, choose: Choice) -> Clip:
     """Decode the frames of a file that `choose` asks for.
 
     1. List the frames: from the file's own index where it has one that is complete and evenly spaced, else from the
-       packets, which are read but not decoded.
+       packets, which are read but not decoded; where a container stores no times of showing (AVI), by decoding.
     2. For each wanted frame in order of time, seek to the key frame before it, unless decoding on gets there as soon,
-       and decode up to it. Frames are told apart by exact time stamps.
-    3. A time stamp that does not come up means that the list was wrong (hidden frames, fields in packets of their own):
-       take the next way of listing, in the end by decoding everything.
+       and decode up to it. Every frame on the way must come as listed, one after the other.
+    3. If one does not, the list was wrong (hidden frames, fields in packets of their own): take the next way of
+       listing, in the end that of decoding everything and counting.
 
     Raises:
         VideoError: the file is missing, a directory, empty, damaged, truncated, not a video, or without pictures.
@@ -69,66 +70,80 @@ def read_clip(path: Path, choose: Choice) -> Clip:
     try:
         with containers.opened(path) as container:
             stream = containers.video_stream(path, container)
-            for listing in containers.LISTINGS:
-                listed = listing(path, container, stream)
+            decoder = StrictDecoder(path, container, stream)
+            for list_frames in listing.LISTINGS:
+                listed = list_frames(path, container, stream, decoder)
                 if listed is None:
                     continue
                 wanted = np.asarray(choose(len(listed.pts), listed.fps, listed.duration), dtype=np.int64)
-                found = _decode(container, stream, listed, wanted)
+                found = _decode(decoder, listed, wanted)
                 if found is not None:
-                    return _clip(path, stream, listed, wanted, *found)
+                    return _clip(decoder, listed, wanted, *found)
     except av.error.FFmpegError as error:
-        raise VideoError(f"{path} is damaged, FFmpeg stops with {error}: copy or download it again") from error
+        raise damaged(path, f"FFmpeg stops with {error}") from error
     raise VideoError(f"{path}: frames do not come at the times it states: re-encode it (ffmpeg -i IN OUT.mp4)")
 
 
-def _decode(container: Any, stream: Any, listed: FrameList, wanted: np.ndarray) -> tuple[dict[int, Any], int] | None:
-    """The wanted frames by place, and how many were decoded; None if one does not come up at its time."""
+def _decode(decoder: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tuple[dict[int, Any], int] | None:
+    """The wanted frames by place, and how many were decoded; None if frames do not come as listed."""
     found: dict[int, Any] = {}
-    frames: Iterator[Any] = iter(())
+    frames: Iterator[tuple[int, Any]] = iter(())
     reached, decoded = -1, 0
     for target in np.unique(wanted).tolist():
         before = int(np.searchsorted(listed.keys, target, side="right")) - 1
-        keys = [int(listed.keys[i]) for i in (before, before - 1, before - 4) if i > 0]
-        # A seek to a key frame can land behind it (frames stored out of order, MPEG-TS): then begin earlier, in the end
-        # at the very beginning.
+        keys = [int(listed.keys[i]) for i in (before, before - 1, before - 4) if i > 0 and not listed.counted]
+        # A seek to a key frame can land behind it (frames stored out of order, MPEG-TS), and decoding from there can
+        # lack what it refers to: then begin earlier, in the end at the very beginning.
         decode_on = reached >= max(keys, default=0)
-        for begin in [reached] if decode_on else [*keys, 0]:
-            if not decode_on:
-                frames = _decoder_from(container, stream, int(listed.pts[begin]) if begin else None)
-            frame = None
-            for frame in frames:
-                decoded += 1
-                if frame.pts is not None and frame.pts >= listed.pts[target]:
-                    break
-            if frame is not None and frame.pts == listed.pts[target]:
-                found[target], reached = frame, target
+        failure: Exception | None = None
+        for begin in [reached, *keys, 0] if decode_on else [*keys, 0]:
+            if not (decode_on and begin == reached):
+                frames = _from(decoder, listed, begin)
+            decode_on = False
+            try:
+                for place, frame in frames:
+                    decoded, reached = decoded + 1, place
+                    if place == target:
+                        found[target] = frame
+                    if place >= target:
+                        break
+            except (av.error.FFmpegError, VideoError) as error:
+                failure = error
+            if target in found:
                 break
         else:
+            if failure is not None:
+                raise failure
             return None
     return found, decoded
 
 
-def _decoder_from(container: Any, stream: Any, stamp: int | None) -> Iterator[Any]:
-    """Decoded frames from the key frame at or before a time stamp; None: from the beginning of the file."""
-    if stamp is None:
-        container.seek(0, backward=True)
-    else:
-        container.seek(stamp, stream=stream, backward=True)
-    return container.decode(stream)
+def _from(decoder: StrictDecoder, listed: FrameList, begin: int) -> Iterator[tuple[int, Any]]:
+    """(place, frame) from the key frame at a place on, as long as frames come as listed, one after the other."""
+    expected: int | None = None if begin else 0
+    for frame in decoder.frames(int(listed.pts[begin]) if begin else None):
+        if listed.counted:
+            place = expected or 0
+        else:
+            place = int(np.searchsorted(listed.pts, frame.pts)) if frame.pts is not None else -1
+            known = 0 <= place < len(listed.pts) and listed.pts[place] == frame.pts
+            if not known or (expected is not None and place != expected):
+                return
+        expected = place + 1
+        yield place, frame
 
 
-def _clip(path: Path, stream: Any, listed: FrameList, wanted: np.ndarray, found: dict[int, Any], decoded: int) -> Clip:
-    matrices = {place: display_matrix(frame) for place, frame in found.items()}
+def _clip(decoder: StrictDecoder, listed: FrameList, wanted: np.ndarray, found: dict[int, Any], decoded: int) -> Clip:
+    path, stored = decoder.path, decoder.matrix
+    matrices = {place: display_matrix(frame) if stored is None else stored for place, frame in found.items()}
     pixels = {place: upright(frame.to_ndarray(format="rgb24"), matrices[place]) for place, frame in found.items()}
     shapes = {each.shape for each in pixels.values()}
     if len(shapes) > 1:
         raise VideoError(f"{path} changes its size on the way, {sorted(shapes)}: re-encode it at one size")
-    ticks = (listed.pts[wanted] - origin(stream)).tolist()
     a, b = matrices[int(wanted[0])][0]
     return Clip(
         frames=torch.from_numpy(np.stack([pixels[place] for place in wanted.tolist()])),
-        seconds=torch.tensor([float(tick * stream.time_base) for tick in ticks], dtype=torch.float64),
+        seconds=torch.from_numpy(listed.seconds[wanted]),
         indices=torch.from_numpy(wanted),
         fps=listed.fps,
         duration=listed.duration,
@@ -137,16 +152,6 @@ def _clip(path: Path, stream: Any, listed: FrameList, wanted: np.ndarray, found:
         path=path,
         n_decoded=decoded,
     )
-
-
-def display_matrix(frame: Any) -> np.ndarray:
-    """[[a, b], [c, d]]: the stored pixel (x, y) is to be shown at (a·x + c·y, b·x + d·y); the identity if not said."""
-    said = frame.side_data.get("DISPLAYMATRIX")
-    if said is None:
-        return np.eye(2)
-    # ISO 14496-12: nine 32-bit numbers, a b u c d v x y w, of which a … d have 16 binary places
-    numbers = np.frombuffer(bytes(said), dtype=np.int32)
-    return numbers[[0, 1, 3, 4]].reshape(2, 2) / 65536
 
 
 def upright(pixels: UInt8[np.ndarray, "h w c"], matrix: np.ndarray) -> UInt8[np.ndarray, "h2 w2 c"]:
