@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 import av
 
 from videolens.errors import VideoError
-from videolens.video.strict import STRICT
 
 
 def opened(path: Path) -> Any:
@@ -60,8 +59,6 @@ def video_stream(path: Path, container: Any) -> Any:
         )
     if streams[0].codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: re-encode it as H.264")
-    streams[0].thread_type = "AUTO"
-    streams[0].codec_context.options = STRICT
     return streams[0]
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from videolens.errors import VideoError
-from videolens.video import containers, listing
+from videolens.video import listing
 from videolens.video.listing import FrameList
 from videolens.video.strict import StrictDecoder, damaged, display_matrix
 
@@ -68,23 +68,21 @@ def read_clip(path: Path, choose: Choice) -> Clip:
         VideoError: the file is missing, a directory, empty, damaged, truncated, not a video, or without pictures.
     """
     try:
-        with containers.opened(path) as container:
-            stream = containers.video_stream(path, container)
-            decoder = StrictDecoder(path, container, stream)
+        with StrictDecoder(path) as source:
             for list_frames in listing.LISTINGS:
-                listed = list_frames(path, container, stream, decoder)
+                listed = list_frames(source)
                 if listed is None:
                     continue
                 wanted = np.asarray(choose(len(listed.pts), listed.fps, listed.duration), dtype=np.int64)
-                found = _decode(decoder, listed, wanted)
+                found = _decode(source, listed, wanted)
                 if found is not None:
-                    return _clip(decoder, listed, wanted, *found)
+                    return _clip(source, listed, wanted, *found)
     except av.error.FFmpegError as error:
         raise damaged(path, f"FFmpeg stops with {error}") from error
     raise VideoError(f"{path}: frames do not come at the times it states: re-encode it (ffmpeg -i IN OUT.mp4)")
 
 
-def _decode(decoder: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tuple[dict[int, Any], int] | None:
+def _decode(source: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tuple[dict[int, Any], int] | None:
     """The wanted frames by place, and how many were decoded; None if frames do not come as listed."""
     found: dict[int, Any] = {}
     frames: Iterator[tuple[int, Any]] = iter(())
@@ -98,7 +96,7 @@ def _decode(decoder: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tu
         failure: Exception | None = None
         for begin in [reached, *keys, 0] if decode_on else [*keys, 0]:
             if not (decode_on and begin == reached):
-                frames = _from(decoder, listed, begin)
+                frames = _from(source, listed, begin)
             decode_on = False
             try:
                 for place, frame in frames:
@@ -118,10 +116,10 @@ def _decode(decoder: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tu
     return found, decoded
 
 
-def _from(decoder: StrictDecoder, listed: FrameList, begin: int) -> Iterator[tuple[int, Any]]:
+def _from(source: StrictDecoder, listed: FrameList, begin: int) -> Iterator[tuple[int, Any]]:
     """(place, frame) from the key frame at a place on, as long as frames come as listed, one after the other."""
     expected: int | None = None if begin else 0
-    for frame in decoder.frames(int(listed.pts[begin]) if begin else None):
+    for frame in source.frames(int(listed.pts[begin]) if begin else None):
         if listed.counted:
             place = expected or 0
         else:
@@ -133,8 +131,8 @@ def _from(decoder: StrictDecoder, listed: FrameList, begin: int) -> Iterator[tup
         yield place, frame
 
 
-def _clip(decoder: StrictDecoder, listed: FrameList, wanted: np.ndarray, found: dict[int, Any], decoded: int) -> Clip:
-    path, stored = decoder.path, decoder.matrix
+def _clip(source: StrictDecoder, listed: FrameList, wanted: np.ndarray, found: dict[int, Any], decoded: int) -> Clip:
+    path, stored = source.path, source.matrix
     matrices = {place: display_matrix(frame) if stored is None else stored for place, frame in found.items()}
     pixels = {place: upright(frame.to_ndarray(format="rgb24"), matrices[place]) for place, frame in found.items()}
     shapes = {each.shape for each in pixels.values()}

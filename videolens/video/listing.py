@@ -44,12 +44,13 @@ class FrameList:
     counted: bool = False
 
 
-def list_from_index(path: Path, container: Any, stream: Any, decoder: StrictDecoder) -> FrameList | None:
+def list_from_index(source: StrictDecoder) -> FrameList | None:
     """From the index of an mp4 or mov, if it is complete and evenly spaced: only its ends are read.
 
     An index gives the order of decoding. That showing has the same even steps, from which stamp on, and to which, is
     checked with the packets at both ends.
     """
+    path, container, stream = source.path, source.container, source.stream
     entries = list(getattr(stream, "index_entries", ()))  # PyAV 17 and later
     size = path.stat().st_size
     if any(entry.pos + entry.size > size for entry in entries):
@@ -62,7 +63,7 @@ def list_from_index(path: Path, container: Any, stream: Any, decoder: StrictDeco
         return None
     n, step = len(entries), int(steps[0])
     pts = stream.start_time + np.arange(n, dtype=np.int64) * step
-    container.seek(0, backward=True)
+    source.rewind()
     head = _stamps(container, stream, 2 * _REORDERED)
     sure = n if len(head) == n else max(0, len(head) - _REORDERED)
     container.seek(int(pts[keys[-1]]), stream=stream, backward=True)
@@ -83,12 +84,13 @@ def _stamps(container: Any, stream: Any, most: int) -> list[Any]:
     return found
 
 
-def list_from_packets(path: Path, container: Any, stream: Any, decoder: StrictDecoder) -> FrameList | None:
+def list_from_packets(source: StrictDecoder) -> FrameList | None:
     """From the packets of the whole file, read but not decoded; of those before the first key frame nothing can be."""
     shown: list[int] = []
     keys: list[int] = []
+    source.rewind()
+    path, container, stream = source.path, source.container, source.stream
     reached, stamped = 0.0, container.format.name.startswith(_STAMPED)
-    container.seek(0, backward=True)
     for packet in container.demux():
         if packet.size == 0:
             continue
@@ -125,12 +127,13 @@ def _check_duration(path: Path, container: Any, reached: float) -> None:
         raise truncated(path, f"it says that it lasts {declared:.2f} s, but ends after {ends:.2f} s")
 
 
-def list_from_decoding(path: Path, container: Any, stream: Any, decoder: StrictDecoder) -> FrameList:
+def list_from_decoding(source: StrictDecoder) -> FrameList:
     """From decoding all frames once: slow, and always right."""
-    found = [frame.pts for frame in decoder.frames(None)]
+    found = [frame.pts for frame in source.frames(None)]
+    stream = source.stream
     if not found:
-        raise VideoError(f"{path} has a video stream without a single frame that can be decoded: copy it again")
-    decoder.check_count(len(found))
+        raise VideoError(f"{source.path} has a video stream without a single frame that can be decoded: copy it again")
+    source.check_count(len(found))
     keys = np.zeros(1, dtype=np.int64)
     if None not in found and all(a < b for a, b in pairwise(found)):
         return _listed(stream, np.array(found, dtype=np.int64), keys, counted=True)

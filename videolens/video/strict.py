@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from videolens.errors import VideoError
+from videolens.video.containers import opened, video_stream
 
 STRICT = {"err_detect": "bitstream+buffer+explode"}
 """Options of a decoder under which damage is an error, where the coding lets it be noticed."""
@@ -19,25 +20,59 @@ _ONE_EACH = {"vp8", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "hevc"
 
 
 class StrictDecoder:
-    """Frames of one stream, in the order in which they are shown.
+    """An open file, and the frames of its video stream in the order in which they are shown.
 
     "Damaged" means: the decoder reports an error or a corrupt frame between the key frame where decoding began and the
     frame that is wanted, or a packet's picture does not come out. FFmpeg's own VP9 decoder takes any bits for a
     picture; libvpx, where this PyAV has it, notices that a packet does not end where it should.
 
     Attributes:
+        container, stream: of PyAV; others after `rewind`.
         matrix: how the pictures are to be turned, where that stands beside them and not in them; None: in each frame.
         n_packets: packets with a picture to show that were read since decoding began.
     """
 
-    def __init__(self, path: Path, container: Any, stream: Any) -> None:
-        self.path, self.container, self.stream = path, container, stream
+    container: Any
+    stream: Any
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.matrix: np.ndarray | None = None
         self.n_packets = 0
-        context = stream.codec_context
+        self._open()
+        context = self.stream.codec_context
         self._libvpx = context.name == "vp9" and context.pix_fmt == "yuv420p" and "libvpx-vp9" in av.codecs_available
         if self._libvpx:
-            self.matrix = next((display_matrix(frame) for frame in container.decode(stream)), None)
+            self.matrix = next((display_matrix(frame) for frame in self.container.decode(self.stream)), None)
+            self.rewind()
+
+    def _open(self) -> None:
+        self.container = opened(self.path)
+        try:
+            self.stream = video_stream(self.path, self.container)
+        except VideoError:
+            self.container.close()
+            raise
+        self.stream.thread_type = "AUTO"
+        self.stream.codec_context.options = STRICT
+
+    def __enter__(self) -> StrictDecoder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.container.close()
+
+    def rewind(self) -> None:
+        """Go to the very beginning.
+
+        No container but mp4 and mov can be trusted to find it: in MPEG-TS and mkv whose clock starts at or below 0, a
+        seek lands in the middle. The others are opened anew.
+        """
+        if self.container.format.name.startswith("mov"):
+            self.container.seek((self.container.start_time or 0) - 10 * av.time_base, backward=True)
+        else:
+            self.container.close()
+            self._open()
 
     def frames(self, stamp: int | None) -> Iterator[Any]:
         """Decode from the key frame at or before a time stamp; None: from the first key frame of the file.
@@ -48,12 +83,15 @@ class StrictDecoder:
             VideoError: a frame is damaged.
             av.error.FFmpegError: so is what FFmpeg will not decode at all.
         """
-        container, stream = self.container, self.stream
-        container.seek(0 if stamp is None else stamp, stream=None if stamp is None else stream, backward=True)
+        if stamp is None:
+            self.rewind()
+        else:
+            self.container.seek(stamp, stream=self.stream, backward=True)
+        stream = self.stream
         decoder = av.CodecContext.create("libvpx-vp9", "r") if self._libvpx else stream.codec_context
         key: Any = None
         self.n_packets = 0
-        for packet in container.demux(stream):
+        for packet in self.container.demux(stream):
             if packet.size:
                 key = packet if key is None and packet.is_keyframe else key
                 if key is None or (packet.pts is not None and key.pts is not None and packet.pts < key.pts):
