@@ -213,7 +213,7 @@ def test_a_noisier_curve_is_not_taken_for_a_deeper_one() -> None:
         noisy, calm = (scale * rng.normal(0, 1, (100, 12)).cumsum(1) for scale in (5.0, 1.0))
         curves = {experiment.READ_TRUE: noisy, experiment.READ_FALSE: calm}
         noise = with_changes(flow.to_dataframe(), flow, curves)
-        gap = experiment._difference(noise, noise, *curves)
+        gap = experiment.mean_difference(noise, noise, *curves)
         held += judge_difference(gap, sign=-1, margin=0.0) == "holds"
     assert held <= 0.05 * 100
 

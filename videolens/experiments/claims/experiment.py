@@ -124,7 +124,7 @@ def _first(tuned: FlowMap, base: FlowMap | None, still: FlowMap | None, margin: 
     if base is None or not len(base.changes(CROSS, measure=FAIR)):
         found.append(Finding("1", name, absent, None, "points", "cannot be told"))
     else:
-        gap = _difference(tuned, base, CROSS, CROSS, measure=FAIR)
+        gap = mean_difference(tuned, base, CROSS, CROSS, measure=FAIR)
         larger = "the tuned model's effect on it is the larger (mean over all windows, same questions)"
         verdict = judge_difference(gap, sign=-1, margin=margin)
         found.append(_none("1", base, CROSS, absent, margin, measure=FAIR, name=name))
@@ -156,7 +156,7 @@ def _on_still(still: FlowMap | None, margin: float) -> list[Finding]:
 def _second(tuned: FlowMap, margin: float) -> list[Finding]:
     """Then the video reaches the question, in the middle; landing on the true option, by a route that depends on the
     task."""
-    landing = _difference(tuned, tuned, READ_TRUE, READ_FALSE)
+    landing = mean_difference(tuned, tuned, READ_TRUE, READ_FALSE)
     return [
         _effect("2a", tuned, INTO, "cutting video → question lowers the answer's probability", margin),
         _after("2a", tuned, INTO, CROSS, "it centres on later layers than attention between frames (distance)", margin),
@@ -254,7 +254,7 @@ def _there(flow: FlowMap, route: str, margin: float) -> bool:
 
 def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Finding:
     """Both routes end at the same queries, the true option's tokens, so their effects can be compared."""
-    gap = _difference(flow, flow, OPTION_HOP, STEM_HOP, task=task)
+    gap = mean_difference(flow, flow, OPTION_HOP, STEM_HOP, task=task)
     way = "straight from the video" if direct else "through the question's stem"
     return Finding(
         claim="2b",
@@ -266,7 +266,7 @@ def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Findi
     )
 
 
-def _difference(
+def mean_difference(
     a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None, measure: str = "answer"
 ) -> Interval:
     """The mean change over all windows along one route minus that along another, on the same questions."""
