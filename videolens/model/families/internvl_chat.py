@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from videolens.errors import ModelError
 from videolens.model.families import PHI3, Clock, Family, Parts, register
-from videolens.model.families.internvl import grid, pixel_shuffle
+from videolens.model.families.internvl import grid, project
 from videolens.model.vision.internvit import InternViT
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
@@ -70,13 +70,6 @@ def features(
     """Hidden states of the tower at the chosen layer, patches only."""
     states = parts["tower"](pixels.flatten(0, 1), getattr(config, "select_layer", -1))
     return states[:, 1:].unflatten(0, pixels.shape[:2])
-
-
-def project(
-    parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
-) -> Float[Tensor, "batch video d_model"]:
-    """Shuffle each frame's patches, then project them to the decoder's width."""
-    return parts["projector"](pixel_shuffle(features, grid, config.downsample_ratio))
 
 
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:

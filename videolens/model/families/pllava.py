@@ -122,8 +122,7 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
     """Video tokens with nothing between them; frames that are pooled are shown when their first is."""
     merged = len(clock.seconds) // grid[0]
-    plain = VideoLayout.plain(grid, seconds=clock.seconds[::merged])
-    return VideoLayout(plain.pieces, grid, plain.seconds, merged=merged)
+    return VideoLayout.plain(grid, seconds=clock.seconds[::merged], merged=merged)
 
 
 FAMILY = register(
