@@ -20,8 +20,6 @@ from videolens.errors import ModelError, near
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 
-__all__ = ["LLAMA", "PHI3", "Clock", "Family", "LayerPaths", "family_of", "known_families", "register"]
-
 Parts = Mapping[str, Any]
 """Modules and parameters of the front end, by name."""
 

@@ -47,8 +47,7 @@ def project(
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
     """Frames, rows and columns of the video tokens for frames of height × width pixels.
 
-    Raises:
-        ModelError: frames that are not square, or whose patches are no whole number of shuffled squares.
+    A `ModelError` if frames are not square, or their patches are no whole number of shuffled squares.
     """
     vision = config.vision_config
     patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]

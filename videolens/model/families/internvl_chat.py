@@ -81,11 +81,7 @@ def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout
 
 
 def video_token(config: Any) -> int:
-    """Of the tokenizer, else of config.json, else as published.
-
-    Raises:
-        ModelError: there is no such token, so the checkpoint is another model's or incomplete.
-    """
+    """Of the tokenizer, else of config.json, else as published; a `ModelError` if the decoder has no such token."""
     known = getattr(config, "added_tokens", {}).get(CONTEXT, getattr(config, "img_context_token_id", None))
     found = _CONTEXT_ID if known is None else int(known)
     if found >= config.get_text_config().vocab_size:

@@ -82,8 +82,7 @@ def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout
 def pixels(settings: Mapping[str, Any]) -> SmartResize:
     """Frames resized to whole blocks; the largest number of pixels is shared by all frames of the clip.
 
-    Raises:
-        ModelError: the settings are not those of videos.
+    A `ModelError` if the settings are not those of videos.
     """
     if settings.get("merge_size", MERGE) != MERGE:
         raise ModelError(

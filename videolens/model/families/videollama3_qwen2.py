@@ -34,8 +34,7 @@ _OF_THE_WHOLE = {"image_token_index", "mm_projector_type", "use_token_compressio
 def architecture(config: Any) -> nn.Module:
     """The module of transformers, from the flat config.
 
-    Raises:
-        ModelError: another projector, no description of the tower, or no id of the placeholder.
+    A `ModelError` for another projector, no description of the tower, or no id of the placeholder.
     """
     from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
