@@ -52,17 +52,12 @@ class Question:
     style: Style | None = None
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
         for name in ("options", "alternatives"):
             if isinstance(getattr(self, name), str):
                 raise QuestionError(f"{name} is one string, {getattr(self, name)!r}: give a list of strings")
-        if self.style is None:
-            open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)
-            put("style", "open-ended" if open_ended else "multiple choice")
-        put("options", tuple(self.options or ()))
-        put("alternatives", tuple(self.alternatives))
+        open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)
+        style = self.style or ("open-ended" if open_ended else "multiple choice")
+        vars(self).update(style=style, options=tuple(self.options or ()), alternatives=tuple(self.alternatives))
         self._check()
 
     def _check(self) -> None:
@@ -86,7 +81,7 @@ class Question:
 
     @property
     def _name(self) -> str:
-        return f"question {self.id!r}" if self.id else f"question {self.stem!r}"
+        return f"question {(self.id or self.stem)!r}"
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from videolens.datasets.questions import Questions
     from videolens.video.sampling import Sampling
 
-__all__ = ["load_dataset"]
-
 
 def load_dataset(
     name: str | Path,
@@ -90,11 +88,7 @@ def _tasks(task: str | None, tasks: Sequence[str] | None) -> list[str] | None:
 
 
 def _found(name: str | Path, root: str | Path | None, wanted: Wanted) -> tuple[Benchmark, Path, Wanted]:
-    """Which benchmark, where it lies, and what of it is loaded.
-
-    Raises:
-        DatasetError: nothing of that name, or a directory in no known layout.
-    """
+    """Which benchmark, where it lies, and what of it is loaded."""
     from videolens.datasets.benchmark import known_benchmarks
     from videolens.datasets.hub import fetch, is_hub_name
 

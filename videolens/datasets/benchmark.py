@@ -77,18 +77,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def question(self, root: Path, task: str, record: Record, look: Look) -> Question:
-        """One question, its fields checked; whether its video is there is not.
-
-        Raises:
-            DatasetError: a field is not as it should be.
-        """
+        """One question, its fields checked (else a `DatasetError`); whether its video is there is not."""
 
     def records(self, listing: Path) -> list[Record]:
-        """The entries of a listing, a JSON file.
-
-        Raises:
-            DatasetError: it is not JSON, or an entry lacks a field.
-        """
+        """The entries of a listing, a JSON file; a `DatasetError` if it is none, or an entry lacks a field."""
         return read_listing(listing, keyed=self.keyed, required=self.required, benchmark=self.name)
 
     def fits(self, root: Path) -> int:
@@ -101,8 +93,7 @@ class Benchmark(ABC):
     def place(self, root: Path | None, wanted: Wanted) -> tuple[Path, Wanted]:
         """Where the questions lie, and which of them are loaded: in `root`, or its subfolder named as the split.
 
-        Raises:
-            DatasetError: there is no such directory.
+        A `DatasetError` if there is no such directory.
         """
         directory = Path(wanted.name) if root is None else root
         if not directory.is_dir():

@@ -18,10 +18,7 @@ def is_hub_name(name: str) -> bool:
 def fetch(name: str) -> Path:
     """A data set of the hub on this machine: in Hugging Face's own cache, its zip archives unpacked beside themselves.
 
-    A copy that is in the cache is used when the hub cannot be reached.
-
-    Raises:
-        DatasetError: the hub cannot be reached, does not know the name or refuses; an archive is damaged.
+    A copy that is in the cache is used when the hub cannot be reached. A `DatasetError` says why it cannot be had.
     """
     from huggingface_hub import snapshot_download
 
@@ -42,10 +39,7 @@ def fetch(name: str) -> Path:
 def unpack(archive: Path) -> None:
     """Unpack a zip archive beside itself; one with loose files on top, into a folder of its name.
 
-    What is there already, whole, is kept: unpacking that was interrupted goes on.
-
-    Raises:
-        DatasetError: it is damaged, or there is no room or permission to write.
+    What is there already, whole, is kept. A `DatasetError` if it is damaged, or there is no room or right to write.
     """
     try:
         with zipfile.ZipFile(archive) as packed:

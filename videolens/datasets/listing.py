@@ -16,7 +16,7 @@ _LONGEST_S = 1e9  # thirty years; a whole number in JSON may be too large for a 
 
 @dataclass(frozen=True)
 class Record:
-    """One entry of a listing.
+    """One entry of a listing. What reads a field raises a `DatasetError` that names it where it is not as it should be.
 
     Attributes:
         listing: the file.
@@ -33,22 +33,14 @@ class Record:
         return DatasetError(f"{self.listing}, entry {self.key!r}, field {field!r}: {what}")
 
     def text(self, field: str) -> str:
-        """A field that is text and not blank.
-
-        Raises:
-            DatasetError: it is something else.
-        """
+        """A field that is text and not blank."""
         value = self.fields[field]
         if not isinstance(value, str) or not value.strip():
             raise self.error(field, f"{value!r} is {'blank' if isinstance(value, str) else 'no text'}: write words")
         return value
 
     def file(self, field: str) -> str:
-        """A field that can be the name of a file, or a path below a folder.
-
-        Raises:
-            DatasetError: it is no text, or no file could be called so.
-        """
+        """A field that can be the name of a file, or a path below a folder."""
         value = self.text(field)
         try:
             longest = max(len(os.fsencode(part)) for part in value.split("/"))
@@ -63,11 +55,7 @@ class Record:
         return None if self.fields.get(field) is None else self.text(field)
 
     def options(self, field: str) -> list[str]:
-        """A field that lists what to choose from: at least one text, at most one for each letter.
-
-        Raises:
-            DatasetError: it is no list, it is empty, or something in it is no text.
-        """
+        """A field that lists what to choose from: at least one text, at most one for each letter."""
         value = self.fields[field]
         if not isinstance(value, list):
             raise self.error(field, f"{value!r} is no list: list the options, each as text without its letter")
@@ -81,11 +69,7 @@ class Record:
         return list(value)
 
     def one_of(self, field: str, options: Sequence[str]) -> str:
-        """A field that is one of the options, word for word.
-
-        Raises:
-            DatasetError: it is not among them, or several options read like it.
-        """
+        """A field that is one of the options, word for word."""
         value = self.text(field)
         times = list(options).count(value)
         if times != 1:
@@ -97,11 +81,7 @@ class Record:
         return value
 
     def place(self, field: str, options: Sequence[str]) -> str:
-        """The option whose place among them, counted from 0, a field gives.
-
-        Raises:
-            DatasetError: it is no whole number, there is no option at that place, or another option reads alike.
-        """
+        """The option whose place among them, counted from 0, a field gives."""
         value = self.fields[field]
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.error(field, f"{value!r} is no whole number: give the right option's place, counted from 0")
@@ -115,11 +95,7 @@ class Record:
         return options[value]
 
     def part(self) -> tuple[float | int | None, float | int | None]:
-        """The fields start and end, in seconds; None where the entry does not say.
-
-        Raises:
-            DatasetError: no finite number of seconds from 0 on, or the start is not before the end.
-        """
+        """The fields start and end, in seconds from 0 on; None where the entry does not say."""
         for field in ("start", "end"):
             value = self.fields.get(field)
             if value is None:

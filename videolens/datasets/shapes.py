@@ -61,12 +61,9 @@ def in_split(scene: Scene, split: str) -> bool:
 
 
 def make_item(task: str, *, split: str, seed: int, index: int) -> Item:
-    """The clip and question number `index` of a task.
+    """The clip and question number `index` of a task. Unknown task or split, or a number below 0: a `DatasetError`.
 
     Letters are balanced: in every run of as many items as there are options, each letter is right once.
-
-    Raises:
-        DatasetError: unknown task or split (the message lists the known), or a negative number.
     """
     _check(task, split, seed)
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), TASKS.index(task), index])
@@ -128,7 +125,9 @@ def write_shapes(
             listing = directory / "json" / f"{slug(task)}.json"
             listing.parent.mkdir(exist_ok=True)
             if not (keep_longer and _begins_with(listing, entries)):
-                _replace(listing, json.dumps(entries, indent=1).encode())
+                part = _unfinished(listing)
+                part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+                part.replace(listing)
     return directory
 
 
@@ -138,24 +137,20 @@ def write_clip(scene: Scene, path: Path) -> None:
         return
     from videolens.video.video import Video
 
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part = _unfinished(path)
     Video.from_array(render(scene), fps=FPS).write(part, fps=FPS)
     part.replace(path)
 
 
 def cache_directory(seed: int, split: str) -> Path:
     """Where `load_dataset("shapes")` keeps its clips: under $VIDEOLENS_CACHE, else under the user's cache folder."""
-    root = (
-        os.environ.get("VIDEOLENS_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videolens"
-    )
-    return Path(root) / f"shapes-v{VERSION}" / f"seed-{seed}" / split
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("VIDEOLENS_CACHE") or user / "videolens") / f"shapes-v{VERSION}" / f"seed-{seed}" / split
 
 
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    part.write_bytes(content)
-    part.replace(path)
+def _unfinished(path: Path) -> Path:
+    """Where this process writes a file until it is whole."""
+    return path.with_name(f".{os.getpid()}-{path.name}")
 
 
 def _begins_with(listing: Path, entries: list[dict[str, Any]]) -> bool:
@@ -183,8 +178,7 @@ class Shapes(TVBench):
     def place(self, root: Path | None, wanted: Wanted) -> tuple[Path, Wanted]:
         """The cache, where clips and listings are once this returns; the temporal tasks, unless others are named.
 
-        Raises:
-            DatasetError: a root is given; unknown task or split, or a negative seed.
+        A `DatasetError` if a root is given, task or split is unknown, or the seed negative.
         """
         if root is not None:
             raise DatasetError(f"root = {str(root)!r}, but {self.name!r} lies in the cache: leave it out")

@@ -71,10 +71,6 @@ def _still(position: np.ndarray) -> np.ndarray:
     return np.tile(np.mod(position, SIZE), (N_FRAMES, 1))
 
 
-def _velocity(direction: str, speed: float, n: int) -> np.ndarray:
-    return np.tile(np.asarray(DIRECTIONS[direction], float) * speed, (n, 1))
-
-
 def _moving(rng: np.random.Generator, first: str, last: str) -> np.ndarray:
     """A path that goes one way for the first half of the steps and another for the second, from anywhere.
 
@@ -82,8 +78,8 @@ def _moving(rng: np.random.Generator, first: str, last: str) -> np.ndarray:
     """
     speed = rng.uniform(*SPEED)
     turn = int(rng.integers(8, 11))
-    velocity = np.concatenate([_velocity(first, speed, turn), _velocity(last, speed, N_FRAMES - turn)])
-    return straight(_anywhere(rng), velocity)
+    velocity = speed * np.array([DIRECTIONS[first], DIRECTIONS[last]], float)
+    return straight(_anywhere(rng), np.repeat(velocity, [turn, N_FRAMES - turn], axis=0))
 
 
 def _background(rng: np.random.Generator) -> tuple[str, ...]:
@@ -97,15 +93,8 @@ def moving_direction(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
     mover = Thing(shape, colour, _moving(rng, direction, direction))
     still = Thing(shape2, colour2, _still(_anywhere(rng)))
     scene = Scene(_background(rng), (still, mover) if rng.random() < 0.5 else (mover,))
-    ask = Ask(
-        "moving direction",
-        f"Which way does the {mover.name} move?",
-        tuple(DIRECTIONS),
-        direction,
-        OPPOSITE[direction],
-        f"The {mover.name} moves",
-    )
-    return scene, [ask]
+    stem, begun = f"Which way does the {mover.name} move?", f"The {mover.name} moves"
+    return scene, [Ask("moving direction", stem, tuple(DIRECTIONS), direction, OPPOSITE[direction], begun)]
 
 
 def action_antonym(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
@@ -115,15 +104,9 @@ def action_antonym(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
     step = rng.uniform(0.32, 0.55) * (1 if sense == "clockwise" else -1)
     centre = SIZE / 2 + rng.uniform(-7, 7, 2)
     thing = Thing(shape, colour, circling(centre, rng.uniform(14, 20), rng.uniform(0, 2 * np.pi), step, N_FRAMES))
-    ask = Ask(
-        "action antonym",
-        f"Which way round does the {thing.name} go?",
-        SENSES,
-        sense,
-        SENSES[1 - SENSES.index(sense)],
-        f"The {thing.name} goes round",
-    )
-    return Scene(_background(rng), (thing,)), [ask]
+    stem, begun = f"Which way round does the {thing.name} go?", f"The {thing.name} goes round"
+    back = SENSES[1 - SENSES.index(sense)]
+    return Scene(_background(rng), (thing,)), [Ask("action antonym", stem, SENSES, sense, back, begun)]
 
 
 def action_sequence(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
@@ -132,17 +115,10 @@ def action_sequence(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
     last = str(rng.choice([d for d in DIRECTIONS if d not in (first, OPPOSITE[first])]))
     (shape, colour) = _look(rng, 1)[0]
     thing = Thing(shape, colour, _moving(rng, first, last))
-    asks = [
-        Ask(
-            "action sequence",
-            f"Which way does the {thing.name} move {when}?",
-            tuple(DIRECTIONS),
-            now,
-            OPPOSITE[other],
-            f"The {thing.name} {when} moves",
-        )
-        for when, now, other in (("first", first, last), ("last", last, first))
-    ]
+    asks = []
+    for when, now, other in (("first", first, last), ("last", last, first)):
+        stem, begun = f"Which way does the {thing.name} move {when}?", f"The {thing.name} {when} moves"
+        asks.append(Ask("action sequence", stem, tuple(DIRECTIONS), now, OPPOSITE[other], begun))
     return Scene(_background(rng), (thing,)), asks
 
 
@@ -159,17 +135,10 @@ def object_count(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
             if lane in moves[half]:
                 velocity[steps, 0] = rng.uniform(*SPEED) * rng.choice([-1, 1])
         things.append(Thing(shape, colour, straight(np.array([rng.uniform(0, SIZE), y]), velocity)))
-    asks = [
-        Ask(
-            "object count",
-            f"How many shapes are moving at the {when}?",
-            NUMBERS[:4],
-            NUMBERS[now],
-            NUMBERS[other],
-            f"The number of shapes moving at the {when} is",
-        )
-        for when, now, other in (("start", start, end), ("end", end, start))
-    ]
+    asks = []
+    for when, now, other in (("start", start, end), ("end", end, start)):
+        stem, begun = f"How many shapes are moving at the {when}?", f"The number of shapes moving at the {when} is"
+        asks.append(Ask("object count", stem, NUMBERS[:4], NUMBERS[now], NUMBERS[other], begun))
     return Scene(_background(rng), tuple(things)), asks
 
 
@@ -195,32 +164,21 @@ def stills(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
         things.append(Thing(shape, colour, _still(corner + rng.uniform(9, SIZE / 2 - 9, 2))))
     scene = Scene(_background(rng), tuple(things))
     i = int(rng.integers(n))
-    return scene, [*describe(scene, things[i], rng), *_layout(n, things[i], PLACES[quarters[i]])]
-
-
-def _layout(n: int, thing: Thing, place: str) -> list[Ask]:
-    at = f"The {thing.name} is at the"
-    return [
-        Ask("place", f"Where is the {thing.name}?", PLACES, place, place, at),
+    name, place = things[i].name, PLACES[quarters[i]]
+    return scene, [
+        *describe(scene, things[i], rng),
+        Ask("place", f"Where is the {name}?", PLACES, place, place, f"The {name} is at the"),
         Ask("number", "How many shapes are there?", NUMBERS[1:], NUMBERS[n], NUMBERS[n], "The number of shapes is"),
     ]
 
 
 def describe(scene: Scene, thing: Thing, rng: np.random.Generator) -> list[Ask]:
     """What one look at any frame tells: the thing's colour and shape, and the background (of a clip with one)."""
-    colours = _choices(rng, thing.colour, [t.colour for t in scene.things], list(COLOURS))
+    shape, colour = thing.shape, thing.colour
+    colours = _choices(rng, colour, [t.colour for t in scene.things], list(COLOURS))
     asks = [
-        Ask(
-            "colour", f"What colour is the {thing.shape}?", colours, thing.colour, thing.colour, f"The {thing.shape} is"
-        ),
-        Ask(
-            "shape",
-            f"What shape is the {thing.colour} thing?",
-            SHAPES,
-            thing.shape,
-            thing.shape,
-            f"The {thing.colour} thing is a",
-        ),
+        Ask("colour", f"What colour is the {shape}?", colours, colour, colour, f"The {shape} is"),
+        Ask("shape", f"What shape is the {colour} thing?", SHAPES, shape, shape, f"The {colour} thing is a"),
     ]
     if len(set(scene.backgrounds)) == 1:
         back = scene.backgrounds[0]

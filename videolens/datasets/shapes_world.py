@@ -7,6 +7,7 @@ about a direction: whatever the motion, every position in every frame is equally
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -118,24 +119,18 @@ def _wrapped(offset: np.ndarray) -> np.ndarray:
     return (offset + SIZE / 2) % SIZE - SIZE / 2
 
 
-def _circle(dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
-    return np.sqrt(dx**2 + dy**2) - r
-
-
-def _square(dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
-    return np.maximum(np.abs(dx), np.abs(dy)) - 0.88 * r
-
-
-def _triangle(dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
-    return np.maximum(0.866 * np.abs(dx) - 0.5 * (dy - 0.15 * r), dy - 0.15 * r) - 0.62 * r
-
-
 def _cross(dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
     ax, ay = np.abs(dx), np.abs(dy)
     return np.minimum(np.maximum(ax - r, ay - 0.36 * r), np.maximum(ax - 0.36 * r, ay - r))
 
 
-_DISTANCE = {"circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross}
+# how far outside a thing of radius r a pixel is, which lies dx across and dy down from its centre
+_DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "circle": lambda dx, dy, r: np.sqrt(dx**2 + dy**2) - r,
+    "square": lambda dx, dy, r: np.maximum(np.abs(dx), np.abs(dy)) - 0.88 * r,
+    "triangle": lambda dx, dy, r: np.maximum(0.866 * np.abs(dx) - 0.5 * (dy - 0.15 * r), dy - 0.15 * r) - 0.62 * r,
+    "cross": _cross,
+}
 
 
 @cache

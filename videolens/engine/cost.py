@@ -31,15 +31,8 @@ class Cost:
     @classmethod
     def of(cls, cfg: Any) -> Cost:
         """From a model's configuration."""
-        n_kv = cfg.n_key_value_heads or cfg.n_heads
-        return cls(
-            d_model=cfg.d_model,
-            d_mlp=cfg.d_mlp,
-            d_vocab=cfg.d_vocab,
-            d_query=cfg.n_heads * cfg.d_head,
-            d_key=n_kv * cfg.d_head,
-            itemsize=cfg.dtype.itemsize,
-        )
+        d_query, d_key = (n * cfg.d_head for n in (cfg.n_heads, cfg.n_key_value_heads or cfg.n_heads))
+        return cls(cfg.d_model, cfg.d_mlp, cfg.d_vocab, d_query, d_key, cfg.dtype.itemsize)
 
     def layer(self, rows: int, queries: int, pairs: int) -> int:
         """Operations of one layer: keys and values of `rows`, everything else for `queries`, attention over `pairs`."""

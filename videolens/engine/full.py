@@ -18,13 +18,8 @@ from videolens.prompt.prompt import Prompt
 
 @torch.no_grad()
 def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, " d_vocab"]:
-    """Logits at the last position of one prompt, with nothing changed, in float32 or wider.
-
-    Raises:
-        PromptError: a batch of several prompts.
-    """
-    check_single(prompt)
-    return full_logits(model, prompt, ())
+    """Logits at the last position of a single prompt (else a `PromptError`), nothing changed, in float32 or wider."""
+    return full_logits(model, prompt.single("an evaluation"), ())
 
 
 @torch.no_grad()
@@ -40,13 +35,6 @@ def full_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> 
 def wide(logits: Tensor) -> Tensor:
     """At least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def check_single(prompt: Prompt) -> None:
-    """Raises:
-    PromptError: a batch of several prompts.
-    """
-    prompt.single("an evaluation")
 
 
 def batched_hooks(hooks: Sequence[Hooks]) -> list[tuple[str, HookFunction]]:

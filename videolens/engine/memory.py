@@ -13,10 +13,8 @@ _UNKNOWN_MEMORY = 8 * 2**30  # where the system does not say how much there is
 
 
 def memory_budget(max_memory: int | None, device: torch.device, *, kept: int = 0) -> int:
-    """Bytes that may be used: those given, or half of what is free without the bytes that are `kept` already.
-
-    Raises:
-        VideolensError: it is no number of bytes.
+    """Bytes that may be used: those given (a `VideolensError` if that is no number of bytes), or half of what is free
+    without the bytes that are `kept` already.
     """
     if max_memory is not None:
         if isinstance(max_memory, bool) or not isinstance(max_memory, int) or max_memory < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -43,10 +44,10 @@ class Pass:
 
 def make_passes(staged: Sequence[Staged], n_layers: int) -> list[Pass]:
     """One pass for each first row."""
-    by_row: dict[int, list[Staged]] = {}
+    by_row: dict[int, list[Staged]] = defaultdict(list)
     for each in staged:
         if each.functions and each.first_row is not None:
-            by_row.setdefault(each.first_row, []).append(each)
+            by_row[each.first_row].append(each)
     return [Pass(row, grow(by_row[row], n_layers)) for row in sorted(by_row)]
 
 
@@ -115,9 +116,9 @@ class Sights:
             for kind, same in enumerate(alike(self._mask(some, points, functions).expand(n_heads, -1, -1))):
                 for head in same:
                     kinds[head] += (kind,)
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for head, of_head in enumerate(kinds):
-            groups.setdefault(of_head, []).append(head)
+            groups[of_head].append(head)
 
         def of_one(head: int, some: Int64[Tensor, " some"]) -> Bool[Tensor, "some key"]:
             return self._mask(some, points, functions).expand(n_heads, -1, -1)[head]

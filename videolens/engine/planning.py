@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from videolens.engine.cost import Cost
-from videolens.engine.full import check_single
 from videolens.engine.memory import memory_budget
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
@@ -116,9 +115,7 @@ class Round:
 
 
 def check_engine(engine: str) -> None:
-    """Raises:
-    VideolensError: there is no such engine.
-    """
+    """Raise a `VideolensError` if there is no such engine."""
     if engine not in ENGINES:
         raise VideolensError(near(engine, ENGINES, kind="engine"))
 
@@ -126,12 +123,8 @@ def check_engine(engine: str) -> None:
 def plan(
     model: HookedVideoTransformer, prompt: Prompt, interventions: Sequence[Any], *, max_memory: int | None = None
 ) -> Plan:
-    """What `sweep` would cost with the same arguments. Nothing is run.
-
-    Raises:
-        VideolensError: as `sweep`.
-    """
-    check_single(prompt)
+    """What `sweep` would cost with the same arguments, and the errors that it would raise. Nothing is run."""
+    prompt.single("an evaluation")
     staged = stage_interventions(model, prompt, interventions)
     planner = Planner(model, prompt, max_memory)
     return planner.plan(staged, planner.rounds(staged))
@@ -214,12 +207,11 @@ class Planner:
         return self.clean_layers() + self.cost.layer(self.n_pos, 1, self.n_pos) + self.cost.read_out(1)
 
     def _flops(self, each: Pass) -> int:
-        rows, total = self.n_pos - each.first_row, 0
+        rows, total, n_heads = self.n_pos - each.first_row, 0, self.sights.n_heads
         for layer in range(self.n_layers):
             queries = 1 if layer == self.n_layers - 1 else rows
             for branch in each.level(layer):
                 seen = self.sights(each.first_row, branch, layer)
-                n_heads = self.sights.n_heads
                 pairs = sum((n_heads if heads is None else len(heads)) * visible.pairs for heads, visible in seen)
                 total += self.cost.layer(rows, queries, pairs // n_heads)
         return total + self.cost.read_out(len(each.level(self.n_layers)))
@@ -239,17 +231,13 @@ class Planner:
     def _peak(self, calls: Sequence[tuple[Pass, int]]) -> int:
         """Bytes at the worst moment of a walk through the layers."""
         cost, n = self.cost, self.n_pos
-        fixed = cost.stream(n)
-        peak = fixed + cost.stream(n) + cost.keys_values(n) + cost.working(n)
+        clean = 2 * cost.stream(n) + cost.keys_values(n)
+        peak = clean + cost.working(n)
         for layer in range(self.n_layers):
-            held = [len(each.level(layer)) for each, _ in calls]
-            streams = sum(
-                cost.stream(count * (n - each.first_row)) for count, (each, _) in zip(held, calls, strict=True)
-            )
-            clean = 2 * cost.stream(n) + cost.keys_values(n)
+            streams = sum(cost.stream(len(each.level(layer)) * (n - each.first_row)) for each, _ in calls)
             peak = max(peak, streams + clean + cost.working(n))
-            for count, (each, per_call) in zip(held, calls, strict=True):
-                branches = min(per_call, count)
+            for each, per_call in calls:
+                branches = min(per_call, len(each.level(layer)))
                 rows = branches * (n - each.first_row)
                 # the CPU's kernels read shared keys where they lie; elsewhere every branch has its own copy
                 copies = 0 if self.device.type == "cpu" else branches * cost.keys_values(n)

@@ -85,14 +85,10 @@ def _first_row(model: HookedVideoTransformer, prompt: Prompt, one: Any, function
         raise VideolensError(
             f"the cone of {one!r} is {cone!r}: it must be (first layer, first row), or None"
         ) from error
-    if not 0 <= row < n_pos:
-        raise VideolensError(
-            f"the cone of {one!r} begins at row {row}, outside the prompt of {n_pos} tokens (rows 0 … {n_pos - 1})"
-        )
-    if not 0 <= layer < n_layers:
-        raise VideolensError(
-            f"the cone of {one!r} begins at layer {layer}, outside the model (layers 0 … {n_layers - 1})"
-        )
+    for kind, first, n in (("row", row, n_pos), ("layer", layer, n_layers)):
+        if not 0 <= first < n:
+            whole = f"the prompt of {n} tokens" if kind == "row" else "the model"
+            raise VideolensError(f"the cone of {one!r} begins at {kind} {first}, outside {whole} ({kind}s 0 … {n - 1})")
     if functions and max(min(functions), 0) < layer:
         raise VideolensError(
             f"{one!r} says that it changes nothing before layer {layer}, but it has a hook function in layer "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.full import check_single, full_logits
+from videolens.engine.full import full_logits
 from videolens.engine.planning import Plan, Planner, Round, check_engine
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.engine.unchanged import Base
-from videolens.engine.walk import walk
+from videolens.engine.walk import Tick, walk
 from videolens.errors import VideolensError
 from videolens.model.decoder.rows import is_listened_to
 from videolens.model.resuming import CleanRun
@@ -73,7 +73,7 @@ def sweep(
     max_memory: int | None = None,
     base: Base | None = None,
     verify: bool = False,
-    tick: Callable[[float], None] | None = None,
+    tick: Tick | None = None,
 ) -> Sweep:
     """Logits at the last position of one prompt under each intervention, and with nothing changed.
 
@@ -104,7 +104,7 @@ def sweep(
         VideolensError: a layer, head or hook point that the model does not have, a cone outside the prompt, a base of
             another prompt or model, too little memory for one intervention; with `verify`, one whose cone is wrong.
     """
-    check_single(prompt)
+    prompt.single("an evaluation")
     check_engine(engine)
     if base is not None:
         base.check(model, prompt)
@@ -143,11 +143,7 @@ def _kept(base: Base | None, planner: Planner, rounds: Sequence[Round]) -> Clean
 
 
 def _all_in_full(
-    model: HookedVideoTransformer,
-    prompt: Prompt,
-    staged: Sequence[Staged],
-    tick: Callable[[float], None],
-    base: Base | None,
+    model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[Staged], tick: Tick, base: Base | None
 ) -> Sweep:
     unchanged = full_logits(model, prompt, ()) if base is None else base.logits
     logits = unchanged.new_empty(len(staged), len(unchanged))

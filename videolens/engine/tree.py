@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from videolens.engine.stages import Functions, Staged
+from videolens.interventions.protocol import HookFunction
 
 Level = tuple["Branch", ...]
 
@@ -54,19 +55,11 @@ def grow(staged: Sequence[Staged], n_layers: int) -> tuple[Level, ...]:
                 if parent is not None or functions:
                     parted.setdefault((parent, functions), []).append(member)
         clean = [member for member in clean if stage not in member.functions]
-        branches = [
-            Branch(tuple(member.number for member in members), parent, functions)
-            for (parent, functions), members in parted.items()
-        ]
-        kinds: dict[Functions, int] = {}
-        for branch in branches:
-            kinds.setdefault(_unnamed(branch.masks), len(kinds))
-        ordered = sorted(branches, key=lambda branch: kinds[_unnamed(branch.masks)])
-        members_of = {branch.members: parted[(branch.parent, branch.functions)] for branch in branches}
-        cells = [(index, members_of[branch.members]) for index, branch in enumerate(ordered)]
-        levels.append(tuple(ordered))
+        alike: dict[tuple[HookFunction, ...], list[tuple[Branch, list[Staged]]]] = {}
+        for (parent, functions), members in parted.items():
+            branch = Branch(tuple(member.number for member in members), parent, functions)
+            alike.setdefault(tuple(function for _, function in branch.masks), []).append((branch, members))
+        ordered = [each for same in alike.values() for each in same]
+        cells = [(index, members) for index, (_, members) in enumerate(ordered)]
+        levels.append(tuple(branch for branch, _ in ordered))
     return tuple(levels)
-
-
-def _unnamed(functions: Functions) -> Functions:
-    return tuple(("", function) for _, function in functions)

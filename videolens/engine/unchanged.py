@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.engine.cost import Cost
-from videolens.engine.full import check_single, full_logits, wide
+from videolens.engine.full import full_logits, wide
 from videolens.engine.memory import memory_budget
 from videolens.engine.planning import check_engine
 from videolens.errors import VideolensError
@@ -47,9 +47,7 @@ class Base:
         self.clean = None
 
     def check(self, model: HookedVideoTransformer, prompt: Prompt) -> None:
-        """Raises:
-        VideolensError: it is the run of another model, or of another prompt.
-        """
+        """Raise a `VideolensError` if it is the run of another model, or of another prompt."""
         for what, own, asked in (("model", self.model, model), ("prompt", self.prompt, prompt)):
             if own is not asked:
                 raise VideolensError(
@@ -77,7 +75,7 @@ def base(
         PromptError: a batch of several prompts.
         VideolensError: an unknown engine, or a memory that is no number of bytes.
     """
-    check_single(prompt)
+    prompt.single("an evaluation")
     check_engine(engine)
     size = Cost.of(model.cfg).clean_run(prompt.shape[1], model.cfg.n_layers)
     fits = size <= memory_budget(max_memory, model.frontend.device) // _SHARE

@@ -12,9 +12,11 @@ The walk itself keeps nothing but the residual streams of the branches and one l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -25,6 +27,7 @@ from videolens.engine.passes import Pass, Sights
 from videolens.engine.planning import Round
 from videolens.engine.stages import Functions
 from videolens.engine.tree import Branch
+from videolens.model.decoder.kernels import KeyValuePiece
 from videolens.model.decoder.rows import KeyValues, Rows
 from videolens.model.decoder.views import HeadView
 from videolens.model.resuming import CleanRun
@@ -115,43 +118,27 @@ class _Running:
             self.streams += entered[:, self.first_row :].unbind(0)
 
     def run(
-        self,
-        layer: int,
-        clean: Float[Tensor, "1 pos d_model"],
-        keys_values: tuple[Tensor, Tensor],
-        asked: Tensor | None,
+        self, layer: int, clean: Float[Tensor, "1 pos d_model"], keys_values: KeyValuePiece, asked: Tensor | None
     ) -> None:
         """Steps 2 to 4 in one layer."""
         level = self.one.level(layer)
         before, self.streams = self.streams, []
-        uses = [0] * len(before)
-        for branch in level:
-            if branch.parent is not None:
-                uses[branch.parent] += 1
-        entering: list[Tensor | None] = list(before)
+        uses = Counter(branch.parent for branch in level)
+        entering: dict[int | None, Tensor] = dict(enumerate(before))
         del before
         past = KeyValues({layer: keys_values}).before(self.first_row)
         r = self.first_row
         for chunk in self._chunks(level):
-            parents = [clean[0, r:] if b.parent is None else _there(entering[b.parent]) for b in chunk]
+            parents = [clean[0, r:] if b.parent is None else entering[b.parent] for b in chunk]
             functions = [branch.others for branch in chunk]
             # a copy where hook functions may edit it in place
             x = torch.stack(parents) if len(parents) > 1 or any(functions) else parents[0][None]
             del parents
             for branch in chunk:
-                if branch.parent is not None:
-                    uses[branch.parent] -= 1
-                    if not uses[branch.parent]:
-                        entering[branch.parent] = None
-            at = Rows(
-                rows=self.at.rows[r:],
-                keys=self.at.keys,
-                cos=self.at.cos[:, r:],
-                sin=self.at.sin[:, r:],
-                past=past,
-                asked=asked,
-                views=self._views(chunk, layer),
-            )
+                uses[branch.parent] -= 1
+                if not uses[branch.parent]:
+                    entering.pop(branch.parent, None)
+            at = replace(self.at.only(slice(r, None)), past=past, asked=asked, views=self._views(chunk, layer))
             with self._hooked(functions):
                 x = self.model.blocks[layer](x, at)
             self.streams += x.unbind(0)
@@ -186,17 +173,9 @@ class _Running:
     def _views(self, chunk: Sequence[Branch], layer: int) -> tuple[HeadView, ...]:
         """What the branches of a call see; neighbours that see the same are one view."""
         views: list[HeadView] = []
-        first, seen = 0, self.sights(self.first_row, chunk[0], layer)
-        for i in range(1, len(chunk) + 1):
-            after = self.sights(self.first_row, chunk[i], layer) if i < len(chunk) else None
-            if after is not seen:
-                part = slice(None) if i - first == len(chunk) else slice(first, i)
-                views += [(part, heads, visible) for heads, visible in seen]
-                if after is not None:
-                    first, seen = i, after
+        seen = [self.sights(self.first_row, branch, layer) for branch in chunk]
+        starts = [i for i, each in enumerate(seen) if i == 0 or each is not seen[i - 1]]
+        for first, stop in pairwise([*starts, len(seen)]):
+            part = slice(None) if stop - first == len(seen) else slice(first, stop)
+            views += [(part, heads, visible) for heads, visible in seen[first]]
         return tuple(views)
-
-
-def _there(stream: Tensor | None) -> Tensor:
-    assert stream is not None
-    return stream

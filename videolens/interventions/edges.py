@@ -6,7 +6,7 @@ edge is *live* if it lies on some path to the last token. Only live edges say ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,26 +65,11 @@ def count_live(allowed: Allowed, n_layers: int, last: int) -> int:
     1. After the last layer one row lives: the last token's.
     2. From the last layer down: the open pairs of living rows live, and so do, one layer below, the rows they read.
     """
-    count = 0
-    for mask, rows in live_rows(allowed, n_layers, last):
-        count += _number(mask[rows])
-    return count
+    return sum(_number(mask[rows]) for mask, rows in live_rows(allowed, n_layers, last))
 
 
 def _number(pairs: Bool[Tensor, "query key"]) -> int:
     return int(np.count_nonzero(pairs.cpu().numpy()))  # of bytes, many times faster than torch's sum of int64
-
-
-def once_per_kind(allowed: Allowed, kind: Callable[[int], Hashable]) -> Allowed:
-    """The same function, which works out all layers of one kind once: a layer of a long prompt takes seconds."""
-    known: dict[Hashable, Bool[Tensor, "query key"]] = {}
-
-    def once(layer: int) -> Bool[Tensor, "query key"]:
-        if (which := kind(layer)) not in known:
-            known[which] = allowed(layer)
-        return known[which]
-
-    return once
 
 
 def live_rows(
@@ -104,8 +89,7 @@ def live_rows(
 def check_parts(tokens: TokenMap) -> None:
     """A closed pathway is about a video and a question after it: without either its masks cut what they should not.
 
-    Raises:
-        SelectionError: part V or part Q is empty; a question before the video is in part P.
+    A `SelectionError` if part V or part Q is empty. A question before the video is in part P.
     """
     for one in tokens.maps if isinstance(tokens, TokenMaps) else [tokens]:
         for part, what in (("part V", "no video"), ("part Q", "no question after its video")):

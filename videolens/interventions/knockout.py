@@ -84,12 +84,13 @@ class Knockout:
         *,
         earlier_frames: bool = False,
     ) -> None:
-        put = object.__setattr__
-        put(self, "source", source)
-        put(self, "target", target)
-        put(self, "layers", whole_numbers("layer", layers))
-        put(self, "heads", None if heads is None else whole_numbers("head", heads))
-        put(self, "earlier_frames", earlier_frames)
+        vars(self).update(
+            source=source,
+            target=target,
+            layers=whole_numbers("layer", layers),
+            heads=None if heads is None else whole_numbers("head", heads),
+            earlier_frames=earlier_frames,
+        )
 
     @classmethod
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
@@ -142,9 +143,7 @@ class Knockout:
         return None if first_row is None else (self.layers[0], first_row)
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
-        """Raises:
-        VideolensError: it names a layer or a head that a model of this size does not have.
-        """
+        """Raise a `VideolensError` if it names a layer or a head that a model of this size does not have."""
         check_within("layer", self.layers, n_layers)
         check_within("head", self.heads or (), n_heads)
 
@@ -168,12 +167,22 @@ class _Cut:
         at = self.blocked.rows(rows)
         if len(at) == 0:
             return mask
-        edges = self.blocked.edges(rows[at], keys)
+        open_edges = ~self.blocked.edges(rows[at], keys)
         if self.heads is None:
             mask = mask.clone()
-            mask[..., at, :] &= ~edges
+            mask[..., at, :] &= open_edges
             return mask
-        return _in_heads(mask, self.heads, at, edges, hook)
+        # only here does the mask grow one layer of rows × keys per head
+        n_heads = mask.shape[1] if mask.shape[1] > 1 else hook.ctx.get("n_heads")
+        if n_heads is None:
+            raise VideolensError(
+                f"{hook.name} does not say in hook.ctx['n_heads'] how many heads there are to cut some of"
+            )
+        check_within("head", self.heads, n_heads)
+        mask = mask.expand(-1, n_heads, -1, -1).clone()
+        for head in self.heads:
+            mask[:, head, at, :] &= open_edges
+        return mask
 
 
 @dataclass(frozen=True)
@@ -267,22 +276,3 @@ def _members(selection: str, tokens: TokenMap) -> tuple[Bool[Tensor, " pos"], fr
     for name in names - {"last"}:
         member[tokens[name]] = True
     return member, names
-
-
-def _in_heads(
-    mask: Bool[Tensor, "batch head query key"],
-    heads: tuple[int, ...],
-    at: Int64[Tensor, " hit"],
-    edges: Bool[Tensor, "hit key"],
-    hook: Any,
-) -> Bool[Tensor, "batch all_heads query key"]:
-    """The mask with the edges cut in some heads: only here does it grow one layer of rows × keys per head."""
-    n_heads = mask.shape[1] if mask.shape[1] > 1 else hook.ctx.get("n_heads")
-    if n_heads is None:
-        raise VideolensError(f"{hook.name} does not say in hook.ctx['n_heads'] how many heads there are to cut some of")
-    if heads and heads[-1] >= n_heads:
-        raise VideolensError(f"head {heads[-1]} is outside the model: its heads are 0 … {n_heads - 1}")
-    mask = mask.expand(-1, n_heads, -1, -1).clone()
-    for head in heads:
-        mask[:, head, at, :] &= ~edges
-    return mask

@@ -53,10 +53,8 @@ def layer_bins(n_layers: int, width: int | None = None) -> list[range]:
 def window_layers(centre: int, window: int, n_layers: int) -> range:
     """Layers of the window around a 0-based centre: `max(0, l − k//2) … min(L, l − (−k//2)) − 1`.
 
-    An odd k reaches (k − 1)/2 layers to both sides; an even one reaches one layer further down than up.
-
-    Raises:
-        VideolensError: the centre is not a layer of the model, or the window does not fit into it.
+    An odd k reaches (k − 1)/2 layers to both sides; an even one reaches one layer further down than up. A
+    `VideolensError` if the centre is not a layer of the model, or the window does not fit into it.
     """
     check_window(window, n_layers)
     if not 0 <= centre < n_layers:
@@ -94,23 +92,19 @@ def cut_layers(style: str, window: int | None, n_layers: int) -> dict[int, tuple
 
 def cut_words(style: str, window: int | None, n_layers: int) -> str:
     """What one point of a curve stands for, in words."""
-    if style == "centre":
-        return f"each is the centre of a window of {window} of {n_layers}"
-    if style == "inverse":
-        return f"all {n_layers} are cut but for a window of {window} around each"
-    if style == "top-down":
-        return f"each is the first that is cut, with all after it, of {n_layers}"
-    if style == "bottom-up":
-        return f"each is the last that is cut, with all before it, of {n_layers}"
-    return f"half of the {n_layers} are cut at a time"
+    said = {
+        "centre": f"each is the centre of a window of {window} of {n_layers}",
+        "inverse": f"all {n_layers} are cut but for a window of {window} around each",
+        "top-down": f"each is the first that is cut, with all after it, of {n_layers}",
+        "bottom-up": f"each is the last that is cut, with all before it, of {n_layers}",
+    }
+    return said.get(style, f"half of the {n_layers} are cut at a time")
 
 
 def window_of(style: str, window: int | None, n_layers: int) -> int | None:
     """The width of a style's window, `default_window` where it is left open; None for styles that have no window.
 
-    Raises:
-        VideolensError: an unknown style, a window that does not fit or that the style has no use for, half of a single
-            layer.
+    A `VideolensError` for an unknown style, a window that does not fit or is of no use, half of a single layer.
     """
     _check_depth(n_layers)
     if style not in STYLES:
@@ -129,9 +123,7 @@ def window_of(style: str, window: int | None, n_layers: int) -> int | None:
 
 
 def check_window(window: int, n_layers: int) -> None:
-    """Raises:
-    VideolensError: the window is not between one layer and all of them.
-    """
+    """Raise a `VideolensError` if the window is not between one layer and all of them."""
     _check_depth(n_layers)
     if isinstance(window, bool) or not isinstance(window, Integral) or not 1 <= window <= n_layers:
         raise VideolensError(

@@ -10,11 +10,7 @@ from videolens.errors import VideolensError
 
 
 def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
-    """Sorted, each once. `kind` is what they count, such as "layer".
-
-    Raises:
-        VideolensError: one is negative or no whole number.
-    """
+    """Sorted, each once; a `VideolensError` if one is negative or no whole number. `kind`: their name, as "layer"."""
     try:
         several = isinstance(numbers, Iterable) and getattr(numbers, "ndim", 1) > 0
         each = list(cast(Iterable, numbers) if several else [cast(SupportsIndex, numbers)])

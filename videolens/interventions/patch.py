@@ -19,7 +19,7 @@ from torch import Tensor
 from videolens.errors import ModelError, VideolensError
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.sites import Places, Site, as_places, named_site
-from videolens.interventions.source import SourceRun
+from videolens.interventions.source import SourceRun, check_same_layout
 from videolens.prompt.prompt import Prompt
 
 
@@ -62,17 +62,19 @@ class Patch:
         source: SourceRun,
         heads: Iterable[int] | int | None = None,
     ) -> None:
-        put, where = object.__setattr__, named_site(site)
+        where = named_site(site)
         if not isinstance(source, SourceRun):
             raise VideolensError(
                 f"source is {type(source).__name__}, which does not say what its positions are: give "
                 "SourceRun(prompt, cache), or SourceRun.record(model, prompt, site)"
             )
-        put(self, "site", where.name)
-        put(self, "layers", _layers(where, layers))
-        put(self, "positions", as_places(positions))
-        put(self, "heads", None if heads is None else whole_numbers("head", heads))
-        put(self, "source", source)
+        vars(self).update(
+            site=where.name,
+            layers=_layers(where, layers),
+            positions=as_places(positions),
+            heads=None if heads is None else whole_numbers("head", heads),
+            source=source,
+        )
         if heads is not None and where.heads is None:
             raise VideolensError(f"{where.name!r} does not tell heads apart: leave heads out, or patch 'z'")
         for name in where.names(self.layers):
@@ -103,7 +105,7 @@ class Patch:
             PromptError: the prompt's layout is not that of the source run's prompt.
             SelectionError: see `where`.
         """
-        self.source.check_layout(prompt)
+        check_same_layout(self.source.prompt, prompt, "the source run's prompt", "the prompt that is patched")
         positions = self.where(prompt)
         if len(positions) == 0:
             return []
@@ -121,9 +123,7 @@ class Patch:
         return None if empty else (self.layers[0] if self._site.layered else 0, int(positions[0]))
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
-        """Raises:
-        VideolensError: it names a layer or a head that a model of this size does not have.
-        """
+        """Raise a `VideolensError` if it names a layer or a head that a model of this size does not have."""
         check_within("layer", self.layers, n_layers)
         check_within("head", self.heads or (), n_heads)
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import VideolensError, near
-from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts, once_per_kind
+from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts
 from videolens.interventions.knockout import Knockout, MaskFunction
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
@@ -31,6 +31,8 @@ Layers = Iterable[int]
 PUBLISHED_ROUTES = ("cross-frame", "video -> question", "question -> last")
 CLOSED_ROUTES = ("cross-part", "part V -> part Q", "part Q -> part A")
 """The routes whose flow maps say which layers are open: cross-frame, video → question, question → last."""
+
+_OPEN = ("cross_frame", "video_to_question", "question_to_last")
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,11 @@ class Pathway(OpenEdges):
             raise VideolensError(f"n_layers of a pathway is {n_layers!r}: say how deep the model is, such as 32")
         if name is not None and not isinstance(name, str):
             raise VideolensError(f"the name of a pathway is {name!r}: give text, or leave it out")
-        put = object.__setattr__
-        put(self, "n_layers", n_layers)
-        for field, layers in (
-            ("cross_frame", cross_frame),
-            ("video_to_question", video_to_question),
-            ("question_to_last", question_to_last),
-        ):
-            chosen = whole_numbers("layer", layers)
-            check_within("layer", chosen, n_layers)
-            put(self, field, chosen)
-        put(self, "masks", masks)
-        put(self, "name", masks if name is None else name)
+        chosen = [whole_numbers("layer", layers) for layers in (cross_frame, video_to_question, question_to_last)]
+        for layers in chosen:
+            check_within("layer", layers, n_layers)
+        vars(self).update(zip(_OPEN, chosen, strict=True))
+        vars(self).update(n_layers=n_layers, masks=masks, name=masks if name is None else name)
 
     # -- ways to choose one --------------------------------------------------------------------------------------------
 
@@ -192,7 +187,7 @@ class Pathway(OpenEdges):
         Raises:
             VideolensError: an unknown field, no depth, a value of the wrong kind, or more than a preset beside it.
         """
-        known = ("n_layers", "cross_frame", "video_to_question", "question_to_last", "masks", "name", "preset")
+        known = ("n_layers", *_OPEN, "masks", "name", "preset")
         if not isinstance(fields, Mapping):
             raise VideolensError(f"a pathway is a mapping with the fields {', '.join(known)}, got {fields!r}")
         for field in fields:
@@ -216,11 +211,11 @@ class Pathway(OpenEdges):
     def knockouts(self) -> tuple[Knockout, ...]:
         """What it cuts, as knockouts."""
         every = range(self.n_layers)
-        after_video = range(max(self.video_to_question, default=-1) + 1, self.n_layers)
-        after_question = range(max(self.question_to_last, default=-1) + 1, self.n_layers)
+        after_video, after_question = (
+            every[max(chosen, default=-1) + 1 :] for chosen in (self.video_to_question, self.question_to_last)
+        )
         not_cross, not_video, not_question = (
-            [layer for layer in every if layer not in chosen]
-            for chosen in (self.cross_frame, self.video_to_question, self.question_to_last)
+            [layer for layer in every if layer not in getattr(self, chosen)] for chosen in _OPEN
         )
         cut = Knockout.route
         if self.masks == "published":
@@ -260,9 +255,7 @@ class Pathway(OpenEdges):
         return (min(layer for layer, _ in cones), min(row for _, row in cones)) if cones else None
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
-        """Raises:
-        VideolensError: it is for a model of another depth.
-        """
+        """Raise a `VideolensError` if it is for a model of another depth."""
         if n_layers != self.n_layers:
             raise VideolensError(
                 f"the pathway {self.name!r} is for {self.n_layers} layers, the model has {n_layers}: choose one for "
@@ -281,7 +274,9 @@ class Pathway(OpenEdges):
         return mask
 
     def _each(self, prompt: Prompt | TokenMap) -> Allowed:
-        def cut_by(layer: int) -> tuple[bool, ...]:
-            return tuple(layer in knockout.layers for knockout in self.knockouts)
-
-        return once_per_kind(lambda layer: self.allowed(prompt, layer), cut_by)
+        # layers that the same knockouts cut are worked out once: a layer of a long prompt takes seconds
+        first: dict[tuple[bool, ...], int] = {}
+        cut_by = [tuple(layer in knockout.layers for knockout in self.knockouts) for layer in range(self.n_layers)]
+        alike = [first.setdefault(kind, layer) for layer, kind in enumerate(cut_by)]
+        once = cache(lambda layer: self.allowed(prompt, layer))
+        return lambda layer: once(alike[layer])

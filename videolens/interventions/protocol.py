@@ -104,12 +104,8 @@ def as_interventions(
 
 
 def _several(given: Any) -> list[Any]:
-    if (
-        is_pair(given)
-        or hasattr(given, "hooks")
-        or isinstance(given, (str, Mapping))
-        or not isinstance(given, Iterable)
-    ):
+    alone = is_pair(given) or hasattr(given, "hooks") or isinstance(given, (str, Mapping))
+    if alone or not isinstance(given, Iterable):
         return [given]
     each = list(given)
     return [each] if each and all(map(is_pair, each)) else each

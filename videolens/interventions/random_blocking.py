@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64, Int8
 from torch import Tensor
 
 from videolens.errors import VideolensError, near
-from videolens.interventions.edges import OpenEdges, causal_mask, count_live, live_rows
+from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, count_live, live_rows
 from videolens.interventions.knockout import MaskFunction
 from videolens.interventions.pathway import Pathway
 from videolens.prompt.prompt import Prompt
@@ -69,18 +69,15 @@ class RandomBlocking(OpenEdges):
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`. Generated tokens see everything."""
-        return [
-            (f"blocks.{layer}.attn.hook_mask", _Open(self.allowed(prompt, layer))) for layer in range(self.n_layers)
-        ]
+        cuts = [_Open(self.allowed(prompt, layer)) for layer in range(self.n_layers)]
+        return [(f"blocks.{layer}.attn.hook_mask", cut) for layer, cut in enumerate(cuts)]
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """(0, row of the first video token): before that nothing is cut."""
         return 0, _first(prompt.tokens)
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
-        """Raises:
-        VideolensError: the pathway is for a model of another depth.
-        """
+        """Raise a `VideolensError` if the pathway is for a model of another depth."""
         self.like.check(n_layers=n_layers, n_heads=n_heads)
 
 
@@ -109,18 +106,15 @@ def _first(tokens: TokenMap) -> int:
     return int(video[0])
 
 
-Draw = Callable[[int], Bool[Tensor, "query key"]]
-
 # How to draw again what was drawn, for as long as a prompt lives: no draw may hold on to its token map.
-_known: WeakKeyDictionary[TokenMap, dict[RandomBlocking, Draw]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[TokenMap, dict[RandomBlocking, Allowed]] = WeakKeyDictionary()
 
 
-def _drawn(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
+def _drawn(blocking: RandomBlocking, tokens: TokenMap) -> Allowed:
     known = _known.setdefault(tokens, {})
     if blocking not in known:
-        known[blocking] = (
-            _by_cell(blocking, tokens) if blocking.match == "routes and layers" else _everywhere(blocking, tokens)
-        )
+        draw = _by_cell if blocking.match == "routes and layers" else _everywhere
+        known[blocking] = draw(blocking, tokens)
     return known[blocking]
 
 
@@ -128,7 +122,7 @@ def _generator(seed: int, layer: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, layer]).generate_state(1)[0]))
 
 
-def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
+def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Allowed:
     """The same number of pairs in every layer, the largest that leaves at least what the pathway leaves.
 
     In every layer the pairs have a random order, and the first of them are cut: so the number left falls with the
@@ -137,7 +131,7 @@ def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
     first, n_pos, like, last = _first(tokens), tokens.n_pos, blocking.like, int(tokens["last"][0])
     m = n_pos - first
 
-    def cut(number: int) -> Draw:
+    def cut(number: int) -> Allowed:
         def draw(layer: int) -> Bool[Tensor, "query key"]:
             mask = causal_mask(n_pos)
             pairs = mask[first:, first:].flatten().nonzero().flatten()
@@ -186,7 +180,7 @@ def _largest(left: Callable[[int], int], wanted: int, high: int) -> int:
     return low
 
 
-def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Draw:
+def _by_cell(blocking: RandomBlocking, tokens: TokenMap) -> Allowed:
     """Pairs drawn within every route and layer.
 
     1. Per route and layer: how many pairs live when nothing is cut, and how many under the pathway.
@@ -234,7 +228,7 @@ def _routes(tokens: TokenMap) -> Int8[Tensor, "query key"]:
 
 
 def _per_cell(
-    allowed: Draw, n_layers: int, tokens: TokenMap, route: Int8[Tensor, "query key"]
+    allowed: Allowed, n_layers: int, tokens: TokenMap, route: Int8[Tensor, "query key"]
 ) -> Float64[Tensor, "route layer"]:
     """Live edges per route and layer."""
     cells = torch.zeros(len(PARTS) ** 2 + 1, n_layers, dtype=torch.float64)

@@ -153,8 +153,7 @@ def named_site(name: str) -> Site:
 def as_places(positions: str | Sequence[int] | Tensor | int | None) -> Places:
     """Positions as data: a selection's name as it is, positions sorted, each once.
 
-    Raises:
-        SelectionError: they are no whole numbers, or negative.
+    A `SelectionError` if they are negative or no whole numbers.
     """
     if positions is None or isinstance(positions, str):
         return positions

@@ -77,8 +77,7 @@ class SourceRun:
     def activation(self, name: str, site: Site) -> Float[Tensor, "1 ..."]:
         """What a hook point held, with the site's axes.
 
-        Raises:
-            VideolensError: this run did not keep it, or kept another shape of it.
+        A `VideolensError` if this run did not keep it, or kept another shape of it.
         """
         if name not in self.activations:
             raise VideolensError(
@@ -99,10 +98,6 @@ class SourceRun:
                 f"with {sizes} is what its prompt needs: cache the whole prompt, and nothing but it"
             )
         return value
-
-    def check_layout(self, prompt: Prompt) -> None:
-        """Raise a `PromptError` if a prompt's positions are not what this run's are."""
-        check_same_layout(self.prompt, prompt, "the source run's prompt", "the prompt that is patched")
 
     def _contents(self) -> str:
         kept = {}

@@ -15,12 +15,6 @@ from videolens.model.decoder.rows import KeyValues
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
-HookFunction = Callable[..., Any]
-
-Interventions = Any
-"""One object with `.hooks(prompt)` (a `Knockout`, a `Patch`, …), or several; or (hook point, function) pairs, as for
-`run_with_hooks`. With a method `check(n_layers=, n_heads=)` it is asked whether the model has what it acts on."""
-
 
 @dataclass(frozen=True, eq=False)
 class Generation:
@@ -51,16 +45,27 @@ def generate(
     model: Running,
     prompt: Prompt | Int64[Tensor, "batch pos"],
     max_new_tokens: int = 32,
-    interventions: Interventions = (),
+    interventions: Any = (),
     *,
     stop_at_eos: bool = True,
 ) -> Generation:
-    """See `HookedVideoTransformer.generate`.
+    """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
 
     1. Everything is checked: numbers, interventions, names of hook points.
     2. One forward of the prompt leaves keys and values; its last row gives the first token.
     3. Each further token is one row, at the position after all before it, that reads the keys and values of those. An
        intervention's functions are called for this row as they are for the rows of the prompt.
+
+    Args:
+        prompt: what is continued.
+        max_new_tokens: at most so many.
+        interventions: what holds meanwhile, all of it at once: objects with `.hooks(prompt)` (knockouts, patches),
+            or (hook point, function) pairs. None of it is left afterwards.
+        stop_at_eos: end a row at its end-of-sequence token.
+
+    Raises:
+        ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
+        VideolensError: an intervention on layers or heads that the model does not have.
     """
     n_pos = prompt.shape[1]
     if max_new_tokens < 1:
@@ -124,17 +129,12 @@ def _greedy(
 
 
 def _functions(
-    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], interventions: Interventions
-) -> list[tuple[str, HookFunction]]:
-    """The hook functions of all interventions, in their order.
-
-    Raises:
-        ModelError: something that is no intervention, or one that needs a prompt where only ids were given.
-        VideolensError: an intervention on layers or heads that the model does not have.
-    """
+    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], interventions: Any
+) -> list[tuple[str, Callable[..., Any]]]:
+    """The hook functions of all interventions, in their order, once the model has what they act on."""
     if hasattr(interventions, "hooks") or not isinstance(interventions, Iterable) or isinstance(interventions, str):
         interventions = [interventions]
-    functions: list[tuple[str, HookFunction]] = []
+    functions: list[tuple[str, Callable[..., Any]]] = []
     for each in interventions:
         if hasattr(each, "hooks"):
             if not isinstance(prompt, Prompt):

@@ -78,11 +78,7 @@ class LensSurface(HookedRootModule):
         return ids.to(self.frontend.device) if move_to_device else ids
 
     def to_single_token(self, string: str) -> int:
-        """The id of a text that is exactly one token.
-
-        Raises:
-            ModelError: it is several; the message shows them.
-        """
+        """The id of a text that is exactly one token; a `ModelError` shows the pieces if it is several."""
         ids = self.to_tokens(string, prepend_bos=False)[0].tolist()
         if len(ids) != 1:
             pieces = self._tokenizer().convert_ids_to_tokens(ids)

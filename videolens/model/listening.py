@@ -34,8 +34,10 @@ def stage_of(name: str, n_layers: int) -> int:
 
 
 class Listening(LensSurface):
-    """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match
-    nothing."""
+    """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match nothing.
+
+    A name that no hook point has, or a filter that matches none, is a `ModelError`, which lists near ones.
+    """
 
     def check_name(self, name: str) -> None:
         """Raise a `ModelError` if no hook point has this name, or if it fires only after a switch that is off."""
@@ -62,30 +64,18 @@ class Listening(LensSurface):
 
     @contextmanager
     def hooks(self, fwd_hooks: HookList = (), bwd_hooks: HookList = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """As in TransformerLens: hook functions for the time of a `with` block, gone after it, whatever happens.
-
-        Raises:
-            ModelError: no hook point has this name; the message lists near ones.
-        """
+        """As in TransformerLens: hook functions for the time of a `with` block, gone after it, whatever happens."""
         with super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked:
             yield hooked
 
     def run_with_hooks(
         self, *model_args: Any, fwd_hooks: HookList = (), bwd_hooks: HookList = (), **kwargs: Any
     ) -> Any:
-        """As in TransformerLens: one forward under hook functions, which are gone afterwards, whatever happens.
-
-        Raises:
-            ModelError: no hook point has this name; the message lists near ones.
-        """
+        """As in TransformerLens: one forward under hook functions, which are gone afterwards, whatever happens."""
         return super().run_with_hooks(*model_args, fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **kwargs)
 
     def add_hook(self, name: str | Callable[[str], bool], hook: Any, *args: Any, **kwargs: Any) -> None:
-        """As in TransformerLens: add a hook function that stays until `reset_hooks`.
-
-        Raises:
-            ModelError: no hook point has this name; the message lists near ones.
-        """
+        """As in TransformerLens: add a hook function that stays until `reset_hooks`."""
         self._check_match(name) if callable(name) else self.check_name(name)
         super().add_hook(name, hook, *args, **kwargs)
 
@@ -101,11 +91,7 @@ class Listening(LensSurface):
                 point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
-        """As in TransformerLens.
-
-        Raises:
-            ModelError: a name in the filter is no hook point, or the filter matches none.
-        """
+        """As in TransformerLens."""
         if names_filter is None or callable(names_filter):
             matches = names_filter or (lambda name: True)
             self._check_match(matches)

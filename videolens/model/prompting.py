@@ -50,17 +50,8 @@ def prompt_from_question(
     coded = encode_question(
         question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder
     )
-    return _finish(
-        model,
-        coded.input_ids[None],
-        pixels[None],
-        coded.tokens,
-        clock,
-        answer_token=coded.answer_token,
-        option_tokens=coded.option_tokens,
-        text=coded.text,
-        question=question,
-    )
+    known = {name: getattr(coded, name) for name in ("answer_token", "option_tokens", "text")}
+    return _finish(model, coded.input_ids[None], pixels[None], coded.tokens, clock, question=question, **known)
 
 
 def prompt_from_ids(
@@ -73,7 +64,25 @@ def prompt_from_ids(
     answer_token: int | None = None,
     option_tokens: Sequence[int] = (),
 ) -> Prompt:
-    """See `HookedVideoTransformer.prompt_from_ids`."""
+    """A prompt from token ids and pixels, as any other code prepares them.
+
+    Args:
+        input_ids: [batch pos] or [pos], with one video placeholder (it is repeated) or one for every video token.
+        pixel_values: prepared pixels [batch frame channel height width]; a batch of one serves all rows. None: no
+            video.
+        spans: positions by name ("stem", "option A", "true option", …), counted after the video tokens are in
+            place. "video", the frames and "last" are found; positions that no span names get their role from their
+            place.
+        seconds: the time of each frame.
+        answer_token: id of the right answer's first token, if known; the same for all rows of a batch.
+        option_tokens: ids of the options' first tokens, in order. With one for every option in `spans`,
+            `answer_token` also says which is the true option.
+
+    Raises:
+        PromptError: shapes or numbers of placeholders do not fit, more tokens than the context holds, an answer
+            that is not among the options.
+        SelectionError: spans overlap, lie outside the prompt, or have an unknown name.
+    """
     ids = _as_tensor("input_ids", input_ids)
     if ids.dtype.is_floating_point or ids.dtype == torch.bool or ids.ndim not in (1, 2) or ids.shape[-1] == 0:
         raise PromptError(f"input_ids must be integers [batch pos] or [pos], got {ids.dtype} {tuple(ids.shape)}")
@@ -114,11 +123,7 @@ def _repeated(
     layout: VideoLayout,
     pixels: Float[Tensor, "clip frame channel height width"],
 ) -> tuple[Int64[Tensor, "batch longer"], Int64[Tensor, " placeholder"]]:
-    """The ids with one placeholder for every video token, and where these are.
-
-    Raises:
-        PromptError: neither one placeholder was given nor all of them.
-    """
+    """The ids with one placeholder for every video token, where one or all were given; and where these are."""
     needed, grid = layout.n_placeholders, layout.grid
     if len(found) == 1 and needed > 1:
         at = int(found[0])
@@ -247,7 +252,9 @@ def _finish(
                 f"expected: the family {model.cfg.model_type!r} contradicts itself"
             )
         pixels, features, video = (one.expand(batch, *one.shape[1:]) for one in (pixels, features, video))
-    residual = front.assemble(ids, video, ids == front.video_token)
+    residual = front.embed_text(ids)
+    if video is not None:
+        residual = residual.masked_scatter((ids == front.video_token)[..., None], video)
     axes = front.family.positions
     along = torch.arange(n_pos) if axes is None or clock is None else axes(front.config, tokens, clock)
     cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))

@@ -48,7 +48,12 @@ class CleanRun:
 
 @torch.no_grad()
 def run_clean(model: Running, prompt: Prompt) -> CleanRun:
-    """See `HookedVideoTransformer.run_clean`."""
+    """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
+    every layer's keys and values (`.n_bytes` of memory).
+
+    Raises:
+        ModelError: not a Prompt.
+    """
     if not isinstance(prompt, Prompt):
         raise ModelError(
             f"a clean run is one of a Prompt, got {type(prompt).__name__}; model.prompt(question) makes one"
@@ -73,11 +78,25 @@ def resume(
     fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
     rows: Where = "last",
 ) -> Float[Tensor, "batch asked d_vocab"]:
-    """See `HookedVideoTransformer.resume`.
+    """Logits of some rows under hook functions that change nothing before `layer` and `row`; only what lies behind
+    both is computed. The results are those of `run_with_hooks` on the whole prompt, to rounding.
+
+    Hook functions see the rows from `row` on, which `hook.ctx["rows"]` names; in the last layer those that are
+    asked for. For many interventions at once: `videolens.sweep`.
 
     1. Take the residual that enters `layer`, from `row` on.
     2. Run the layers from there on under the hook functions; earlier rows are the clean run's keys and values.
     3. In the last layer, and after it, compute the rows that are asked for only.
+
+    Args:
+        clean: what `run_clean` gave.
+        layer: the first layer to run.
+        row: the first row to run.
+        fwd_hooks: (hook point, function) as for `run_with_hooks`.
+        rows: which rows' logits: a selection or positions, none before `row`.
+
+    Raises:
+        ModelError: a layer or row that does not exist, a hook point before `layer`, rows before `row`.
     """
     n_layers, n_pos = model.cfg.n_layers, clean.prompt.shape[1]
     if len(clean.residuals) != n_layers + 1 or clean.residuals[0].shape[-1] != model.cfg.d_model:
@@ -100,8 +119,7 @@ def resume(
             raise ModelError(
                 f"{name} comes before layer {layer}, where the run resumes: resume earlier, or leave it out"
             )
-    at = replace(clean.at, rows=clean.at.rows[row:], cos=clean.at.cos[:, row:], sin=clean.at.sin[:, row:])
-    at = replace(at, past=clean.keys_values.before(row))
+    at = replace(clean.at.only(slice(row, None)), past=clean.keys_values.before(row), views=clean.at.views)
     residual = clean.residuals[layer][:, row:].clone()
     with model.hooks(list(fwd_hooks)):
         residual = model.run_layers(residual, at, start=layer, stop=n_layers - 1)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
+from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.read import read_checkpoint
-from videolens.model.decoder.rows import Where
 from videolens.model.families import family_of
-from videolens.model.generation import Generation, Interventions, generate
-from videolens.model.prompting import prompt_from_ids, prompt_from_question
-from videolens.model.resuming import CleanRun, resume, run_clean
 from videolens.model.running import Running
 from videolens.model.vision.pixels import Preparation
 from videolens.prompt.prompt import Prompt
@@ -120,46 +116,11 @@ class HookedVideoTransformer(Running):
             ModelError: the checkpoint has no tokenizer or preprocessor files.
             PromptError: no options, an answer that is not among them, more tokens than the context holds.
         """
-        return prompt_from_question(self, question, self.template if template is None else template, self.pixels)
-
-    def prompt_from_ids(
-        self,
-        input_ids: Tensor | Sequence[int],
-        pixel_values: Tensor | None,
-        spans: Mapping[str, Any] | None = None,
-        *,
-        seconds: Tensor | Sequence[float] | None = None,
-        answer_token: int | None = None,
-        option_tokens: Sequence[int] = (),
-    ) -> Prompt:
-        """A prompt from token ids and pixels, as any other code prepares them.
-
-        Args:
-            input_ids: [batch pos] or [pos], with one video placeholder (it is repeated) or one for every video token.
-            pixel_values: prepared pixels [batch frame channel height width]; a batch of one serves all rows. None: no
-                video.
-            spans: positions by name ("stem", "option A", "true option", …), counted after the video tokens are in
-                place. "video", the frames and "last" are found; positions that no span names get their role from their
-                place.
-            seconds: the time of each frame.
-            answer_token: id of the right answer's first token, if known; the same for all rows of a batch.
-            option_tokens: ids of the options' first tokens, in order. With one for every option in `spans`,
-                `answer_token` also says which is the true option.
-
-        Raises:
-            PromptError: shapes or numbers of placeholders do not fit, more tokens than the context holds, an answer
-                that is not among the options.
-            SelectionError: spans overlap, lie outside the prompt, or have an unknown name.
-        """
-        return prompt_from_ids(
-            self,
-            input_ids,
-            pixel_values,
-            spans,
-            seconds=seconds,
-            answer_token=answer_token,
-            option_tokens=option_tokens,
+        return prompting.prompt_from_question(
+            self, question, self.template if template is None else template, self.pixels
         )
+
+    prompt_from_ids = prompting.prompt_from_ids
 
     def pixels(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
         """Frames as the vision tower wants them, by the checkpoint's own settings.
@@ -177,61 +138,6 @@ class HookedVideoTransformer(Running):
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    def generate(
-        self,
-        prompt: Prompt | Int64[Tensor, "batch pos"],
-        max_new_tokens: int = 32,
-        interventions: Interventions = (),
-        *,
-        stop_at_eos: bool = True,
-    ) -> Generation:
-        """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
-
-        Args:
-            prompt: what is continued.
-            max_new_tokens: at most so many.
-            interventions: what holds meanwhile, all of it at once: objects with `.hooks(prompt)` (knockouts, patches),
-                or (hook point, function) pairs. None of it is left afterwards.
-            stop_at_eos: end a row at its end-of-sequence token.
-
-        Raises:
-            ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
-            VideolensError: an intervention on layers or heads that the model does not have.
-        """
-        return generate(self, prompt, max_new_tokens, interventions, stop_at_eos=stop_at_eos)
-
-    def run_clean(self, prompt: Prompt) -> CleanRun:
-        """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
-        every layer's keys and values (`.n_bytes` of memory).
-
-        Raises:
-            ModelError: not a Prompt.
-        """
-        return run_clean(self, prompt)
-
-    def resume(
-        self,
-        clean: CleanRun,
-        *,
-        layer: int,
-        row: int,
-        fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
-        rows: Where = "last",
-    ) -> Float[Tensor, "batch asked d_vocab"]:
-        """Logits of some rows under hook functions that change nothing before `layer` and `row`; only what lies behind
-        both is computed. The results are those of `run_with_hooks` on the whole prompt, to rounding.
-
-        Hook functions see the rows from `row` on, which `hook.ctx["rows"]` names; in the last layer those that are
-        asked for. For many interventions at once: `videolens.sweep`.
-
-        Args:
-            clean: what `run_clean` gave.
-            layer: the first layer to run.
-            row: the first row to run.
-            fwd_hooks: (hook point, function) as for `run_with_hooks`.
-            rows: which rows' logits: a selection or positions, none before `row`.
-
-        Raises:
-            ModelError: a layer or row that does not exist, a hook point before `layer`, rows before `row`.
-        """
-        return resume(self, clean, layer=layer, row=row, fwd_hooks=fwd_hooks, rows=rows)
+    generate = generation.generate
+    run_clean = resuming.run_clean
+    resume = resuming.resume

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from videolens.errors import PromptError
-from videolens.prompt.known_templates import TEMPLATES
+from videolens.prompt.known_templates import TEMPLATES, conversation
 from videolens.prompt.template import PromptTemplate
 
 _ASKED = "the words of the question"  # stands for them while the template is rendered
@@ -62,16 +62,6 @@ def chat_template(tokenizer: Any, placeholder: str, *, source: str = "the checkp
     start = getattr(tokenizer, "bos_token", None)
     if start and before.startswith(start) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
         before = before.removeprefix(start)  # the tokenizer adds it
-    system, glue = (part.replace("{", "{{").replace("}", "}}") for part in before.split(video))
-    turn = after.replace("{", "{{").replace("}", "}}")
+    system, glue, turn = (part.replace("{", "{{").replace("}", "}}") for part in (*before.split(video), after))
     # 3. the options
-    head = (("system", system), ("video", "{video}"), ("glue", glue), ("header", "Question: "), ("stem", "{stem}"))
-    options = (("header", "\nOptions:\n"), ("option", "{options}"))
-    return PromptTemplate(
-        name="chat",
-        system="",
-        multiple_choice=(*head, *options, ("suffix", f"\nOnly give the best option.{turn}Best option:(")),
-        open_ended=(*head, ("suffix", turn + "{completion}")),
-        between="\n",
-        space="" if turn[-1:].isspace() else " ",
-    )
+    return conversation("chat", "", (system, glue, turn))

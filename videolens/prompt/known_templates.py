@@ -25,72 +25,63 @@ VIDEOLLAMA3_INSTRUCTION = (
 )
 """chat_template.json of DAMO-NLP-SG/VideoLLaMA3-7B, where `add_system_prompt` is true."""
 
-_ASKED = (("header", "Question: "), ("stem", "{stem}"))
-_LINES = (*_ASKED, ("header", "\nOptions:\n"), ("option", "{options}"))
+_VICUNA = ("{system}\n USER: ", "\n USER: ", " ASSISTANT:")
+_PHI3 = ("{system}\n <|user|>\n", "\n <|user|>\n", " <|assistant|>\n")
+_CHATML = ("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n", "\n", "<|im_end|>\n<|im_start|>assistant\n")
 
 
-def _vicuna_like(
-    name: str, system: str, *, before_options: str = "\nOptions:\n", between: str = "\n", answer: str = "Best option:("
+def conversation(
+    name: str,
+    system: str,
+    words: tuple[str, str, str],
+    *,
+    lead: str = "",
+    options: str = "\nOptions:\n",
+    between: str = "\n",
+    answer: str = "Best option:(",
 ) -> PromptTemplate:
-    """Prompts as Map the Flow gives them to its Vicuna models, with different ways of listing the options."""
-    head = (("system", "{system}\n USER: "), ("video", "{video}"), ("glue", "\n USER: "))
-    suffix = f" \nOnly give the best option. ASSISTANT:{answer}"
+    """An instruction, the video, "Question: …", the options, and the model's turn with its answer begun.
+
+    Args:
+        name, system, between: as in `PromptTemplate`.
+        words: what stands before the video, between video and question, and where the model's turn begins.
+        lead: what stands before the line that asks for the best option.
+        options: what stands before the first option.
+        answer: the beginning of the answer, which a letter goes on.
+    """
+    before, glue, turn = words
+    head = (("system", before), ("video", "{video}"), ("glue", glue), ("header", "Question: "), ("stem", "{stem}"))
+    suffix = f"{lead}\nOnly give the best option.{turn}{answer}"
     return PromptTemplate(
         name=name,
         system=system,
-        multiple_choice=(*head, *_ASKED, ("header", before_options), ("option", "{options}"), ("suffix", suffix)),
-        open_ended=(*head, *_ASKED, ("suffix", " ASSISTANT:{completion}")),
+        multiple_choice=(*head, ("header", options), ("option", "{options}"), ("suffix", suffix)),
+        open_ended=(*head, ("suffix", turn + "{completion}")),
         between=between,
+        space="" if turn[-1:].isspace() else " ",
     )
 
 
-def _internvl() -> PromptTemplate:
-    """The conversation of the Vicuna models with Phi-3's roles; `<img>` and `</img>` are the layout's."""
-    head = (("system", "{system}\n <|user|>\n"), ("video", "{video}"), ("glue", "\n <|user|>\n"))
-    return PromptTemplate(
-        name="internvl",
-        system=MVBENCH_INSTRUCTION,
-        multiple_choice=(*head, *_LINES, ("suffix", " \nOnly give the best option. <|assistant|>\nBest option:(")),
-        open_ended=(*head, *_ASKED, ("suffix", " <|assistant|>\n{completion}")),
-        between="\n",
-        space="",
-    )
-
-
-def _vcgbench() -> PromptTemplate:
-    head = (("system", "{system} USER: "), ("video", "{video}"), ("glue", "\n USER: "))
-    return PromptTemplate(
-        name="vcgbench",
-        system=VCG_INSTRUCTION,
-        multiple_choice=(),
-        open_ended=(*head, ("stem", "{stem}"), ("suffix", " ASSISTANT:{completion}")),
-    )
-
-
-def _videollama3() -> PromptTemplate:
-    """Its chat template; times and commas are the layout's."""
-    system = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
-    head = (("system", system), ("video", "{video}"), ("glue", "\n"))
-    turn = "<|im_end|>\n<|im_start|>assistant\n"
-    return PromptTemplate(
-        name="videollama3",
-        system=VIDEOLLAMA3_INSTRUCTION,
-        multiple_choice=(*head, *_LINES, ("suffix", f"\nOnly give the best option.{turn}Best option:(")),
-        open_ended=(*head, *_ASKED, ("suffix", turn + "{completion}")),
-        between="\n",
-        space="",
-    )
-
-
+_VCGBENCH = PromptTemplate(
+    name="vcgbench",
+    system=VCG_INSTRUCTION,
+    multiple_choice=(),
+    open_ended=(
+        *(("system", "{system} USER: "), ("video", "{video}"), ("glue", "\n USER: ")),
+        *(("stem", "{stem}"), ("suffix", " ASSISTANT:{completion}")),
+    ),
+)
+_ONE_LINE: dict[str, str] = {"options": " Options: ", "between": " "}
 TEMPLATES = {
     template.name: template
     for template in (
-        _vicuna_like("vicuna", MVBENCH_INSTRUCTION),
-        _vicuna_like("shapes", "Watch the video and answer the question.", before_options=" Options: ", between=" "),
-        _vicuna_like("videomme", MVBENCH_INSTRUCTION, answer="Best option:"),
-        _internvl(),
-        _vcgbench(),
-        _videollama3(),
+        # as Map the Flow gives them to its Vicuna models, with different ways of listing the options
+        conversation("vicuna", MVBENCH_INSTRUCTION, _VICUNA, lead=" "),
+        conversation("shapes", "Watch the video and answer the question.", _VICUNA, lead=" ", **_ONE_LINE),
+        conversation("videomme", MVBENCH_INSTRUCTION, _VICUNA, lead=" ", answer="Best option:"),
+        conversation("internvl", MVBENCH_INSTRUCTION, _PHI3, lead=" "),
+        _VCGBENCH,
+        conversation("videollama3", VIDEOLLAMA3_INSTRUCTION, _CHATML),
     )
 }
 """By name.
@@ -105,11 +96,7 @@ TEMPLATES = {
 
 
 def template_named(name: str) -> PromptTemplate:
-    """A template by its name.
-
-    Raises:
-        PromptError: there is none; the message lists those there are.
-    """
+    """A template by its name; a `PromptError` lists those there are."""
     if name not in TEMPLATES:
         raise PromptError(near(name, TEMPLATES, kind="template"))
     return TEMPLATES[name]

@@ -117,12 +117,8 @@ class Prompt:
 
         def joined(parts: Sequence[Tensor]) -> Tensor:
             # one row per position, whatever comes after
-            return torch.cat(
-                [
-                    torch.cat([part.new_zeros(1, n, *part.shape[2:]), part], dim=1)
-                    for part, n in zip(parts, padding, strict=True)
-                ]
-            )
+            gaps = [part.new_zeros(1, n, *part.shape[2:]) for part, n in zip(parts, padding, strict=True)]
+            return torch.cat([torch.cat(pair, dim=1) for pair in zip(gaps, parts, strict=True)])
 
         maps = tuple(single.tokens.padded(n) for single, n in zip(singles, padding, strict=True))
         return cls(
@@ -173,9 +169,8 @@ class Prompt:
 
     def repeated(self, n: int) -> Prompt:
         """This prompt of one as a batch of n, without copies."""
-        return replace(
-            self._with(lambda tensor: tensor.expand(n, *tensor.shape[1:])), next_position=self.next_position * n
-        )
+        copies = self._with(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
+        return replace(copies, next_position=self.next_position * n)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Prompt:
         cos, sin = self.rotary

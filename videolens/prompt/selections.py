@@ -39,7 +39,8 @@ tell the time, or do neither; they belong to a frame. `glue`: between video and 
 but neither stem nor option ("Question:", "Options:"); `suffix`: after the question to the end of the prompt;
 `response`: generated after the prompt."""
 
-_CODE = {role: code for code, role in enumerate(ROLES)}
+CODE = {role: code for code, role in enumerate(ROLES)}
+"""Of every role, its index in `ROLES`."""
 
 OF_FRAMES = ("video", "newline", "timestamp", "separator")
 """Roles whose tokens belong to a frame."""
@@ -67,11 +68,7 @@ def arrays_from_spans(
     video: Positions,
     seconds: Float64[Tensor, " frames"] | None = None,
 ) -> dict[str, Any]:
-    """The arrays of a `TokenMap`, by attribute name. The rules are those of `TokenMap.from_spans`, numbered as there.
-
-    Raises:
-        SelectionError: see `TokenMap.from_spans`.
-    """
+    """The arrays of a `TokenMap`, by attribute name. Rules and errors are those of `TokenMap.from_spans`."""
     frames, rows, columns = grid
     at = _positions_by_name(n_pos, spans, grid, video)
     if len(at["video"]) != frames * rows * columns:
@@ -104,13 +101,9 @@ def arrays_from_spans(
     start, stop = (int(at["video"][0]), int(at["video"][-1])) if len(at["video"]) else (begin, -1)
     for i in (role < 0).nonzero().flatten().tolist():
         if start <= i <= stop:
-            role[i], frame[i] = _CODE["separator"], frame[i - 1]
-        elif i < start:
-            role[i] = _CODE["system"]
-        elif i > end:
-            role[i] = _CODE["suffix"]
+            role[i], frame[i] = CODE["separator"], frame[i - 1]
         else:
-            role[i] = _CODE["header" if i >= begin else "glue"]
+            role[i] = CODE["system" if i < start else "suffix" if i > end else "header" if i >= begin else "glue"]
 
     places = {"frame": frame, "row": row, "column": column, "seconds": times}
     return {"role": role, **places, "option": option, "answer": _answer(at, numbered)}
@@ -136,7 +129,7 @@ def _positions_by_name(
 def _claimed_roles(n_pos: int, at: Mapping[str, Tensor], numbered: Sequence[Tensor]) -> Int64[Tensor, " pos"]:
     """The role of every position that a span covers, else −1: two spans of different roles may not share one."""
     role = torch.full((n_pos,), -1)
-    claims = [(name, where, name) for name, where in at.items() if name in _CODE and name != "option"]
+    claims = [(name, where, name) for name, where in at.items() if name in CODE and name != "option"]
     claims += [(f"option {letter(i)}", where, "option") for i, where in enumerate(numbered)]
     for name, where, base in claims:
         if bool((taken := role[where] >= 0).any()):
@@ -144,15 +137,14 @@ def _claimed_roles(n_pos: int, at: Mapping[str, Tensor], numbered: Sequence[Tens
                 f"positions {where[taken].tolist()} of span {name!r} are already in "
                 f"{ROLES[int(role[where][taken][0])]!r}: a position has exactly one role"
             )
-        role[where] = _CODE[base]
+        role[where] = CODE[base]
     return role
 
 
 def as_positions(name: str, where: Positions, n_pos: int) -> Int64[Tensor, " n"]:
     """Sorted, unique positions from any way of writing them down.
 
-    Raises:
-        SelectionError: they are no integers (a mask, say), or lie outside the prompt.
+    A `SelectionError` if they are no integers (a mask, say), or lie outside the prompt.
     """
     if isinstance(where, slice):
         where = range(n_pos)[where]
@@ -206,8 +198,8 @@ def parts(role: Int64[Tensor, " pos"], frame: Int64[Tensor, " pos"]) -> Int64[Te
         frame: frame that a position belongs to, else −1.
     """
     place = torch.arange(len(role))
-    padding = role == _CODE["pad"]
-    asked = torch.isin(role, torch.tensor([_CODE[name] for name in ("header", "stem", "option")]))
+    padding = role == CODE["pad"]
+    asked = torch.isin(role, torch.tensor([CODE[name] for name in ("header", "stem", "option")]))
     of_frame = (frame >= 0).nonzero().flatten()
     first_asked = int(asked.nonzero()[0]) if bool(asked.any()) else int(place[-1]) + 1
     begin, stop = (int(of_frame[0]), int(of_frame[-1]) + 1) if len(of_frame) else (first_asked, first_asked)

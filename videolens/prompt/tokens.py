@@ -22,6 +22,7 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, near
 from videolens.prompt.selections import (
+    CODE,
     DERIVED,
     OF_FRAMES,
     PARTS,
@@ -31,8 +32,6 @@ from videolens.prompt.selections import (
     as_positions,
     parts,
 )
-
-_CODE = {role: code for code, role in enumerate(ROLES)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +68,8 @@ class TokenMap:
     merged: int = 1
 
     def __post_init__(self) -> None:
-        shapes = {
-            name: tuple(getattr(self, name).shape) for name in ("role", "frame", "row", "column", "seconds", "option")
-        }
+        arrays = ("role", "frame", "row", "column", "seconds", "option")
+        shapes = {name: tuple(getattr(self, name).shape) for name in arrays}
         if len(set(shapes.values())) > 1 or len(shapes["role"]) != 1:
             raise SelectionError(f"a token map needs one value per position in every array, got shapes {shapes}")
         if self.texts is not None and len(self.texts) != self.n_pos:
@@ -93,10 +91,10 @@ class TokenMap:
         cell = (self.frame[video] * rows + self.row[video]) * columns + self.column[video]
         if not torch.equal(cell, torch.arange(len(video))):
             raise SelectionError("video tokens must run frame by frame, row by row, each cell of the grid exactly once")
-        other = self.role != _CODE["video"]
+        other = self.role != CODE["video"]
         if bool((self.row[other] != -1).any() or (self.column[other] != -1).any()):
             raise SelectionError("a position that is not a video token has a row or a column: it must be −1")
-        of_frames = torch.isin(self.role, torch.tensor([_CODE[role] for role in OF_FRAMES]))
+        of_frames = torch.isin(self.role, torch.tensor([CODE[role] for role in OF_FRAMES]))
         if bool((self.frame[~of_frames] != -1).any()):
             raise SelectionError(f"a position whose role is none of {', '.join(OF_FRAMES)} has a frame: it must be −1")
 
@@ -167,7 +165,7 @@ class TokenMap:
         return chosen.nonzero().flatten()
 
     def _select(self, name: str) -> Int64[Tensor, " n"]:
-        if name in _CODE:
+        if name in CODE:
             return self._of(name)
         if name == "all":
             return torch.arange(self.n_pos)
@@ -175,10 +173,13 @@ class TokenMap:
             return (parts(self.role, self.frame) == PARTS.index(name)).nonzero().flatten()
         if name == "last":
             return self._prompt()[-1:]
-        if name == "question":
-            return self._found(name, self._of("header", "stem", "option"))
-        if name == "options":
-            return self._found(name, self._of("option"))
+        if name in ("question", "options"):
+            found = self._of("option", *(("header", "stem") if name == "question" else ()))
+            if len(found) == 0:
+                raise SelectionError(
+                    f"{name!r}: this prompt has none; say where it is in `spans`, or ask another question"
+                )
+            return found
         if name in ("true option", "false options"):
             if self.n_options == 0:
                 raise SelectionError(f"{name!r}: this prompt has no options; ask a multiple-choice question")
@@ -188,7 +189,7 @@ class TokenMap:
             return (same if name == "true option" else (self.option >= 0) & ~same).nonzero().flatten()
         if match := re.fullmatch(r"frame (0|[1-9]\d*)", name):
             if int(match[1]) < self.grid[0]:
-                return ((self.frame == int(match[1])) & (self.role == _CODE["video"])).nonzero().flatten()
+                return ((self.frame == int(match[1])) & (self.role == CODE["video"])).nonzero().flatten()
         elif (match := re.fullmatch(r"option ([A-Z])", name)) and match[1] in string.ascii_uppercase[: self.n_options]:
             return (self.option == string.ascii_uppercase.index(match[1])).nonzero().flatten()
         elif match := re.fullmatch(r"f(\d+) r(\d+) c(\d+)", name):
@@ -203,17 +204,11 @@ class TokenMap:
         raise SelectionError(near(name, self.names, kind="selection") + "; join several with ' | '")
 
     def _of(self, *roles: str) -> Int64[Tensor, " n"]:
-        codes = torch.tensor([_CODE[role] for role in roles])
+        codes = torch.tensor([CODE[role] for role in roles])
         return torch.isin(self.role, codes).nonzero().flatten()
 
     def _prompt(self) -> Int64[Tensor, " n"]:
-        return ((self.role != _CODE["response"]) & (self.role != _CODE["pad"])).nonzero().flatten()
-
-    @staticmethod
-    def _found(name: str, positions: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-        if len(positions) == 0:
-            raise SelectionError(f"{name!r}: this prompt has none; say where it is in `spans`, or ask another question")
-        return positions
+        return ((self.role != CODE["response"]) & (self.role != CODE["pad"])).nonzero().flatten()
 
     def labels(self) -> list[str]:
         """One short label per position for plots: "f3 r0 c2" for a video token, else its text or its role."""
@@ -245,7 +240,7 @@ class TokenMap:
         return self._longer("pad", (n, 0), None if self.texts is None else (*("pad",) * n, *self.texts))
 
     def _longer(self, role: str, more: tuple[int, int], texts: tuple[str, ...] | None) -> TokenMap:
-        fills = {"role": _CODE[role], "frame": -1, "row": -1, "column": -1, "seconds": torch.nan, "option": -1}
+        fills = {"role": CODE[role], "frame": -1, "row": -1, "column": -1, "seconds": torch.nan, "option": -1}
         arrays: dict[str, Any] = {name: F.pad(getattr(self, name), more, value=fill) for name, fill in fills.items()}
         return replace(self, **arrays, texts=texts)
 
@@ -289,7 +284,7 @@ class TokenMap:
             )
         for name, where in spans.items():
             given = as_positions(name, where, n_pos)
-            if name not in _CODE and not torch.equal(made[name], given):
+            if name not in CODE and not torch.equal(made[name], given):
                 raise SelectionError(
                     f"span {name!r} was given as {given.tolist()}, but the other spans make it {made[name].tolist()}"
                 )

@@ -69,8 +69,10 @@ class VideoLayout:
         return sum(piece.n for piece in self.pieces)
 
     @classmethod
-    def plain(cls, grid: tuple[int, int, int], *, seconds: Float64[Tensor, " frames"] | None = None) -> VideoLayout:
+    def plain(
+        cls, grid: tuple[int, int, int], *, seconds: Float64[Tensor, " frames"] | None = None, merged: int = 1
+    ) -> VideoLayout:
         """Video tokens, frame by frame, with nothing between them. Times are NaN where omitted."""
         frames, rows, columns = grid
         times = torch.full((frames,), torch.nan, dtype=torch.float64) if seconds is None else seconds
-        return cls(tuple(VideoPiece("video", i, n=rows * columns) for i in range(frames)), grid, times)
+        return cls(tuple(VideoPiece("video", i, n=rows * columns) for i in range(frames)), grid, times, merged)

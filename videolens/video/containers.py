@@ -26,11 +26,7 @@ class FrameList:
 
 
 def opened(path: Path) -> Any:
-    """The PyAV container of a file.
-
-    Raises:
-        VideoError: missing, a directory, zero bytes, truncated or unreadable.
-    """
+    """The PyAV container of a file; a `VideoError` if it is missing, a directory, empty, truncated or unreadable."""
     if not path.exists():
         raise VideoError(f"no such file: {path} (in {Path.cwd()}): check the path")
     if path.is_dir():
@@ -57,11 +53,7 @@ def opened(path: Path) -> Any:
 
 
 def video_stream(path: Path, container: Any) -> Any:
-    """The first stream of moving pictures.
-
-    Raises:
-        VideoError: there is none: sound alone, a still image, text.
-    """
+    """The first stream of moving pictures; a `VideoError` if there is none: sound alone, a still image, text."""
     name = container.format.name
     # FFmpeg draws a text file's letters, and calls a still image a video of one frame: neither is what was meant
     if name in ("tty", "bin", "xbin", "adf", "idf", "image2", "rawvideo") or name.endswith("_pipe"):

@@ -50,11 +50,7 @@ class Edit(Protocol):
     """Something else in some places. Its text says what it is, as in the `repr` of a video."""
 
     def __call__(self, places: list[Place]) -> list[Place]:
-        """The places afterwards, as many as before.
-
-        Raises:
-            VideoError: it names a frame that the clip does not have.
-        """
+        """The places afterwards, as many as before; a `VideoError` if it names a frame that the clip does not have."""
         ...
 
 
@@ -194,8 +190,7 @@ def edited(n_frames: int, edits: Sequence[Edit]) -> list[Place]:
 def shown(own: UInt8[Tensor, "t h w c"], places: Sequence[Place]) -> UInt8[Tensor, "places h w c"]:
     """Pixels of the places, where `own` are those of the clip itself.
 
-    Raises:
-        VideoError: another clip has not the frame that was named, or frames of another size.
+    A `VideoError` if another clip has not the frame that was named, or frames of another size.
     """
     numbers = torch.tensor([place.number for place in places])
     if all(place.of == "own" for place in places):

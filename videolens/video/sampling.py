@@ -88,10 +88,8 @@ class Request:
     def __call__(self, n_source: int, fps: float | int, duration: float) -> list[int]:
         """Frame numbers: with first = max(0, round(start·fps)) and last = min(round(end·fps), n_source − 1).
 
-        Annotated ends often lie a little behind the last frame, so up to a second is forgiven.
-
-        Raises:
-            VideoError: the part, or a frame number, lies outside the source.
+        Annotated ends often lie a little behind the last frame, so up to a second is forgiven. A part or frame number
+        outside the source is a `VideoError`.
         """
         for name, value, latest in (("start", self.start, duration), ("end", self.end, duration + 1)):
             if value is not None and (value > latest or (name == "start" and value == latest)):

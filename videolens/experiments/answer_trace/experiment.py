@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.full import check_single, full_logits
+from videolens.engine.full import full_logits
 from videolens.engine.stages import stage_interventions
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace, TraceRow, TraceSettings
@@ -102,7 +102,7 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
-        check_single(prompt)
+        prompt.single("an evaluation")
         share = 1 / (1 + len(self.conditions))
         # 1. unblocked
         traced, said = self._trace(prompt, ())

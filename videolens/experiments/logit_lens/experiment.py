@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.full import check_single, full_logits
+from videolens.engine.full import full_logits
 from videolens.errors import VideolensError, near
 from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
 from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick
@@ -124,7 +124,7 @@ class LogitLensExperiment(Experiment[LogitLens]):
     @torch.no_grad()
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
-        check_single(prompt)
+        prompt.single("an evaluation")
         n_layers, tokens = self.model.cfg.n_layers, prompt.tokens
         video = tokens["video"].to(self.model.frontend.device)
         if len(video) == 0:

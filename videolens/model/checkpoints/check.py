@@ -75,15 +75,8 @@ class Check:
         for line in self.lines:
             found = "–" if line.difference is None else f"{line.difference:.1e}"
             allowed = "–" if line.tolerance is None else f"{line.tolerance:.1e}"
-            verdict = (
-                "not compared"
-                if line.difference is None
-                else "not judged"
-                if line.tolerance is None
-                else "ok"
-                if line.passed
-                else "**too far**"
-            )
+            judged = "not judged" if line.tolerance is None else "ok" if line.passed else "**too far**"
+            verdict = "not compared" if line.difference is None else judged
             note = f"{verdict}; {line.note}" if line.note else verdict
             rows.append(f"| {line.what} | {line.pair} | {found} | {allowed} | {note} |")
         head = f"{self.model}, {str(self.dtype).removeprefix('torch.')}"
@@ -91,11 +84,7 @@ class Check:
 
 
 def default_clip(n_frames: int = 8) -> Video:
-    """A light square that moves to the right, 2 frames a second.
-
-    Raises:
-        VideoError: no frames.
-    """
+    """A light square that moves to the right, 2 frames a second; a `VideoError` if it has no frames."""
     if n_frames < 1:
         raise VideoError(f"a clip has 1 frame or more, {n_frames} were asked for")
     frames = torch.zeros(n_frames, 96, 128, 3, dtype=torch.uint8)
@@ -145,10 +134,8 @@ def check_model(
     if isinstance(family.architecture, str):
         theirs = originals(family, directory, prompt, dtype, trust_remote_code)
         if dtype not in (torch.float32, torch.float64):
-            own = max(
-                line.difference or 0.0 for line in _lines("", theirs["eager"], theirs["sdpa"], None, tokenizer)[:3]
-            )
-            tolerance = max(tolerance, 2 * own)
+            apart = _lines("", theirs["eager"], theirs["sdpa"], None, tokenizer)[:3]
+            tolerance = max(tolerance, *(2 * (line.difference or 0.0) for line in apart))
         for mine in ("sdpa", "eager"):
             lines += _lines(f"ours ({mine}), original (eager)", ours[mine], theirs["eager"], tolerance, tokenizer)
         lines += _lines("ours (sdpa), original (sdpa)", ours["sdpa"], theirs["sdpa"], tolerance, tokenizer)
@@ -200,10 +187,8 @@ def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compar
         images = [frame.numpy() for frame in video.frames]
         given = processor(images=images, return_tensors="pt")["pixel_values"]
     except Exception as error:  # whatever keeps transformers from reading its own file
-        why = " ".join(str(error).split())[:120]
-        return Compared(
-            "pixels", pair, None, None, f"transformers cannot make its processor: {type(error).__name__}: {why}"
-        )
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return Compared("pixels", pair, None, None, f"transformers cannot make its processor: {why}")
     given = given.flatten(0, -4) if given.ndim > 3 else given
     if given.ndim == 2:
         patch, columns = config.vision_config.patch_size, prompt.tokens.grid[2]
@@ -216,13 +201,8 @@ def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compar
         note = f"its images are {tuple(given.shape)}, our frames {tuple(mine.shape)}: a video has limits of its own"
         return Compared("pixels", pair, None, None, note)
     std = max(getattr(processor, "image_std", None) or [1.0])
-    return Compared(
-        "pixels",
-        pair,
-        float((given - mine.cpu()).abs().max()) * std * 255,
-        1.001 + 255 * 1e-2 * (mine.dtype != torch.float32),
-        "in levels of 255",
-    )
+    apart, tolerance = float((given - mine.cpu()).abs().max()), 1.001 + 255 * 1e-2 * (mine.dtype != torch.float32)
+    return Compared("pixels", pair, apart * std * 255, tolerance, "in levels of 255")
 
 
 def _lines(pair: str, one: Recorded, other: Recorded, tolerance: float | None, tokenizer: Any) -> list[Compared]:

@@ -33,7 +33,7 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
     text = family.text_config(config)
     decoder: Any = module.get_submodule(family.decoder)
     head: Any = module.get_submodule(family.unembed)
-    embed = _shared_embedding(decoder.embed_tokens)
+    embed = nn.Embedding.from_pretrained(decoder.embed_tokens.weight.detach())
     d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     vision = getattr(config, "vision_config", None)
     cfg = VideoTransformerConfig(
@@ -67,7 +67,7 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
 
 
 def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index: int) -> Block:
-    paths = family.layer
+    paths, named = family.layer, dict(layer.named_modules(remove_duplicate=False))
 
     def part(path: str) -> Any:
         return layer.get_submodule(path)
@@ -85,8 +85,7 @@ def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index:
         gate, up = _split_linear(fused, [fused.out_features // 2] * 2)
     attn = Attention(cfg, index, **projections, o=_shared_linear(part(paths.o)))
     attn.q_norm, attn.k_norm = (
-        RMSNorm(_shared(part(path).weight), cfg.eps) if _has(layer, path) else None
-        for path in (paths.q_norm, paths.k_norm)
+        RMSNorm(_shared(part(path).weight), cfg.eps) if path in named else None for path in (paths.q_norm, paths.k_norm)
     )
     return Block(
         cfg,
@@ -104,43 +103,24 @@ def _part(module: nn.Module, path: str) -> nn.Module | nn.Parameter:
     return _shared(found) if isinstance(found, torch.Tensor) else found
 
 
-def _has(layer: nn.Module, path: str) -> bool:
-    try:
-        return isinstance(layer.get_submodule(path), nn.Module)
-    except AttributeError:
-        return False
-
-
 def _shared(weight: torch.Tensor) -> nn.Parameter:
     """The same storage as a parameter of our own. Frozen: gradients start where a backward hook asks for them."""
     return nn.Parameter(weight.detach(), requires_grad=False)
 
 
-def _shared_linear(linear: nn.Linear) -> nn.Linear:
-    own = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-    own.weight = _shared(linear.weight)
-    if linear.bias is not None:
-        own.bias = _shared(linear.bias)
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    own = nn.Linear(weight.shape[1], len(weight), bias=bias is not None, device="meta")
+    own.weight = _shared(weight)
+    if bias is not None:
+        own.bias = _shared(bias)
     return own
+
+
+def _shared_linear(linear: nn.Linear) -> nn.Linear:
+    return _linear(linear.weight, linear.bias)
 
 
 def _split_linear(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
     """The parts of a fused projection: rows of its weight, in its storage."""
-    parts = []
-    for weight, bias in zip(
-        linear.weight.split(sizes),
-        linear.bias.split(sizes) if linear.bias is not None else [None] * len(sizes),
-        strict=True,
-    ):
-        own = nn.Linear(linear.in_features, len(weight), bias=bias is not None, device="meta")
-        own.weight = _shared(weight)
-        if bias is not None:
-            own.bias = _shared(bias)
-        parts.append(own)
-    return parts
-
-
-def _shared_embedding(embedding: nn.Embedding) -> nn.Embedding:
-    own = nn.Embedding(embedding.num_embeddings, embedding.embedding_dim, device="meta")
-    own.weight = _shared(embedding.weight)
-    return own
+    biases = [None] * len(sizes) if linear.bias is None else linear.bias.split(sizes)
+    return [_linear(weight, bias) for weight, bias in zip(linear.weight.split(sizes), biases, strict=True)]

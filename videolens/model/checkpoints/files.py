@@ -67,8 +67,7 @@ class Stored:
 def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
     """The directory of a bundled checkpoint, a directory, or that of a repository on the hub, once it is here.
 
-    Raises:
-        ModelError: there is no such thing; lists the bundled names.
+    A `ModelError` if there is none; it lists the bundled names.
     """
     name = os.fspath(name)
     if name in bundled_names():
@@ -116,11 +115,7 @@ def _bundled_hint() -> str:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The settings of config.json.
-
-    Raises:
-        ModelError: it is not JSON, not an object, or says that the weights are quantised.
-    """
+    """The settings of config.json; a `ModelError` if it is no JSON object, or says that the weights are quantised."""
     path = directory / "config.json"
     settings = _read_json(path)
     if settings.get("quantization_config"):

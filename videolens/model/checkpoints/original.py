@@ -92,12 +92,5 @@ def flat_patches(
     """Frames as video processors of transformers flatten them; the last frame is repeated to fill its group."""
     missing = -pixels.shape[1] % group
     pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1)
-    return rearrange(
-        pixels,
-        "b (t group) c (row mh ph) (column mw pw) -> (b t row column mh mw) (c group ph pw)",
-        group=group,
-        mh=merge,
-        mw=merge,
-        ph=patch,
-        pw=patch,
-    )
+    flat = "b (t group) c (row mh ph) (column mw pw) -> (b t row column mh mw) (c group ph pw)"
+    return rearrange(pixels, flat, group=group, mh=merge, mw=merge, ph=patch, pw=patch)

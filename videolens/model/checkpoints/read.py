@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
 
 
 def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
-    """The family of a config.
-
-    Raises:
-        ModelError: none, a text-only model, or one that needs code of its own.
-    """
+    """The family of a config; an error for none, a text-only model, or one that needs code of its own."""
     model_type, architectures = str(settings.get("model_type", "none given")), settings.get("architectures") or ()
     try:
         family = family_of(model_type, architectures)
@@ -148,10 +145,8 @@ def _check_fit(
     """
     shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
     missing = {name: shapes.get(name, ()) for name in sorted(info.get("missing_keys", ()))}
-    wrong = []
-    for name, _, shape in sorted(info.get("mismatched_keys", ())):
-        key = _key_of(name, stored)
-        wrong.append((stored[key], key, tuple(shape)))
+    mismatched = [(_key_of(name, stored), tuple(shape)) for name, _, shape in sorted(info.get("mismatched_keys", ()))]
+    wrong = [(stored[key], key, shape) for key, shape in mismatched]
     superfluous = sorted(info.get("unexpected_keys", ()))
     tails = tuple(path.rpartition(".")[2] + "." for path in (f"{family.decoder}.layers", family.unembed))
     unexpected = [key for key in superfluous if any(f".{tail}" in f".{key}" for tail in tails) and "visi" not in key]
@@ -165,12 +160,8 @@ def _key_of(name: str, stored: Mapping[str, Stored]) -> str:
     """The checkpoint's key for a weight that transformers may have renamed: the one with the longest common end."""
 
     def common(key: str) -> int:
-        same = 0
-        for one, other in zip(reversed(key.split(".")), reversed(name.split(".")), strict=False):
-            if one != other:
-                break
-            same += 1
-        return same
+        ends = zip(reversed(key.split(".")), reversed(name.split(".")), strict=False)
+        return len(list(takewhile(lambda parts: parts[0] == parts[1], ends)))
 
     return max(stored, key=common)
 

@@ -22,7 +22,8 @@ from videolens.errors import ModelError
 from videolens.model.checkpoints.files import PlainConfig, Stored
 from videolens.model.families import Family
 
-_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+"""The floats that models compute in, as safetensors calls them."""
 _RECOMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids)$")
 """Buffers that older versions of transformers wrote into checkpoints, and that are computed from the config."""
 
@@ -51,8 +52,7 @@ def without_storage() -> Iterator[None]:
 def build(family: Family, settings: Mapping[str, Any]) -> nn.Module:
     """The module that a family's `architecture` builds from the config, without weights.
 
-    Raises:
-        ModelError: the config lacks a setting that the family needs, or has one that makes no sense.
+    A `ModelError` if the config lacks a setting that the family needs, or has one that makes no sense.
     """
     assert callable(family.architecture)
     config = PlainConfig(dict(settings))
@@ -103,11 +103,10 @@ def load_into(
     for name, weight in expected.items():
         names_of[id(weight)].append(name)
     # 2. what does not fit
-    missing = [
-        names[0] for names in names_of.values() if not any(n in renamed for n in names) and not _recomputed(names[0])
-    ]
-    extra = {name: key for name, key in renamed.items() if name not in expected}
-    unexpected = [key for name, key in extra.items() if not (_recomputed(name) or _ignored(key, family))]
+    lacking = [names[0] for names in names_of.values() if not any(name in renamed for name in names)]
+    missing = [name for name in lacking if not _RECOMPUTED.search(name)]
+    extra = [key for name, key in renamed.items() if name not in expected and not _RECOMPUTED.search(name)]
+    unexpected = [key for key in extra if not any(re.search(pattern, key) for pattern in family.ignore)]
     wrong = [
         (stored[renamed[name]], renamed[name], tuple(weight.shape))
         for name, weight in expected.items()
@@ -135,20 +134,12 @@ def _rename(key: str, family: Family) -> str:
     return key
 
 
-def _recomputed(name: str) -> bool:
-    return _RECOMPUTED.search(name) is not None
-
-
-def _ignored(key: str, family: Family) -> bool:
-    return any(re.search(pattern, key) for pattern in family.ignore)
-
-
 def _own_dtype(config: Any, stored: list[Stored]) -> torch.dtype:
     named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     found = getattr(torch, named.removeprefix("torch."), None) if isinstance(named, str) else named
     if isinstance(found, torch.dtype):
         return found
-    return next((_FLOATS[each.dtype] for each in stored if each.dtype in _FLOATS), torch.float32)
+    return next((FLOATS[each.dtype] for each in stored if each.dtype in FLOATS), torch.float32)
 
 
 def _read(
@@ -164,12 +155,12 @@ def _read(
         files: dict[Path, Any] = {}
         for name, (key, stored) in wanted.items():
             wish = dtype if expected[name].is_floating_point() else expected[name].dtype
-            if expected[name].is_floating_point() and stored.dtype not in _FLOATS:
+            if expected[name].is_floating_point() and stored.dtype not in FLOATS:
                 raise ModelError(
-                    f"{stored.file}: {key!r} is stored as {stored.dtype}; expected one of {list(_FLOATS)}: quantised "
+                    f"{stored.file}: {key!r} is stored as {stored.dtype}; expected one of {list(FLOATS)}: quantised "
                     "weights are not read"
                 )
-            if _FLOATS.get(stored.dtype) == wish:
+            if FLOATS.get(stored.dtype) == wish:
                 if stored.file not in files:
                     files[stored.file] = stack.enter_context(safe_open(stored.file, framework="pt"))
                 weights[name] = files[stored.file].get_tensor(key)

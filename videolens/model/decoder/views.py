@@ -10,8 +10,6 @@ from torch import Tensor
 
 from videolens.model.decoder.visibility import RowRun, Visible
 
-__all__ = ["HeadView", "alike", "dense_mask", "padded_views", "views_of"]
-
 HeadView = tuple[slice, Tensor | None, Visible]
 """A part of the batch, some heads (int64 numbers; None: all of them), and what those see."""
 

@@ -112,7 +112,7 @@ class Visible:
             if runs and found and (joined := _continued(runs[-1], found[0])) is not None:
                 runs[-1], found = joined, found[1:]
             runs += found
-        return cls(tuple(_counted(runs)), len(rows), len(keys))
+        return cls(_counted(runs), len(rows), len(keys))
 
     def dense(self, device: torch.device) -> Bool[Tensor, "row key"]:
         """The same as a mask."""
@@ -215,18 +215,15 @@ def _spans_with(spans: tuple[Span, ...], more: Span) -> tuple[Span, ...]:
     return (*spans, more)
 
 
-def _counted(runs: Sequence[RowRun]) -> Iterator[RowRun]:
+def _counted(runs: Sequence[RowRun]) -> tuple[RowRun, ...]:
     """Step 3."""
-    waiting: RowRun | None = None
+    found: list[RowRun] = []
     for run in runs:
-        if waiting is not None and _equal(waiting, run):
-            waiting = replace(waiting, stop=run.stop, repeat=waiting.repeat + 1)
-            continue
-        if waiting is not None:
-            yield waiting
-        waiting = run
-    if waiting is not None:
-        yield waiting
+        if found and _equal(found[-1], run):
+            found[-1] = replace(found[-1], stop=run.stop, repeat=found[-1].repeat + 1)
+        else:
+            found.append(run)
+    return tuple(found)
 
 
 def _equal(counted: RowRun, run: RowRun) -> bool:

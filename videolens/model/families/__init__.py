@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from videolens.errors import ModelError, near
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
-
-__all__ = ["LLAMA", "PHI3", "Clock", "Family", "LayerPaths", "family_of", "known_families", "register"]
 
 Parts = Mapping[str, Any]
 """Modules and parameters of the front end, by name."""
@@ -91,18 +89,18 @@ class Family:
             attributes for names, objects in it included (`PlainConfig`; `config.llm_config.to_dict()` is a dictionary
             again, to make a `LlamaConfig` of), runs with parameters on the meta device, and the checkpoint's keys,
             renamed, are the names of the module's parameters.
-        architectures: names in `config.architectures` that pick it where several families share a model type; empty:
-            any.
-        decoder: path of the module that holds `embed_tokens`, `layers`, `norm` and `rotary_emb`.
-        unembed: path of the module from residual to logits.
         parts: name → path of the front end's modules and parameters, handed to `features` and `project`.
         features: (parts, pixels [batch frame channel height width], config) → tower output
             [batch frame_of_grid patch d_vision].
         project: (parts, features [batch frame_of_grid patch d_vision], config, grid) → what takes the placeholders'
             place [batch placeholder d_model].
         grid: (config, frames, height, width) of the pixels → (frames, rows, columns) of the video tokens.
+        decoder: path of the module that holds `embed_tokens`, `layers`, `norm` and `rotary_emb`.
+        unembed: path of the module from residual to logits.
         video_token: config → id of the placeholder that stands for the video in `input_ids`. Where `architecture` is a
             function, `config.added_tokens` says which ids the tokenizer's added tokens have.
+        architectures: names in `config.architectures` that pick it where several families share a model type; empty:
+            any.
         layout: (config, grid, clock) → what stands for the video in a prompt.
         positions: (config, tokens, clock) → rotary positions [pos] or [3 pos]; None: 0, 1, 2, …
         pixels: preprocessor settings (one dictionary) → how frames are prepared; None: `PixelSettings.from_dict`.
@@ -116,20 +114,20 @@ class Family:
 
     model_type: str
     architecture: str | Callable[[Any], nn.Module]
-    decoder: str
-    unembed: str
     parts: Mapping[str, str]
     features: Callable[[Parts, Float[Tensor, "batch frame channel height width"], Any], Tensor]
     project: Callable[[Parts, Float[Tensor, "batch frame patch d_vision"], Any, tuple[int, int, int]], Tensor]
     grid: Callable[[Any, int, int, int], tuple[int, int, int]]
-    video_token: Callable[[Any], int]
+    decoder: str = "model.language_model"
+    unembed: str = "lm_head"
+    video_token: Callable[[Any], int] = lambda config: config.video_token_id
     architectures: tuple[str, ...] = ()
     layout: Callable[[Any, tuple[int, int, int], Clock], VideoLayout] = plain_layout
     positions: Callable[[Any, TokenMap, Clock], Int64[Tensor, "*axes pos"]] | None = None
     pixels: Callable[[Mapping[str, Any]], Any] | None = None
     rename: tuple[tuple[str, str], ...] = ()
     ignore: tuple[str, ...] = ()
-    text_config: Callable[[Any], Any] = field(default=lambda config: config.get_text_config())
+    text_config: Callable[[Any], Any] = lambda config: config.get_text_config()
     layer: LayerPaths = LLAMA
     template: str | None = None
 

@@ -31,33 +31,23 @@ def features(
     return chosen.unflatten(0, pixels.shape[:2])
 
 
-def pixel_shuffle(
-    features: Float[Tensor, "batch frame patch d_vision"], grid: tuple[int, int, int], ratio: float
-) -> Float[Tensor, "batch video d_shuffled"]:
-    """One place for every square of 1/ratio × 1/ratio patches: their channels, patch after patch, row after row."""
-    side = round(1 / ratio)
-    return rearrange(
-        features,
-        "batch frame (row down column across) d -> batch (frame row column) (down across d)",
-        row=grid[1],
-        column=grid[2],
-        down=side,
-        across=side,
-    )
-
-
 def project(
     parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
 ) -> Float[Tensor, "batch video d_model"]:
-    """Shuffle each frame's patches, then project them to the decoder's width."""
-    return parts["projector"](pixel_shuffle(features, grid, config.downsample_ratio))
+    """Shuffle each frame's patches, then project them to the decoder's width.
+
+    Shuffled, every square of 1/ratio × 1/ratio patches is one place: their channels, patch after patch, row after row.
+    """
+    squares = "batch frame (row down column across) d -> batch (frame row column) (down across d)"
+    side = round(1 / config.downsample_ratio)
+    shuffled = rearrange(features, squares, row=grid[1], column=grid[2], down=side, across=side)
+    return parts["projector"](shuffled)
 
 
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
     """Frames, rows and columns of the video tokens for frames of height × width pixels.
 
-    Raises:
-        ModelError: frames that are not square, or whose patches are no whole number of shuffled squares.
+    A `ModelError` if frames are not square, or their patches are no whole number of shuffled squares.
     """
     vision = config.vision_config
     patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
@@ -94,8 +84,6 @@ FAMILY = register(
     Family(
         model_type="internvl",
         architecture="InternVLForConditionalGeneration",
-        decoder="model.language_model",
-        unembed="lm_head",
         parts={"tower": "model.vision_tower", "projector": "model.multi_modal_projector"},
         features=features,
         project=project,

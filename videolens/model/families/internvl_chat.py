@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from videolens.errors import ModelError
 from videolens.model.families import PHI3, Clock, Family, Parts, register
-from videolens.model.families.internvl import grid, pixel_shuffle
+from videolens.model.families.internvl import grid, project
 from videolens.model.vision.internvit import InternViT
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
@@ -72,13 +72,6 @@ def features(
     return states[:, 1:].unflatten(0, pixels.shape[:2])
 
 
-def project(
-    parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
-) -> Float[Tensor, "batch video d_model"]:
-    """Shuffle each frame's patches, then project them to the decoder's width."""
-    return parts["projector"](pixel_shuffle(features, grid, config.downsample_ratio))
-
-
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
     """All frames in one image; what opens it belongs to the first frame, what closes it to the last."""
     frames, rows, columns = grid
@@ -88,11 +81,7 @@ def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout
 
 
 def video_token(config: Any) -> int:
-    """Of the tokenizer, else of config.json, else as published.
-
-    Raises:
-        ModelError: there is no such token, so the checkpoint is another model's or incomplete.
-    """
+    """Of the tokenizer, else of config.json, else as published; a `ModelError` if the decoder has no such token."""
     known = getattr(config, "added_tokens", {}).get(CONTEXT, getattr(config, "img_context_token_id", None))
     found = _CONTEXT_ID if known is None else int(known)
     if found >= config.get_text_config().vocab_size:

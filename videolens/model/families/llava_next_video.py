@@ -55,8 +55,6 @@ FAMILY = register(
     Family(
         model_type="llava_next_video",
         architecture="LlavaNextVideoForConditionalGeneration",
-        decoder="model.language_model",
-        unembed="lm_head",
         parts={
             "tower": "model.vision_tower",
             "pool": "model.vision_resampler",
@@ -65,7 +63,6 @@ FAMILY = register(
         features=features,
         project=project,
         grid=grid,
-        video_token=lambda config: config.video_token_id,
         template="vicuna",
     )
 )

@@ -9,7 +9,6 @@ Relied on: transformers 5.23, `models/llava_onevision` (model, processor, video 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families.internvl import pixels
 from videolens.model.families.llava_next_video import features
-from videolens.model.vision.pixels import PixelSettings
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
 
@@ -57,17 +56,10 @@ def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout
     return VideoLayout((*plain.pieces, VideoPiece("newline", grid[0] - 1, n=1)), grid, plain.seconds)
 
 
-def pixels(settings: Mapping[str, Any]) -> PixelSettings:
-    """Frames resized to a square, nothing cut off, unless the checkpoint says otherwise."""
-    return PixelSettings.from_dict({"size": {"height": 384, "width": 384}, "do_center_crop": False, **settings})
-
-
 FAMILY = register(
     Family(
         model_type="llava_onevision",
         architecture="LlavaOnevisionForConditionalGeneration",
-        decoder="model.language_model",
-        unembed="lm_head",
         parts={
             "tower": "model.vision_tower",
             "projector": "model.multi_modal_projector",
@@ -78,6 +70,5 @@ FAMILY = register(
         grid=grid,
         layout=layout,
         pixels=pixels,
-        video_token=lambda config: config.video_token_id,
     )
 )

@@ -101,9 +101,8 @@ def project(
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
     """Frames, rows and columns of the video tokens: `pooling_shape`, whatever number of frames is pooled to it.
 
-    Raises:
-        ModelError: so many frames would be repeated or overlap in the pool, so that a token had no frame of its own;
-            or frames of another size than the tower's.
+    A `ModelError` for frames of another size than the tower's, or so many that they would be repeated or overlap in
+    the pool, so that a token had no frame of its own.
     """
     most, rows, columns = config.pooling_shape
     side = config.vision_config.image_size
@@ -122,8 +121,7 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
     """Video tokens with nothing between them; frames that are pooled are shown when their first is."""
     merged = len(clock.seconds) // grid[0]
-    plain = VideoLayout.plain(grid, seconds=clock.seconds[::merged])
-    return VideoLayout(plain.pieces, grid, plain.seconds, merged=merged)
+    return VideoLayout.plain(grid, seconds=clock.seconds[::merged], merged=merged)
 
 
 FAMILY = register(

@@ -38,16 +38,8 @@ def run_tower(
     batch, n_frames, _, height, width = pixels.shape
     pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, -n_frames % group, -1, -1, -1)], dim=1)
     # 2. flat patches
-    patches = rearrange(
-        pixels,
-        "batch (frame group) channel (row mh ph) (column mw pw) "
-        "-> (batch frame row column mh mw) (channel group ph pw)",
-        group=group,
-        mh=merge,
-        mw=merge,
-        ph=patch,
-        pw=patch,
-    )
+    flat = "b (t group) c (row mh ph) (column mw pw) -> (b t row column mh mw) (c group ph pw)"
+    patches = rearrange(pixels, flat, group=group, mh=merge, mw=merge, ph=patch, pw=patch)
     frames, rows, columns = grid(config, n_frames, height, width)
     sizes = torch.tensor([[frames, rows * merge, columns * merge]] * batch, device=pixels.device)
     hidden = parts["tower"](patches, grid_thw=sizes).last_hidden_state
@@ -65,12 +57,8 @@ def by_rows(
     hidden: Float[Tensor, "clip_frame row column place d_vision"], batch: int, config: Any
 ) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
     """From blocks of patches to patches row by row."""
-    return rearrange(
-        hidden,
-        "(batch frame) row column (mh mw) d -> batch frame (row mh column mw) d",
-        batch=batch,
-        mh=config.vision_config.spatial_merge_size,
-    )
+    apart = "(batch frame) row column (mh mw) d -> batch frame (row mh column mw) d"
+    return rearrange(hidden, apart, batch=batch, mh=config.vision_config.spatial_merge_size)
 
 
 def project(
@@ -78,13 +66,8 @@ def project(
 ) -> Float[Tensor, "batch video d_model"]:
     """The patches of each block, side by side, through the merger."""
     merge = config.vision_config.spatial_merge_size
-    blocks = rearrange(
-        features,
-        "batch frame (row mh column mw) d -> (batch frame row column mh mw) d",
-        row=grid[1],
-        mh=merge,
-        mw=merge,
-    )
+    together = "batch frame (row mh column mw) d -> (batch frame row column mh mw) d"
+    blocks = rearrange(features, together, row=grid[1], mh=merge, mw=merge)
     return rearrange(parts["merger"](blocks), "(batch video) d -> batch video d", batch=len(features))
 
 
@@ -102,9 +85,8 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
 
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
     """Video tokens with nothing between them; merged frames are shown when their first is."""
-    frames_each = config.vision_config.temporal_patch_size
-    plain = VideoLayout.plain(grid, seconds=clock.seconds[::frames_each])
-    return VideoLayout(plain.pieces, grid, plain.seconds, merged=frames_each)
+    merged = config.vision_config.temporal_patch_size
+    return VideoLayout.plain(grid, seconds=clock.seconds[::merged], merged=merged)
 
 
 def positions(config: Any, tokens: TokenMap, clock: Clock) -> Int64[Tensor, "3 pos"]:
@@ -116,8 +98,6 @@ FAMILY = register(
     Family(
         model_type="qwen2_vl",
         architecture="Qwen2VLForConditionalGeneration",
-        decoder="model.language_model",
-        unembed="lm_head",
         parts={"tower": "model.visual", "merger": "model.visual.merger"},
         features=features,
         project=project,
@@ -125,6 +105,5 @@ FAMILY = register(
         layout=layout,
         positions=positions,
         pixels=SmartResize.from_dict,
-        video_token=lambda config: config.video_token_id,
     )
 )

@@ -42,14 +42,8 @@ def features(
     """
     batch, frames, _, height, width = pixels.shape
     patch = config.vision_config.patch_size
-    patches = rearrange(
-        pixels,
-        "batch frame channel (row mh ph) (column mw pw) -> (batch frame row column mh mw) (channel ph pw)",
-        mh=MERGE,
-        mw=MERGE,
-        ph=patch,
-        pw=patch,
-    )
+    flat = "b t c (row mh ph) (column mw pw) -> (b t row column mh mw) (c ph pw)"
+    patches = rearrange(pixels, flat, mh=MERGE, mw=MERGE, ph=patch, pw=patch)
     sizes = torch.tensor([[frames, height // patch, width // patch]] * batch, device=pixels.device)
     merged = torch.full((batch,), MERGE, device=pixels.device)
     hidden = parts["tower"](patches, grid_thw=sizes, merge_sizes=merged).last_hidden_state
@@ -80,17 +74,15 @@ def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout
     times = clock.seconds.tolist() if bool(clock.seconds.isfinite().all()) else range(frames)
     pieces = []
     for frame, time in enumerate(times):
-        pieces.append(VideoPiece("timestamp", frame, text=f"Time {time:.1f}s:"))
-        pieces.append(VideoPiece("video", frame, n=rows * columns))
-        pieces.append(VideoPiece("separator", frame, text=","))
+        video = VideoPiece("video", frame, n=rows * columns)
+        pieces += [VideoPiece("timestamp", frame, f"Time {time:.1f}s:"), video, VideoPiece("separator", frame, ",")]
     return VideoLayout(tuple(pieces[:-1]), grid, clock.seconds)
 
 
 def pixels(settings: Mapping[str, Any]) -> SmartResize:
     """Frames resized to whole blocks; the largest number of pixels is shared by all frames of the clip.
 
-    Raises:
-        ModelError: the settings are not those of videos.
+    A `ModelError` if the settings are not those of videos.
     """
     if settings.get("merge_size", MERGE) != MERGE:
         raise ModelError(
@@ -104,14 +96,11 @@ FAMILY = register(
     Family(
         model_type="video_llama_3",
         architecture="VideoLlama3ForConditionalGeneration",
-        decoder="model.language_model",
-        unembed="lm_head",
         parts={"tower": "model.vision_model", "projector": "model.projector"},
         features=features,
         project=project,
         grid=grid,
         layout=layout,
         pixels=pixels,
-        video_token=lambda config: config.video_token_id,
     )
 )

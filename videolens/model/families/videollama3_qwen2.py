@@ -14,15 +14,16 @@ lets frames see each other, and is not followed. Checkpoints trained with the au
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, sqrt
 from typing import Any
 
 from torch import nn
 
 from videolens.errors import ModelError
-from videolens.model.families import Family, register
-from videolens.model.families.video_llama_3 import MERGE, features, grid, layout, project
+from videolens.model.families import register
+from videolens.model.families.video_llama_3 import FAMILY as VIDEO_LLAMA_3
+from videolens.model.families.video_llama_3 import MERGE
 from videolens.model.vision.pixels import PixelSettings
 from videolens.model.vision.smart_resize import SmartResize
 
@@ -33,8 +34,7 @@ _OF_THE_WHOLE = {"image_token_index", "mm_projector_type", "use_token_compressio
 def architecture(config: Any) -> nn.Module:
     """The module of transformers, from the flat config.
 
-    Raises:
-        ModelError: another projector, no description of the tower, or no id of the placeholder.
+    A `ModelError` for another projector, no description of the tower, or no id of the placeholder.
     """
     from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
@@ -110,7 +110,8 @@ def pixels(settings: Mapping[str, Any]) -> TokenBudget:
 
 
 FAMILY = register(
-    Family(
+    replace(
+        VIDEO_LLAMA_3,
         model_type="videollama3_qwen2",
         architecture=architecture,
         architectures=("Videollama3Qwen2ForCausalLM",),
@@ -119,14 +120,6 @@ FAMILY = register(
             (r"^model\.mm_projector\.", "model.projector."),
             (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
         ),
-        decoder="model.language_model",
-        unembed="lm_head",
-        parts={"tower": "model.vision_model", "projector": "model.projector"},
-        features=features,
-        project=project,
-        grid=grid,
-        layout=layout,
         pixels=pixels,
-        video_token=lambda config: config.video_token_id,
     )
 )

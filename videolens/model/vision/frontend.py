@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -116,8 +116,7 @@ class FrontEnd(nn.Module):
     ) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
         """The vision tower's features of clips, computed now: `features` computes each clip's once.
 
-        Raises:
-            ModelError: the tower does not take frames of this size.
+        A `ModelError` if the tower does not take frames of this size.
         """
         pixels = pixels.to(self.device, self.dtype)
         try:
@@ -134,11 +133,7 @@ class FrontEnd(nn.Module):
     def features(
         self, pixels: Float[Tensor, "clip frame channel height width"]
     ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
-        """What `encode` gives for each of the clips, computed once per clip: see `TowerMemory`.
-
-        Raises:
-            ModelError: the tower does not take frames of this size.
-        """
+        """What `encode` gives for each of the clips, computed once per clip: see `TowerMemory`."""
         tower = Tower(self.parts, self.encode, self.family.features, self.config, self.device, self.dtype)
         return self.memory.features(tower, pixels)
 
@@ -157,26 +152,14 @@ class FrontEnd(nn.Module):
         outside = input_ids >= self.embed.num_embeddings
         return self.embed(input_ids.masked_fill(outside & (input_ids == self.video_token), 0))
 
-    def assemble(
-        self,
-        input_ids: Int64[Tensor, "batch pos"],
-        video: Float[Tensor, "batch video d_model"] | None,
-        where: Bool[Tensor, "batch pos"],
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """The layer-0 residual: embeddings, with the video tokens in the placeholders' place."""
-        residual = self.embed_text(input_ids)
-        return residual if video is None else residual.masked_scatter(where[..., None], video)
-
     def residual(self, prompt: Prompt, at: Rows) -> Float[Tensor, "batch pos d_model"]:
         """A new copy of a prompt's layer-0 residual, through the front end's hook points that have hook functions.
 
-        Raises:
-            PromptError: hook functions act on features that the prompt no longer has.
+        A `PromptError` if these act on features that the prompt no longer has.
         """
         stored = prompt.residual.to(self.dtype)
-        if not self.has_video(prompt.input_ids) or not (
-            is_listened_to(self.hook_video_features) or is_listened_to(self.hook_video_tokens)
-        ):
+        listened = is_listened_to(self.hook_video_features) or is_listened_to(self.hook_video_tokens)
+        if not listened or not bool((prompt.input_ids == self.video_token).any()):
             return stored.clone()
         positions = self.video_positions(prompt.input_ids)
         here = Rows(rows=positions, keys=positions, cos=at.cos[:, positions], sin=at.sin[:, positions])
@@ -199,16 +182,8 @@ class FrontEnd(nn.Module):
         wanted = bool(point._backward_hooks) and torch.is_grad_enabled()
         return value.detach().requires_grad_().clone() if wanted else value
 
-    def has_video(self, input_ids: Int64[Tensor, "batch pos"]) -> bool:
-        """Whether the ids hold placeholders."""
-        return bool((input_ids == self.video_token).any())
-
     def video_positions(self, input_ids: Int64[Tensor, "batch pos"]) -> Int64[Tensor, " video"]:
-        """Where the placeholders are.
-
-        Raises:
-            ModelError: they are not at the same places in every row.
-        """
+        """Where the placeholders are; a `ModelError` if that is not at the same places in every row."""
         where = input_ids == self.video_token
         if not bool((where == where[:1]).all()):
             raise ModelError(

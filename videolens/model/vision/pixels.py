@@ -58,11 +58,7 @@ class PixelSettings:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> PixelSettings:
-        """Settings as the preprocessor files of transformers write them.
-
-        Raises:
-            ModelError: a setting that this package cannot follow.
-        """
+        """Settings as the preprocessor files of transformers write them; a `ModelError` if one cannot be followed."""
         resample = settings.get("resample", cls.resample)
         if settings.get("do_resize", True) and resample not in FILTERS:
             known = ", ".join(f"{code} ({name})" for code, (name, _, _) in FILTERS.items())

@@ -121,8 +121,7 @@ class SmartResize:
     def size(self, frames: int, height: int, width: int) -> tuple[int, int]:
         """(height, width) in pixels that the frames of a clip are resized to.
 
-        Raises:
-            ModelError: frames that cannot be resized, or (without resizing) that do not consist of whole blocks.
+        A `ModelError` if they cannot be resized, or (without resizing) do not consist of whole blocks.
         """
         if not self.resize:
             if height % self.factor or width % self.factor:

@@ -94,11 +94,7 @@ class TowerMemory:
     def features(
         self, tower: Tower, pixels: Float[Tensor, "clip frame channel height width"]
     ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
-        """What `tower.encode` gives for each of the clips.
-
-        Raises:
-            ModelError: the tower does not take frames of this size.
-        """
+        """What `tower.encode` gives for each of the clips."""
         modules = list(tower.parts.modules())
         if any(module.training for module in modules):
             return tower.encode(pixels)
