@@ -8,14 +8,13 @@ import pytest
 import torch
 from helpers.engine import FAMILIES, N_LAYERS, POINTS, LargestFloat, random_pair
 from helpers.models import tiny_inputs, tiny_llava_next_video
-from helpers.prompts import tiny_prompt
+from helpers.prompts import ROUNDING, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import videolens as vl
 from videolens import Knockout
 
-TOLERANCE = 1e-5
 PATTERNS = [
     f"blocks.{layer}.attn.{point}" for layer in range(N_LAYERS) for point in ("hook_pattern", "hook_attn_scores")
 ]
@@ -45,8 +44,8 @@ def test_any_rows_under_any_knockouts(pair) -> None:
         some_logits, some = cached(model, prompt, cut, names_filter=PATTERNS, rows=rows)
         for name in PATTERNS:
             assert some[name].shape == (1, 4, len(rows), 25)
-            torch.testing.assert_close(some[name], whole[name][:, :, rows], rtol=1e-3, atol=TOLERANCE)
-        assert (some_logits - logits).abs().max() <= TOLERANCE * logits.std()
+            torch.testing.assert_close(some[name], whole[name][:, :, rows], rtol=1e-3, atol=ROUNDING)
+        assert (some_logits - logits).abs().max() <= ROUNDING * logits.std()
 
     check()
 
@@ -58,7 +57,7 @@ def test_rows_are_a_selection_or_positions(pair, rows: Any) -> None:
     _, whole = cached(model, prompt, [], names_filter=PATTERNS)
     _, some = cached(model, prompt, [], names_filter=PATTERNS, rows=rows)
     for name in PATTERNS:
-        torch.testing.assert_close(some[name], whole[name][:, :, positions], rtol=1e-3, atol=TOLERANCE)
+        torch.testing.assert_close(some[name], whole[name][:, :, positions], rtol=1e-3, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("cut", [[], [Knockout.route("cross-frame", layers=[1, 2])]], ids=["plain", "blocked"])
@@ -73,8 +72,8 @@ def test_everything_else_is_as_without_rows(pair, cut: list[Knockout]) -> None:
     listened, both = cached(model, prompt, cut, names_filter=[*others, *PATTERNS], rows="stem")
     for name in others:
         assert both[name].shape == plain[name].shape
-        assert (both[name] - plain[name]).abs().max() <= TOLERANCE * plain[name].std()
-    assert (listened - logits).abs().max() <= TOLERANCE * logits.std()
+        assert (both[name] - plain[name]).abs().max() <= ROUNDING * plain[name].std()
+    assert (listened - logits).abs().max() <= ROUNDING * logits.std()
 
 
 def test_every_prompt_of_a_batch_has_its_rows(pair) -> None:
@@ -84,7 +83,7 @@ def test_every_prompt_of_a_batch_has_its_rows(pair) -> None:
     for i, one in enumerate(prompts):
         _, alone = cached(model, one, [], names_filter=PATTERNS, rows="question")
         for name in PATTERNS:
-            torch.testing.assert_close(together[name][i : i + 1], alone[name], rtol=1e-3, atol=TOLERANCE)
+            torch.testing.assert_close(together[name][i : i + 1], alone[name], rtol=1e-3, atol=ROUNDING)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.prompts import tiny_model, tiny_prompt
+from helpers.prompts import ROUNDING, tiny_model, tiny_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,7 +63,7 @@ def assert_same(model: vl.HookedVideoTransformer, prompt: vl.Prompt, interventio
     tokens, logits = decoded(model, prompt, interventions)
     expected_tokens, expected = step_by_step(model, prompt, hooks)
     assert torch.equal(tokens, expected_tokens)
-    assert (logits - expected).abs().max() <= 1e-5 * expected.std()
+    assert (logits - expected).abs().max() <= ROUNDING * expected.std()
     return expected
 
 

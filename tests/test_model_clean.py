@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.prompts import ROUNDING
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import videolens as vl
 from videolens import HookedVideoTransformer, Knockout
 from videolens.model.resuming import CleanRun
-
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +48,10 @@ def test_listeners_of_the_model_may_edit_in_place(model, prompt) -> None:
     try:
         expected, clean = model(prompt)[:, -1:], model.run_clean(prompt)
         for layer in (0, 1, 2):
-            assert (model.resume(clean, layer=layer, row=5) - expected).abs().max() <= TOLERANCE * expected.std()
+            assert (model.resume(clean, layer=layer, row=5) - expected).abs().max() <= ROUNDING * expected.std()
     finally:
         model.reset_hooks()
-    assert (model(prompt)[:, -1:] - expected).abs().max() >= 100 * TOLERANCE * expected.std()
+    assert (model(prompt)[:, -1:] - expected).abs().max() >= 100 * ROUNDING * expected.std()
 
 
 def test_a_clean_run_is_of_one_model(clean) -> None:
@@ -71,10 +70,10 @@ def test_resuming_equals_the_whole_run(model, prompt, clean, layer, row) -> None
     full = model.run_with_hooks(prompt, fwd_hooks=hooks)
     resumed = model.resume(clean, layer=layer, row=row, fwd_hooks=hooks)
     assert resumed.shape == (1, 1, model.cfg.d_vocab)
-    assert (resumed[0, 0] - full[0, -1]).abs().max() <= TOLERANCE * full.std()
-    assert (full[0, -1] - model(prompt)[0, -1]).abs().max() >= 100 * TOLERANCE * full.std()
+    assert (resumed[0, 0] - full[0, -1]).abs().max() <= ROUNDING * full.std()
+    assert (full[0, -1] - model(prompt)[0, -1]).abs().max() >= 100 * ROUNDING * full.std()
     several = model.resume(clean, layer=layer, row=row, fwd_hooks=hooks, rows=[24, max(row, 20)])
-    assert (several - full[:, sorted({24, max(row, 20)})]).abs().max() <= TOLERANCE * full.std()
+    assert (several - full[:, sorted({24, max(row, 20)})]).abs().max() <= ROUNDING * full.std()
     assert torch.equal(clean.residuals[layer], model.run_clean(prompt).residuals[layer]), "the clean run was edited"
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.models import tiny_inputs, tiny_llava_next_video
+from helpers.prompts import ROUNDING
 
 import videolens as vl
 from videolens import HookedVideoTransformer, Knockout, Prompt
 from videolens.errors import PromptError, SelectionError
-
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_every_prompt_gets_the_logits_it_has_alone(model, singles, batch) -> Non
     together = model(batch)
     for row, single in enumerate(singles):
         alone = model(single)[0]
-        assert (together[row, batch.padding[row] :] - alone).abs().max() <= TOLERANCE * alone.std()
+        assert (together[row, batch.padding[row] :] - alone).abs().max() <= ROUNDING * alone.std()
 
 
 def test_padding_is_neither_seen_nor_sees(model, singles, batch) -> None:
@@ -57,8 +56,8 @@ def test_knockouts_cut_each_prompt_at_its_own_places(model, singles, batch, rout
     together = model.run_with_hooks(batch, fwd_hooks=knockout.hooks(batch))
     for row, single in enumerate(singles):
         alone = model.run_with_hooks(single, fwd_hooks=knockout.hooks(single))[0, -1]
-        assert (together[row, -1] - alone).abs().max() <= TOLERANCE * alone.std()
-        assert (alone - model(single)[0, -1]).abs().max() > 100 * TOLERANCE * alone.std()
+        assert (together[row, -1] - alone).abs().max() <= ROUNDING * alone.std()
+        assert (alone - model(single)[0, -1]).abs().max() > 100 * ROUNDING * alone.std()
 
 
 @pytest.mark.parametrize("cut", [False, True])
