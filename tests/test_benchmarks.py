@@ -244,7 +244,7 @@ TVBENCH_FAULTS: dict[str, tuple[Any, str]] = {
         "field 'answer'.*word for word and without its letter",
     ),
     "answer a number": ([entry("a.mp4", answer=0)], "field 'answer': 0 is no text"),
-    "answer twice": ([entry("a.mp4", candidates=["All", "All"])], "field 'answer': 'All' is several times among"),
+    "answer twice": ([entry("a.mp4", candidates=["All", "All"])], "field 'candidates': two options read 'All'"),
     "no options": ([entry("a.mp4", candidates=[])], "field 'candidates': the list is empty"),
     "options null": ([entry("a.mp4", candidates=None)], "field 'candidates': None is no list"),
     "options one text": ([entry("a.mp4", candidates="All")], "field 'candidates': 'All' is no list"),
@@ -309,7 +309,7 @@ TOMATO_FAULTS: dict[str, tuple[Any, str]] = {
     "answer negative": ({"4": question(answer=-1)}, "field 'answer': -1 is the place of none"),
     "answer text": ({"4": question(answer="b")}, "field 'answer': 'b' is no whole number"),
     "answer true": ({"4": question(answer=True)}, "field 'answer': True is no whole number"),
-    "answer twice": ({"4": question(options=["b", "b"])}, "field 'answer': two options read 'b'"),
+    "answer twice": ({"4": question(options=["b", "b"])}, "field 'options': two options read 'b'"),
     "no options": ({"4": question(options=[])}, "field 'options': the list is empty"),
     "key a number": ({"4": question(key=209)}, "field 'key': 209 is no text"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.engine import FAMILIES, N_LAYERS, Coneless, NotKnockout, Scaled, all_windows, random_pair
+from helpers.engine import FAMILIES, N_LAYERS, Coneless, Idle, NotKnockout, Scaled, all_windows, random_pair
 from helpers.prompts import tiny_prompt
 
 import videolens as vl
@@ -23,7 +23,7 @@ MANY: list[Any] = [
     Scaled("attn.hook_z", 2, (7,)),
     Scaled("ln_final.hook_normalized", 0, (24,)),
     Coneless(Knockout("video", "last", [3])),
-    Knockout("video", "last", []),
+    Idle(),
 ]
 
 

@@ -80,7 +80,7 @@ def test_interventions_in_words() -> None:
         "cross-frame, all layers": EVERYWHERE,
         "video ↛ question, layers 2–3": CUT,
         "stem ↛ last, layers 1, 4, heads 0, 1 (from 0)": Knockout("stem", "last", [0, 3], heads=[0, 1]),
-        "part V ↛ part V of later frames, layers none": Knockout.route("cross-part", layers=[]),
+        "part V ↛ part V of later frames, layers 2": Knockout.route("cross-part", layers=1),
         "Pathway closed": vl.Pathway.closed(n_layers=4),
         "hook functions": HookList((PAIR,)),
     }

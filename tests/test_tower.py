@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import videolens as vl
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.model.vision.pixels import PixelSettings
-from videolens.model.vision.tower_memory import TowerMemory, _checksum, _hash
+from videolens.model.vision.tower_memory import TowerMemory, _hash, checksum
 from videolens.question import Question
 from videolens.video.video import Video
 
@@ -220,7 +220,7 @@ def test_clips_with_equal_sums_are_told_apart(model, calls) -> None:
     for frame in range(4):
         clip[0, frame, :, 4:8, 4 * frame : 4 * frame + 4] = 1.0
     back = clip.flip(1)
-    assert _checksum([clip]) is not None and _hash(clip) != _hash(back)
+    assert checksum([clip]) is not None and _hash(clip) != _hash(back)
     assert not torch.equal(features(model, clip), features(model, back)) and len(calls) == 2
 
 
@@ -232,17 +232,17 @@ def test_a_change_of_one_number_or_of_the_order_shows(shape: tuple[int, ...], se
     flat = changed.view(-1)
     place = data.draw(st.integers(0, len(flat) - 1))
     flat[place] = torch.nextafter(flat[place], torch.tensor(torch.inf)) if dtype == torch.float32 else flat[place] + 1
-    assert torch.equal(changed, values) == (_checksum([values]) == _checksum([changed]))
+    assert torch.equal(changed, values) == (checksum([values]) == checksum([changed]))
     order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(seed + 1))
     mixed = values.view(-1)[order].view(shape)
-    assert torch.equal(mixed, values) == (_checksum([values]) == _checksum([mixed]))
+    assert torch.equal(mixed, values) == (checksum([values]) == checksum([mixed]))
 
 
 def test_weights_that_are_parts_of_others_are_read_where_they_lie() -> None:
     fused = torch.randn(3, 4096 + 5).to(torch.bfloat16)
     for part in (fused[1], fused[1, 1:], fused[1, 1:4097], fused[:, 3:], fused[:, :0], fused.t()[7:]):
-        assert _checksum([part]) == _checksum([part.clone(memory_format=torch.contiguous_format)])
-    assert len({_checksum([fused[0]]), _checksum([fused[1]]), _checksum([fused[1, 1:]])}) == 3
+        assert checksum([part]) == checksum([part.clone(memory_format=torch.contiguous_format)])
+    assert len({checksum([fused[0]]), checksum([fused[1]]), checksum([fused[1, 1:]])}) == 3
 
 
 # --- bounds and copies ------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex, cast
 
 
 class VideolensError(ValueError):
@@ -53,6 +54,22 @@ def near(name: object, known: Iterable[str], *, kind: str = "name", where: str |
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
     listed = where or ", ".join(map(repr, names)) or "none"
     return f"unknown {kind} {name!r}{hint} known: {listed}"
+
+
+def check_whole(name: str, value: object, *, least: int = 0, error: type[VideolensError] = VideolensError) -> None:
+    """Raise an error of ours if a value, such as a seed, is no whole number from `least` on."""
+    try:
+        fits = not isinstance(value, bool) and index(cast(SupportsIndex, value)) >= least
+    except TypeError:
+        fits = False
+    if not fits:
+        raise error(f"{name} = {value!r}: give a whole number from {least} on")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a `VideolensError` if a value, such as `verify`, is neither true nor false: any text would be true."""
+    if not isinstance(value, bool):
+        raise VideolensError(f"{name} = {value!r}: give True or False")
 
 
 def validation_text(error: Any, known: Iterable[str] = (), *, kind: str = "field", where: str = "") -> str:

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from videolens.errors import QuestionError, near
 from videolens.video import edits
@@ -36,7 +36,8 @@ class Question:
             is a multiple-choice question that lacks its options, which becomes an error when it is asked.
 
     Raises:
-        QuestionError: empty stem, more than 26 options, the answer is not among the options or is there twice.
+        QuestionError: empty stem, more than 26 options, one that is there twice, an answer that is not among them,
+            something else than text.
     """
 
     video: Video
@@ -55,28 +56,41 @@ class Question:
         for name in ("options", "alternatives"):
             if isinstance(getattr(self, name), str):
                 raise QuestionError(f"{name} is one string, {getattr(self, name)!r}: give a list of strings")
+        if self.style not in (None, *get_args(Style)):
+            raise QuestionError(near(self.style, get_args(Style), kind="style of question"))
         open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)
         style = self.style or ("open-ended" if open_ended else "multiple choice")
-        vars(self).update(style=style, options=tuple(self.options or ()), alternatives=tuple(self.alternatives))
+        vars(self).update(style=style, options=tuple(self.options or ()), alternatives=tuple(self.alternatives or ()))
         self._check()
 
     def _check(self) -> None:
         if not isinstance(self.video, Video):
             raise QuestionError(f"the video is {self.video!r}: give a Video, such as Video.from_file(path)")
-        for text in (self.stem, *self.choices):
+        for text in (self.stem, *(self.options or ()), *self.alternatives):
             if not isinstance(text, str):
                 raise QuestionError(f"stem and options must be text, got {text!r}: write str({text!r})")
+        for name in ("answer", "completion", "reversed_answer", "task", "id"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name in ("task", "id")):
+                raise QuestionError(f"{name} must be text, got {value!r}: write str({value!r}), or leave it out")
+        if not isinstance(self.meta, Mapping):
+            raise QuestionError(f"meta is {self.meta!r}: give what else is known by name, a mapping")
         if not self.stem.strip():
             raise QuestionError(f"question {self.id!r} has an empty stem: say what is asked")
         if len(self.choices) > 26:
             raise QuestionError(f"{self._name} has {len(self.choices)} options: letters reach from A to Z, at most 26")
+        stripped = [choice.strip() for choice in self.choices]
+        if twice := sorted({choice for choice in stripped if stripped.count(choice) > 1}):
+            raise QuestionError(
+                f"{self._name} has options that stand there twice, {twice}, among {list(self.choices)}: which of them "
+                "is meant cannot be told; give each once"
+            )
         for what in ("answer", "reversed_answer"):
             answer = getattr(self, what)
-            times = list(self.choices).count(answer)
-            if answer is not None and self.choices and times != 1:
+            if answer is not None and self.choices and answer not in self.choices:
                 raise QuestionError(
-                    f"{self._name}: the {what.replace('_', ' ')} {answer!r} is {'twice' if times else 'not'} among the "
-                    f"options {list(self.choices)}: give one of them, word for word and without its letter"
+                    f"{self._name}: the {what.replace('_', ' ')} {answer!r} is not among the options "
+                    f"{list(self.choices)}: give one of them, word for word and without its letter"
                 )
 
     @property

@@ -71,6 +71,24 @@ class NotKnockout:
 
 
 @dataclass(frozen=True)
+class Idle(NotKnockout):
+    """Changes nothing, and says so."""
+
+    def hooks(self, prompt: Prompt) -> HookList:
+        """None."""
+        return []
+
+    def cone(self, prompt: Prompt) -> None:
+        """Nothing."""
+
+
+class Lenient(Knockout):
+    """A knockout that may cut nothing, as those inside a pathway."""
+
+    hooks = Knockout.functions
+
+
+@dataclass(frozen=True)
 class _Scale:
     rows: tuple[int, ...]
     factor: float

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from videolens.errors import DatasetError, near
+from videolens.errors import DatasetError, check_whole, near
 
 if TYPE_CHECKING:
     from videolens.datasets.benchmark import Benchmark, Wanted, WhenMissing
@@ -62,10 +63,11 @@ def load_dataset(
 
     if not isinstance(name, (str, Path)) or not str(name).strip():
         raise DatasetError(f"the data set's name is {name!r}: give a name or a directory, as text")
-    if not isinstance(split, str):
-        raise DatasetError(f"split = {split!r}: give a name, such as 'test'")
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
-        raise DatasetError(f"n = {n!r} questions per task: ask for a whole number, at least one")
+    if not isinstance(split, str) or not re.fullmatch(r"\w[\w.-]*", split):
+        raise DatasetError(f"split = {split!r}: give a name, such as 'test', and a directory as name or root")
+    check_whole("seed", seed, error=DatasetError)
+    if n is not None:
+        check_whole("n", n, least=1, error=DatasetError)
     if missing not in get_args(WhenMissing):
         raise DatasetError(near(missing, get_args(WhenMissing), kind="way with missing videos"))
     wanted = Wanted(str(name), _tasks(task, tasks), n, split, seed)

@@ -55,7 +55,7 @@ class Record:
         return None if self.fields.get(field) is None else self.text(field)
 
     def options(self, field: str) -> list[str]:
-        """A field that lists what to choose from: at least one text, at most one for each letter."""
+        """A field that lists what to choose from: at least one text, at most one for each letter, each once."""
         value = self.fields[field]
         if not isinstance(value, list):
             raise self.error(field, f"{value!r} is no list: list the options, each as text without its letter")
@@ -66,17 +66,19 @@ class Record:
         for option in value:
             if not isinstance(option, str) or not option.strip():
                 raise self.error(field, f"the option {option!r} is no words: write each as text, in quotes")
+        stripped = [option.strip() for option in value]
+        if twice := next((option for option in stripped if stripped.count(option) > 1), None):
+            raise self.error(field, f"two options read {twice!r}, so no letter stands for it: change one")
         return list(value)
 
     def one_of(self, field: str, options: Sequence[str]) -> str:
         """A field that is one of the options, word for word."""
         value = self.text(field)
-        times = list(options).count(value)
-        if times != 1:
+        if value not in options:
             raise self.error(
                 field,
-                f"{value!r} is {'several times' if times else 'not'} among the options {list(options)}: give exactly "
-                "one of them, word for word and without its letter",
+                f"{value!r} is not among the options {list(options)}: give exactly one of them, word for word and "
+                "without its letter",
             )
         return value
 
@@ -90,8 +92,6 @@ class Record:
                 field,
                 f"{value} is the place of none of the {len(options)} options: give one from 0 to {len(options) - 1}",
             )
-        if list(options).count(options[value]) > 1:
-            raise self.error(field, f"two options read {options[value]!r}, so the right one cannot be told: change one")
         return options[value]
 
     def part(self) -> tuple[float | int | None, float | int | None]:

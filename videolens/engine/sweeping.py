@@ -16,8 +16,9 @@ from videolens.engine.planning import Plan, Planner, Round, check_engine
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.engine.unchanged import Base
 from videolens.engine.walk import Tick, walk
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, check_flag
 from videolens.model.decoder.rows import is_listened_to
+from videolens.model.finite import names_the_layer
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -63,6 +64,7 @@ def evaluate(
     return sweep(model, prompt, interventions, **how).logits
 
 
+@names_the_layer
 @torch.no_grad()
 def sweep(
     model: HookedVideoTransformer,
@@ -106,6 +108,7 @@ def sweep(
     """
     prompt.single("an evaluation")
     check_engine(engine)
+    check_flag("verify", verify)
     if base is not None:
         base.check(model, prompt)
     tick = tick if tick is not None else lambda share: None

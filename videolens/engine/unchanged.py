@@ -14,6 +14,7 @@ from videolens.engine.memory import memory_budget
 from videolens.engine.planning import check_engine
 from videolens.errors import VideolensError
 from videolens.model.decoder.rows import is_listened_to
+from videolens.model.finite import names_the_layer
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -47,15 +48,18 @@ class Base:
         self.clean = None
 
     def check(self, model: HookedVideoTransformer, prompt: Prompt) -> None:
-        """Raise a `VideolensError` if it is the run of another model, or of another prompt."""
+        """Raise a `VideolensError` if it is another model's or prompt's, or weights have changed since it was kept."""
         for what, own, asked in (("model", self.model, model), ("prompt", self.prompt, prompt)):
             if own is not asked:
                 raise VideolensError(
                     f"the base is a run of another {what}: make it with the {what} of the sweep, "
                     "base(model, prompt), or leave it out"
                 )
+        if self.clean is not None:
+            self.clean.check(model)
 
 
+@names_the_layer
 @torch.no_grad()
 def base(
     model: HookedVideoTransformer, prompt: Prompt, *, engine: str = "exact", max_memory: int | None = None

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
-from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.blocked import Blocked, Cut, blocked, blocked_each
+from videolens.interventions.numbering import check_within, some_numbers
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.prompt import Prompt
-from videolens.prompt.selections import is_selection, part_frames
+from videolens.prompt.selections import is_selection
 from videolens.prompt.tokens import TokenMap
 
 ROUTES: tuple[str, ...] = (
@@ -45,8 +44,6 @@ pathway is chosen by. "cross-part": from the tokens of earlier frames, separator
 later frames."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
-_ROWS_AT_A_TIME = 1024
-_GENERATED = {"response", "all", "part A"}  # selections that generated tokens belong to
 
 MaskFunction = Callable[[Tensor, Any], Tensor]
 
@@ -61,12 +58,12 @@ class Knockout:
     Attributes:
         source: selection the keys are in: a `TokenMap` name, or several joined with " | ".
         target: selection the queries are in.
-        layers: 0-based layers; kept sorted. None at all is an intervention that changes nothing.
-        heads: 0-based heads; None: all.
+        layers: 0-based layers, at least one; kept sorted.
+        heads: 0-based heads, at least one; None: all.
         earlier_frames: only keys whose frame is earlier than the query's; with video on both sides: cross-frame.
 
     Raises:
-        VideolensError: a layer or head that is negative or no whole number.
+        VideolensError: no layer or no head, or one that is negative or no whole number.
     """
 
     source: str
@@ -87,10 +84,14 @@ class Knockout:
         vars(self).update(
             source=source,
             target=target,
-            layers=whole_numbers("layer", layers),
-            heads=None if heads is None else whole_numbers("head", heads),
+            layers=some_numbers("layer", layers),
+            heads=None if heads is None else some_numbers("head", heads),
             earlier_frames=earlier_frames,
         )
+
+    @property
+    def _what(self) -> Cut:
+        return Cut(self.source, self.target, self.earlier_frames)
 
     @classmethod
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
@@ -117,21 +118,29 @@ class Knockout:
         `ctx["rows"]` and `ctx["keys"]` say which prompt positions the mask's rows and keys are.
 
         Raises:
-            SelectionError: a selection does not exist in this prompt.
+            SelectionError: a selection does not exist in this prompt, or nothing would be cut.
         """
-        if isinstance(prompt.tokens, TokenMaps):
-            cut: MaskFunction = _CutEach(tuple(_Cut(_blocked(self, one), self.heads) for one in prompt.tokens.maps))
-        else:
-            cut = _Cut(_blocked(self, prompt.tokens), self.heads)
+        if not any(each.cuts for each in blocked_each(self._what, prompt.tokens)):
+            later = " of later frames" if self.earlier_frames else ""
+            raise SelectionError(
+                f"the knockout '{self.source} -> {self.target}'{later} cuts nothing in this prompt: no query in the "
+                "target can see a key in the source, for a token sees itself and what stands before it"
+            )
+        return self.functions(prompt)
+
+    def functions(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
+        """`hooks`, where cutting nothing is no mistake: for one of several knockouts that make up a pathway."""
+        cuts = tuple(_Cut(each, self.heads) for each in blocked_each(self._what, prompt.tokens))
+        cut: MaskFunction = _CutEach(cuts) if isinstance(prompt.tokens, TokenMaps) else cuts[0]
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]
 
     def edges(self, prompt: Prompt) -> int:
         """Causal (query, key) pairs it removes, summed over its layers; counted once, however many heads it acts in."""
-        return len(self.layers) * sum(int(part.sum()) for _, part in _blocked(self, prompt.tokens).causal())
+        return len(self.layers) * sum(int(part.sum()) for _, part in blocked(self._what, prompt.tokens).causal())
 
     def close(self, mask: Bool[Tensor, "query key"], tokens: TokenMap) -> None:
         """Close in a causal mask of the whole prompt, in place, the pairs it removes."""
-        for rows, part in _blocked(self, tokens).causal():
+        for rows, part in blocked(self._what, tokens).causal():
             mask[rows] &= ~part
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
@@ -139,7 +148,7 @@ class Knockout:
 
         Attention is causal, so every row above and every layer before stay as they were.
         """
-        first_row = _blocked(self, prompt.tokens).first_row if self.layers and self.heads != () else None
+        first_row = blocked(self._what, prompt.tokens).first_row
         return None if first_row is None else (self.layers[0], first_row)
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
@@ -152,7 +161,7 @@ class Knockout:
 class _Cut:
     """The hook function of a knockout. Knockouts that cut the same edges have equal ones, whatever their layers."""
 
-    blocked: _Blocked
+    blocked: Blocked
     heads: tuple[int, ...] | None
 
     def __call__(
@@ -198,81 +207,3 @@ class _CutEach:
         return torch.cat([cut(one, hook) for cut, one in zip(self.cuts, masks, strict=True)])
 
 
-class _Blocked:
-    """Which (query, key) pairs a knockout blocks, for any rows and keys of a prompt and what is generated after it."""
-
-    def __init__(self, knockout: Knockout, tokens: TokenMap) -> None:
-        self.n_pos = tokens.n_pos
-        self.source, self.source_names = _members(knockout.source, tokens)
-        self.target, self.target_names = _members(knockout.target, tokens)
-        self.frame = part_frames(tokens.role, tokens.frame) if knockout.earlier_frames else None
-        self.last = int(tokens["last"][0])
-
-    @cached_property
-    def first_row(self) -> int | None:
-        """The first row that loses an edge."""
-        for rows, part in self.causal():
-            if bool(part.any()):
-                return int(rows[part.any(dim=1)][0])
-        return None
-
-    def causal(self) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
-        """Blocked causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
-        keys = torch.arange(self.n_pos)
-        for rows in self.rows(keys).split(_ROWS_AT_A_TIME):
-            yield rows, self.edges(rows, keys) & (keys <= rows[:, None])
-
-    def rows(self, rows: Int[Tensor, " query"]) -> Int64[Tensor, " hit"]:
-        """Indices of those rows that are targets."""
-        hit = self._in(self.target, rows)
-        if "last" in self.target_names:
-            # every generated token was the newest when it was computed
-            hit = hit | (rows == self.last) | (rows >= self.n_pos)
-        if self.target_names & _GENERATED:
-            hit = hit | (rows >= self.n_pos)
-        return hit.nonzero().flatten()
-
-    def edges(self, rows: Int[Tensor, " query"], keys: Int[Tensor, " key"]) -> Bool[Tensor, "query key"]:
-        """Blocked pairs, for rows that are targets."""
-        hit = self._in(self.source, keys)
-        if self.source_names & _GENERATED:
-            hit = hit | (keys >= self.n_pos)
-        pairs = hit.expand(len(rows), -1)
-        if "last" in self.source_names:
-            # the newest token, seen from a row: the row itself
-            newest = (rows == self.last) | (rows >= self.n_pos)
-            pairs = pairs | ((keys == rows[:, None]) & newest[:, None])
-        if self.frame is not None:
-            of_row, of_key = self._frame(rows), self._frame(keys)
-            pairs = pairs & (of_key >= 0) & (of_key < of_row[:, None])
-        return pairs
-
-    def _in(self, member: Bool[Tensor, " pos"], positions: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        inside = member.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
-        return inside & (positions < self.n_pos)
-
-    def _frame(self, positions: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:
-        assert self.frame is not None
-        frame = self.frame.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
-        return torch.where(positions < self.n_pos, frame, -1)
-
-
-# A sweep asks for the same edges once per window; they are worked out once for as long as the prompt lives.
-_known: WeakKeyDictionary[TokenMap, dict[tuple[str, str, bool], _Blocked]] = WeakKeyDictionary()
-
-
-def _blocked(knockout: Knockout, tokens: TokenMap) -> _Blocked:
-    known = _known.setdefault(tokens, {})
-    key = (knockout.source, knockout.target, knockout.earlier_frames)
-    if key not in known:
-        known[key] = _Blocked(knockout, tokens)
-    return known[key]
-
-
-def _members(selection: str, tokens: TokenMap) -> tuple[Bool[Tensor, " pos"], frozenset[str]]:
-    """The selection's fixed positions, and its names; "last" is left out, for what it means depends on the row."""
-    names = frozenset(part.strip() for part in selection.split("|"))
-    member = torch.zeros(tokens.n_pos, dtype=torch.bool)
-    for name in names - {"last"}:
-        member[tokens[name]] = True
-    return member, names

@@ -65,7 +65,7 @@ def window_layers(centre: int, window: int, n_layers: int) -> range:
 def cut_layers(style: str, window: int | None, n_layers: int) -> dict[int, tuple[int, ...]]:
     """The layers that each knockout of a route cuts, by the 0-based layer that names it.
 
-    "centre": the window around layer l, l = 0 … L − 1. "inverse": all but that window, which may be none. "top-down":
+    "centre": the window around layer l, l = 0 … L − 1. "inverse": all but that window. "top-down":
     l … L − 1. "bottom-up": 0 … l. "first half": 0 … ⌊L/2⌋ − 1, named by its first layer, 0. "second half":
     ⌊L/2⌋ … L − 1, named ⌊L/2⌋. "halves": both.
 
@@ -87,7 +87,13 @@ def cut_layers(style: str, window: int | None, n_layers: int) -> dict[int, tuple
     around = {layer: window_layers(layer, window, n_layers) for layer in every}
     if style == "centre":
         return {layer: tuple(inside) for layer, inside in around.items()}
-    return {layer: tuple(other for other in every if other not in inside) for layer, inside in around.items()}
+    outside = {layer: tuple(other for other in every if other not in inside) for layer, inside in around.items()}
+    if empty := [layer for layer, layers in outside.items() if not layers]:
+        raise VideolensError(
+            f"style 'inverse' would cut nothing at layer {empty[0]}: a window of {window} layers around it holds all "
+            f"{n_layers} of the model. Choose a smaller window"
+        )
+    return outside
 
 
 def cut_words(style: str, window: int | None, n_layers: int) -> str:

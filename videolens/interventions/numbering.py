@@ -26,6 +26,13 @@ def whole_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -
     return chosen
 
 
+def some_numbers(kind: str, numbers: Iterable[SupportsIndex] | SupportsIndex) -> tuple[int, ...]:
+    """As `whole_numbers`, but none at all is an error, too: what acts nowhere changes nothing."""
+    if not (chosen := whole_numbers(kind, numbers)):
+        raise VideolensError(f"{kind}s are empty, so nothing would be changed: name at least one {kind}")
+    return chosen
+
+
 def chosen_numbers(kind: str, given: Iterable[SupportsIndex] | SupportsIndex | None, n: int) -> tuple[int, ...]:
     """Some of n layers or heads, as users give them: sorted, each once, at least one. None: all of them.
 

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import ModelError, VideolensError
-from videolens.interventions.numbering import check_within, whole_numbers
+from videolens.interventions.numbering import check_within, some_numbers
 from videolens.interventions.sites import Places, Site, as_places, named_site
 from videolens.interventions.source import SourceRun, check_same_layout
 from videolens.prompt.prompt import Prompt
@@ -72,7 +72,7 @@ class Patch:
             site=where.name,
             layers=_layers(where, layers),
             positions=as_places(positions),
-            heads=None if heads is None else whole_numbers("head", heads),
+            heads=None if heads is None else some_numbers("head", heads),
             source=source,
         )
         if heads is not None and where.heads is None:
@@ -192,4 +192,4 @@ def _layers(site: Site, layers: Iterable[int] | int | None) -> tuple[int, ...]:
         raise VideolensError(f"{site.name!r} is there once in every layer: say in which, layers=4 or layers=range(4)")
     if not site.layered and layers is not None:
         raise VideolensError(f"{site.name!r} belongs to no layer, so leave layers out (got {layers!r})")
-    return () if layers is None else whole_numbers("layer", layers)
+    return () if layers is None else some_numbers("layer", layers)

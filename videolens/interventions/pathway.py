@@ -10,7 +10,7 @@ ranges of layers and closed in the others. Two readings of that:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from typing import Any, cast
@@ -217,27 +217,27 @@ class Pathway(OpenEdges):
         not_cross, not_video, not_question = (
             [layer for layer in every if layer not in getattr(self, chosen)] for chosen in _OPEN
         )
-        cut = Knockout.route
+        found: list[tuple[str, Sequence[int]]]
         if self.masks == "published":
             found = [
-                cut("cross-frame", layers=not_cross),
-                cut("video -> question", layers=not_video),
-                cut("question -> last", layers=not_question),
-                cut("video -> last", layers=every),
-                cut("last -> last", layers=every),
-                cut("video -> video", layers=after_video),
-                cut("question -> question", layers=after_question),
+                ("cross-frame", not_cross),
+                ("video -> question", not_video),
+                ("question -> last", not_question),
+                ("video -> last", every),
+                ("last -> last", every),
+                ("video -> video", after_video),
+                ("question -> question", after_question),
             ]
         else:
             found = [
-                cut("cross-part", layers=not_cross),
-                cut("part V -> part V", layers=after_video),
-                cut("part V -> part Q", layers=not_video),
-                cut("part Q -> part Q", layers=after_question),
-                cut("part V -> part A", layers=every),
-                cut("part Q -> part A", layers=not_question),
+                ("cross-part", not_cross),
+                ("part V -> part V", after_video),
+                ("part V -> part Q", not_video),
+                ("part Q -> part Q", after_question),
+                ("part V -> part A", every),
+                ("part Q -> part A", not_question),
             ]
-        return tuple(knockout for knockout in found if knockout.layers)
+        return tuple(Knockout.route(route, layers=layers) for route, layers in found if layers)
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
@@ -247,7 +247,7 @@ class Pathway(OpenEdges):
         """
         if self.masks == "closed":
             check_parts(prompt.tokens)
-        return [pair for knockout in self.knockouts for pair in knockout.hooks(prompt)]
+        return [pair for knockout in self.knockouts for pair in knockout.functions(prompt)]
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """(first layer, first query row) that it can change; None if it cuts nothing."""

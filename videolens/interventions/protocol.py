@@ -147,5 +147,5 @@ def described(intervention: Any, n_layers: int) -> str:
     elif len(at) > 1 and at == tuple(range(at[0], at[-1] + 1)):
         words += f", layers {at[0] + 1}–{at[-1] + 1}"
     else:
-        words += f", layers {', '.join(str(layer + 1) for layer in at) or 'none'}"
+        words += f", layers {', '.join(str(layer + 1) for layer in at)}"
     return words if intervention.heads is None else f"{words}, heads {', '.join(map(str, intervention.heads))} (from 0)"

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float64, Int8
 from torch import Tensor
 
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, check_whole, near
 from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, count_live, live_rows
 from videolens.interventions.knockout import MaskFunction
 from videolens.interventions.pathway import Pathway
@@ -47,7 +47,7 @@ class RandomBlocking(OpenEdges):
             over routes, and draws which they are: it differs from the pathway only in which route is open where.
 
     Raises:
-        VideolensError: an unknown `match`.
+        VideolensError: an unknown `match`, or a seed that is no whole number.
     """
 
     like: Pathway
@@ -57,6 +57,7 @@ class RandomBlocking(OpenEdges):
     def __post_init__(self) -> None:
         if self.match not in MATCHES:
             raise VideolensError(near(self.match, MATCHES, kind="match of random blocking"))
+        check_whole("seed", self.seed)
 
     @property
     def n_layers(self) -> int:

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import ModelError, SelectionError, VideolensError, near
-from videolens.interventions.numbering import whole_numbers
+from videolens.interventions.numbering import some_numbers
 from videolens.prompt.tokens import TokenMap
 
 Places = str | tuple[int, ...] | None
@@ -153,12 +153,12 @@ def named_site(name: str) -> Site:
 def as_places(positions: str | Sequence[int] | Tensor | int | None) -> Places:
     """Positions as data: a selection's name as it is, positions sorted, each once.
 
-    A `SelectionError` if they are negative or no whole numbers.
+    A `SelectionError` if there are none, or they are negative or no whole numbers.
     """
     if positions is None or isinstance(positions, str):
         return positions
     try:
-        return whole_numbers("position", positions)
+        return some_numbers("position", positions)
     except VideolensError as error:
         raise SelectionError(
             f"{error}; or name a selection, 'frame 2', 'stem | last', or one patch of a frame, 'f3 r0 c2'"

@@ -117,7 +117,7 @@ def check_same_layout(first: Prompt, second: Prompt, one: str = "one prompt", ot
 
     1. As many positions; the same grid of frames, rows and columns.
     2. At every position the same role, frame, row, column and option.
-    3. Residual streams of one width: prompts of one model.
+    3. Residual streams of one width, and one model that made both.
 
     Raises:
         PromptError: they do not; the message gives both values of the first thing that differs.
@@ -131,6 +131,7 @@ def check_same_layout(first: Prompt, second: Prompt, one: str = "one prompt", ot
             f"{difference}. Patching copies position by position, so both prompts need one layout: the same question "
             "about another clip with as many frames has it"
         )
+    second.check_maker(first, f"{one} and {other}")
 
 
 def _difference(first: TokenMap, second: TokenMap, one: str, other: str) -> str | None:

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from videolens.errors import ModelError
+from videolens.errors import ModelError, check_flag, check_whole
 from videolens.model.decoder.rows import KeyValues
+from videolens.model.finite import names_the_layer
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
 
@@ -40,6 +41,7 @@ class Generation:
         return self.texts[0]
 
 
+@names_the_layer
 @torch.no_grad()
 def generate(
     model: Running,
@@ -68,8 +70,8 @@ def generate(
         VideolensError: an intervention on layers or heads that the model does not have.
     """
     n_pos = prompt.shape[1]
-    if max_new_tokens < 1:
-        raise ModelError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    check_whole("max_new_tokens", max_new_tokens, least=1, error=ModelError)
+    check_flag("stop_at_eos", stop_at_eos)
     if n_pos + max_new_tokens > model.cfg.n_ctx:
         raise ModelError(
             f"a prompt of {n_pos} tokens and {max_new_tokens} new ones do not fit the context of {model.cfg.n_ctx}: "
@@ -115,7 +117,7 @@ def _greedy(
     while True:
         # Only the newest row is read out: a prompt's other logits are of no use here.
         logits = model.read_out(model.run_layers(residual, at)[:, -1:], at.last)
-        token = logits[:, -1].argmax(-1)
+        token = model.chosen(logits[:, -1])
         if written:
             token = torch.where(done, written[-1], token)
         written.append(token)

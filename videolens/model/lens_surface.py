@@ -96,7 +96,35 @@ class LensSurface(HookedRootModule):
             ids = input.input_ids[0]
         else:
             ids = self.to_tokens(input, prepend_bos)[0] if isinstance(input, str) else torch.as_tensor(input).flatten()
-        return [self._tokenizer().decode([token]) for token in ids.tolist()]
+        return [self.shown(token) for token in ids.tolist()]
+
+    @property
+    def padded_ids(self) -> Int64[Tensor, " id"]:
+        """Ids that the unembedding has rows for and the tokenizer no token: vocabularies are padded to round numbers.
+
+        None where there is no tokenizer, which then says nothing about ids.
+        """
+        return torch.tensor(sorted(self._padded), dtype=torch.int64)
+
+    @property
+    def _padded(self) -> frozenset[int]:
+        known = self.__dict__.get("_padded_of")
+        if known is None or known[0] is not self.tokenizer:
+            named = range(self.cfg.d_vocab) if self.tokenizer is None else self.tokenizer.get_vocab().values()
+            known = self.__dict__["_padded_of"] = (self.tokenizer, frozenset(range(self.cfg.d_vocab)) - {*named})
+        return known[1]
+
+    def chosen(self, logits: Float[Tensor, "*batch d_vocab"]) -> Int64[Tensor, "*batch"]:
+        """The likeliest token that the tokenizer has: a padded id means nothing, whatever its logit."""
+        if self._padded:
+            logits = logits.index_fill(-1, self.padded_ids.to(logits.device), -torch.inf)
+        return logits.argmax(-1)
+
+    def shown(self, token: int) -> str:
+        """One token as text; "<padded 32005>" where the tokenizer has no such token."""
+        if token in self._padded:
+            return f"<padded {token}>"
+        return str(self._tokenizer().decode([token]))
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:

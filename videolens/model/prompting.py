@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError, PromptError
 from videolens.model.families import Clock
+from videolens.model.finite import check_made
 from videolens.model.running import Running
 from videolens.model.vision.frontend import FrontEnd
 from videolens.prompt.chat_template import chat_template
@@ -243,8 +244,10 @@ def _finish(
     features = video = None
     if pixels is not None:
         features = front.features(pixels)
+        check_made(features, "the vision tower's features of this clip", front.parts)
         pixels = pixels.to(front.device, front.dtype)
         video = front.project(features, tokens.grid)
+        check_made(video, "the projector's video tokens", front.parts, front.single)
         placeholders = len(front.video_positions(ids))
         if video.shape[1] != placeholders:
             raise ModelError(
@@ -255,6 +258,7 @@ def _finish(
     residual = front.embed_text(ids)
     if video is not None:
         residual = residual.masked_scatter((ids == front.video_token)[..., None], video)
+    check_made(residual, "the embeddings of this prompt's words", front.embed)
     axes = front.family.positions
     along = torch.arange(n_pos) if axes is None or clock is None else axes(front.config, tokens, clock)
     cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))
@@ -265,6 +269,7 @@ def _finish(
         rotary=(cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)),
         pixel_values=pixels,
         video_features=features,
+        made_by=front.maker,
         # where a longer prompt goes on, which need not be after the largest position (merged frames far apart in time)
         next_position=(int(along[..., -1].max()) + 1,) * batch,
         **known,

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
+from videolens.model.finite import check_logits, names_the_layer
+from videolens.model.identity import Weights
 from videolens.model.listening import stage_of
 from videolens.model.running import Running
 from videolens.prompt.prompt import Prompt
@@ -32,12 +34,14 @@ class CleanRun:
             [batch pos d_model].
         keys_values: rotated keys and values of every layer.
         at: the prompt's rows.
+        weights: those that the model had.
     """
 
     prompt: Prompt
     residuals: tuple[Float[Tensor, "batch pos d_model"], ...]
     keys_values: KeyValues
     at: Rows
+    weights: Weights
 
     @property
     def n_bytes(self) -> int:
@@ -45,7 +49,18 @@ class CleanRun:
         kept = [*self.residuals, *(each for pair in self.keys_values.layers.values() for each in pair)]
         return sum(each.nbytes for each in kept)
 
+    def check(self, model: Running) -> None:
+        """Raises:
+        ModelError: it is a run of another model, or weights have changed since.
+        """
+        if not self.weights.are_those_of(model):
+            raise ModelError(
+                f"the clean run is not one of {model.cfg.model_name!r} as it is now: it is another model's, or weights "
+                "have changed since. Run it again: model.run_clean(prompt)"
+            )
 
+
+@names_the_layer
 @torch.no_grad()
 def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
@@ -65,9 +80,13 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
         # a listener of the model's own may edit what enters the layer, in place
         entering = residuals[-1].clone() if is_listened_to(block.hook_resid_pre) else residuals[-1]
         residuals.append(model.run_layers(entering, at, start=layer, stop=layer + 1))
-    return CleanRun(prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None))
+    check_logits(residuals[-1])
+    return CleanRun(
+        prompt, tuple(residuals), replace(past, growing=False), replace(at, past=None), Weights(model, sample=False)
+    )
 
 
+@names_the_layer
 @torch.no_grad()
 def resume(
     model: Running,
@@ -104,6 +123,7 @@ def resume(
             f"the clean run is of a model of {len(clean.residuals) - 1} layers, {clean.residuals[0].shape[-1]} wide; "
             f"this one has {n_layers} and is {model.cfg.d_model} wide: resume it with the model that made it"
         )
+    clean.check(model)
     if not 0 <= layer < n_layers:
         raise ModelError(f"layer {layer} is outside the model: its layers are 0 … {n_layers - 1}")
     if not 0 <= row < n_pos:

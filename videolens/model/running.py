@@ -14,9 +14,11 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, near
+from videolens.model.checkpoints.files import token_ids
 from videolens.model.decoder.config import ATTENTION_PATHS
 from videolens.model.decoder.rows import KeyValues, Rows, Where, fire, positions_of
 from videolens.model.decoder.views import padded_views
+from videolens.model.finite import check_logits, check_stage, names_the_layer
 from videolens.model.listening import Listening
 from videolens.prompt.prompt import Prompt
 
@@ -25,7 +27,9 @@ class Running(Listening):
     """`forward` and its pieces: enter the residual stream, run layers, read out."""
 
     hook_embed: HookPoint
+    ends: tuple[int, ...] = ()  # ids of generation_config.json
 
+    @names_the_layer
     def forward(
         self,
         input: Prompt | Int64[Tensor, "batch pos"] | str | list[str],
@@ -47,7 +51,8 @@ class Running(Listening):
 
         Raises:
             ModelError: more tokens than the context, ids outside the vocabulary, video placeholders without their
-                video, neither prompt nor ids nor text, an unknown `return_type`, a layer that does not exist.
+                video, neither prompt nor ids nor text, an unknown `return_type`, a layer that does not exist, logits
+                that are not finite (names the first layer where that begins).
         """
         if return_type not in ("logits", "loss", None):
             raise ModelError(near(return_type, ("logits", "loss"), kind="return_type") + ", or None")
@@ -96,6 +101,7 @@ class Running(Listening):
                     f"the prompt's residual is {input.residual.shape[-1]} wide, this model {self.cfg.d_model}: a "
                     "prompt belongs to the model that made it"
                 )
+            self.frontend.check_made_here(input)
             cos, sin = (table.to(self.frontend.dtype) for table in input.rotary)
             at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past, views=views)
             residual = self.frontend.residual(input, at)
@@ -141,7 +147,9 @@ class Running(Listening):
         listened = torch.is_grad_enabled() and any(point._backward_hooks for point in self.hook_dict.values())
         if listened and not residual.requires_grad:
             residual = residual.detach().requires_grad_().clone()
-        return fire(self.hook_embed, residual, at)
+        residual = fire(self.hook_embed, residual, at)
+        check_stage(residual, -1, self.frontend.embed)
+        return residual
 
     def run_layers(
         self, residual: Float[Tensor, "batch row d_model"], at: Rows, *, start: int = 0, stop: int | None = None
@@ -153,8 +161,14 @@ class Running(Listening):
         return residual
 
     def read_out(self, residual: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_vocab"]:
-        """Logits of rows that have passed all layers."""
-        return self.unembed(self.ln_final(residual, at))
+        """Logits of rows that have passed all layers.
+
+        Raises:
+            ModelError: some are not finite.
+        """
+        logits = self.unembed(self.ln_final(residual, at))
+        check_logits(logits)
+        return logits
 
     @contextmanager
     def attention_path(self, path: str) -> Iterator[Running]:
@@ -189,7 +203,7 @@ class Running(Listening):
 
     @property
     def eos_tokens(self) -> list[int]:
-        """Ids that end an answer."""
-        found = [getattr(self.tokenizer, "eos_token_id", None), self.frontend.config.get_text_config().eos_token_id]
-        flat = [one for each in found for one in (each if isinstance(each, list) else [each])]
-        return sorted({one for one in flat if one is not None})
+        """Ids that end an answer: those that tokenizer, config.json or generation_config.json name, all of them."""
+        config = self.frontend.config
+        named = [getattr(each, "eos_token_id", None) for each in (self.tokenizer, config, config.get_text_config())]
+        return sorted({*self.ends}.union(*map(token_ids, named)))

@@ -12,7 +12,9 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
 from videolens.model import generation, prompting, resuming
+from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
+from videolens.model.checkpoints.files import token_ids
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.families import family_of
 from videolens.model.running import Running
@@ -33,6 +35,7 @@ class HookedVideoTransformer(Running):
         blocks, ln_final, unembed: the decoder.
         tokenizer: the checkpoint's, or None.
         template: name of the prompt template used when none is given; None: the tokenizer's chat template.
+        ends: ids that end an answer, besides those that tokenizer and config name.
 
     Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, one more per layer,
     `blocks.{l}.attn.hook_mask` (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and
@@ -41,12 +44,18 @@ class HookedVideoTransformer(Running):
     """
 
     def __init__(
-        self, parts: Converted, *, tokenizer: Any = None, pixels: Preparation | None = None, template: str | None = None
+        self,
+        parts: Converted,
+        *,
+        tokenizer: Any = None,
+        pixels: Preparation | None = None,
+        template: str | None = None,
+        ends: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.cfg = parts.cfg
         self.tokenizer, self.pixel_settings, self.template = tokenizer, pixels, template
-        self.frontend = parts.frontend
+        self.frontend, self.ends = parts.frontend, ends
         self.hook_embed = HookPoint()
         self.blocks = nn.ModuleList(parts.blocks)  # type: ignore[assignment]
         self.ln_final, self.unembed = parts.ln_final, parts.unembed
@@ -84,7 +93,8 @@ class HookedVideoTransformer(Running):
             raise ModelError(f"device {str(device)!r} cannot be used here ({error}): use 'cpu'") from error
         read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)
-        return cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template).to(place)
+        model = cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template, ends=read.ends)
+        return model.to(place)
 
     @classmethod
     def from_hugging_face(
@@ -93,15 +103,17 @@ class HookedVideoTransformer(Running):
         """Convert a model that is already loaded. Weights are shared; its vision tower and projector are taken over.
 
         Raises:
-            ModelError: its `config.model_type` belongs to no known family.
+            ModelError: its `config.model_type` belongs to no known family, or it carries an adapter that is not merged.
         """
+        refuse_adapters_of(module)
         config: Any = module.config
         parts = convert(
             module,
             family_of(config.model_type, getattr(config, "architectures", None) or ()),
             name=config._name_or_path or config.model_type,
         )
-        return cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template)
+        ends = token_ids(getattr(getattr(module, "generation_config", None), "eos_token_id", None))
+        return cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template, ends=ends)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 

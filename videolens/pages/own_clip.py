@@ -211,8 +211,8 @@ def _ask(model: HookedVideoTransformer, question: Question) -> tuple[Question, P
     prompt = model.prompt(question)
     if not question.options:
         first = last_logits(model, prompt).softmax(-1)
-        answer = str(model.tokenizer.decode([int(first.argmax())])).strip()
-        return question, prompt, answer or "(nothing)", float(first.max())
+        said = int(model.chosen(first))
+        return question, prompt, model.shown(said).strip() or "(nothing)", float(first[said])
     shares = option_probabilities(model, prompt)
     chosen = int(shares.argmax())
     if question.answer is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from videolens.errors import PromptError
+from videolens.prompt.plain_text import Coder, coder_for, control_tokens
 from videolens.prompt.selections import ROLES
 from videolens.prompt.template import Piece, PromptTemplate
 from videolens.prompt.tokens import TokenMap
@@ -54,7 +56,7 @@ def encode_question(
     """Token ids and token map of a question.
 
     1. The template gives pieces of text with roles, the layout those that stand for the video. Joined, they are the
-       prompt.
+       prompt. Control tokens in the question's words are text.
     2. Each token belongs to the piece that holds the last of its characters (`pieces_of_tokens`).
     3. Placeholders of video pieces fill the grid in order.
     4. The answer's token is the first that tokenizing prompt and answer together adds.
@@ -68,27 +70,28 @@ def encode_question(
         placeholder: the placeholder as text.
 
     Raises:
-        PromptError: no options, a tokenizer without offsets, or placeholders that are not one token each.
+        PromptError: no options, a tokenizer without offsets, placeholders that are not one token each, or a control
+            token in the question's words that this tokenizer cannot read as text.
     """
     # 1. pieces of text
     asked = template.render(question, placeholder=placeholder)
     text = "".join(piece.text for piece in asked)
-    if not getattr(tokenizer, "is_fast", False):
-        raise PromptError(
-            f"{type(tokenizer).__name__} gives no character offsets, and token spans come from them: "
-            "load the fast tokenizer (tokenizer.json)"
-        )
-    video = [Piece(piece.text or placeholder * piece.n, piece.role) for piece in layout.pieces]
+    _check_fast(tokenizer)
+    words = (question.stem, question.completion, question.answer, *question.choices)
+    coder = coder_for(tokenizer, placeholder, words)
+    template = template.with_texts(coder.mark)
+    asked = template.render(question, placeholder=coder.mark(placeholder))
+    video = [Piece(coder.mark(piece.text or placeholder * piece.n), piece.role) for piece in layout.pieces]
     at = next(i for i, piece in enumerate(asked) if piece.role == "video")
     pieces = [*asked[:at], *video, *asked[at + 1 :]]
-    coded = tokenizer("".join(piece.text for piece in pieces), return_offsets_mapping=True)
-    ids = torch.tensor(coded["input_ids"], dtype=torch.int64)
+    coded = coder.encode("".join(piece.text for piece in pieces))
+    ids = torch.tensor(coded.ids, dtype=torch.int64)
 
     # 2. tokens of the pieces
-    owner = torch.tensor(pieces_of_tokens(coded["offset_mapping"], pieces))
+    owner = torch.tensor(pieces_of_tokens(coded.offsets, pieces))
     inside = (at <= owner) & (owner < at + len(video))
     # what the tokenizer puts before a prompt that begins with the video is no part of the video
-    leading = inside & (torch.tensor([past for _, past in coded["offset_mapping"]]) == 0)
+    leading = inside & (torch.tensor([past for _, past in coded.offsets]) == 0)
     of_video = torch.where(inside & ~leading, owner - at, -1)
     held = torch.tensor([i >= 0 and layout.pieces[i].text is None for i in of_video.tolist()])
     found = ids == video_token_id
@@ -96,7 +99,7 @@ def encode_question(
         raise PromptError(
             f"the video placeholder {placeholder!r} (token {video_token_id}) is {int(found.sum())} tokens of the "
             f"prompt, of which {int((found & (of_video >= 0)).sum())} are in its place; {layout.n_placeholders} are "
-            f"expected: question and options must not hold it, and the tokenizer must know it. Prompt: {text!r}"
+            f"expected: the tokenizer must know it as one token. Prompt: {text!r}"
         )
 
     # 3. the video's grid
@@ -113,14 +116,18 @@ def encode_question(
     )
 
     # 4. the answer's token
-    (right, choices), short = template.continuations(question), tokenizer(text)["input_ids"]
-    return EncodedQuestion(
-        input_ids=ids,
-        tokens=tokens,
-        text=text,
-        answer_token=None if right is None else _next_token(tokenizer, text, short, right),
-        option_tokens=tuple(_next_token(tokenizer, text, short, choice) for choice in choices),
-    )
+    (right, choices), marked = template.continuations(question), "".join(piece.text for piece in asked)
+    next_token = partial(_next_token, coder, marked, coder.encode(marked).ids)
+    answer = None if right is None else next_token(right)
+    return EncodedQuestion(ids, tokens, text, answer_token=answer, option_tokens=tuple(map(next_token, choices)))
+
+
+def _check_fast(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise PromptError(
+            f"{type(tokenizer).__name__} gives no character offsets, and token spans come from them: "
+            "load the fast tokenizer (tokenizer.json)"
+        )
 
 
 def _places(layout: VideoLayout, of_video: Int64[Tensor, " pos"], is_video: Bool[Tensor, " pos"]) -> dict[str, Tensor]:
@@ -171,20 +178,21 @@ def pieces_of_tokens(offsets: Sequence[tuple[int, int]], pieces: Sequence[Piece]
     return owners
 
 
-def _next_token(tokenizer: Any, text: str, ids: list[int], continuation: str) -> int:
+def _next_token(coder: Coder, text: str, ids: list[int], continuation: str) -> int:
     """The first token that `continuation` adds to the prompt.
 
     Where the tokenizer would join it to the end of the prompt ("(" and "A" to "(A"), the model, which sees the prompt's
     own tokens, is asked for the continuation as a token of its own.
     """
-    longer = tokenizer(text + continuation, return_offsets_mapping=True)
-    if len(longer["input_ids"]) > len(ids) and longer["input_ids"][: len(ids)] == ids:
-        return int(longer["input_ids"][len(ids)])
-    for token, (first, past) in zip(longer["input_ids"], longer["offset_mapping"], strict=True):
+    longer = coder.encode(text + continuation)
+    if len(longer.ids) > len(ids) and longer.ids[: len(ids)] == ids:
+        return int(longer.ids[len(ids)])
+    for token, (first, past) in zip(longer.ids, longer.offsets, strict=True):
         if past > first == len(text):
             return int(token)
+    tokenizer = coder.tokenizer
     token = tokenizer.convert_tokens_to_ids(continuation.strip())
-    if token is None or token == tokenizer.unk_token_id:
+    if token is None or token == tokenizer.unk_token_id or token in control_tokens(tokenizer).values():
         raise PromptError(
             f"the tokenizer has no token for the answer {continuation!r} after {text[-20:]!r}: end the prompt where a "
             "word ends, or choose an answer that begins with a token of its own"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +14,19 @@ from videolens.errors import PromptError
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
+
+
+class Maker(NamedTuple):
+    """The front end that made a prompt: the model's name, and a digest of the weights of tower, projector, embedding.
+
+    Front ends of equal weights have one digest, whatever their names and wherever they are.
+    """
+
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} (weights {self.digest[:8]})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +55,8 @@ class Prompt:
         text: the prompt as a string, with one placeholder for the video.
         question: where it came from.
         singles: the prompts that a batch of unequal ones was made of.
+        made_by: the front end whose tokens, residual and features these are; other models refuse the prompt. None: put
+            together by hand.
 
     Raises:
         PromptError: shapes disagree.
@@ -59,6 +75,7 @@ class Prompt:
     padding: tuple[int, ...] = ()
     next_position: tuple[int, ...] = ()
     singles: tuple[Prompt, ...] = field(default=(), repr=False)
+    made_by: Maker | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.input_ids.shape)
@@ -104,7 +121,7 @@ class Prompt:
         The batch knows its prompts' token maps, but no answers: `for single in batch` gives the prompts back.
 
         Raises:
-            PromptError: no prompts, or some of them from models of different widths.
+            PromptError: no prompts, or some of them from different models.
         """
         singles = [single for prompt in prompts for single in prompt]
         if not singles:
@@ -112,6 +129,8 @@ class Prompt:
         widths = {single.residual.shape[-1] for single in singles}
         if len(widths) > 1:
             raise PromptError(f"prompts with residuals {sorted(widths)} wide belong to different models")
+        for single in singles:
+            single.check_maker(singles[0], "prompts of one batch")
         longest = max(single.shape[1] for single in singles)
         padding = tuple(longest - single.shape[1] for single in singles)
 
@@ -129,6 +148,7 @@ class Prompt:
             padding=padding,
             next_position=tuple(single.next_positions[0] for single in singles),
             singles=tuple(singles),
+            made_by=singles[0].made_by,
         )
 
     @property
@@ -166,6 +186,14 @@ class Prompt:
                 "`for single in prompt`"
             )
         return self
+
+    def check_maker(self, other: Prompt, what: str) -> None:
+        """Raises:
+        PromptError: this prompt and the other one were made by different models; `what` are both, in words.
+        """
+        makers = (self.made_by, other.made_by)
+        if None not in makers and len({made_by.digest for made_by in makers if made_by}) > 1:
+            raise PromptError(f"{what} must be made by one model, got those of {self.made_by} and {other.made_by}")
 
     def repeated(self, n: int) -> Prompt:
         """This prompt of one as a batch of n, without copies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -62,6 +63,19 @@ class PromptTemplate:
     def with_system(self, system: str) -> PromptTemplate:
         """The same template with another instruction."""
         return replace(self, system=system)
+
+    def with_texts(self, change: Callable[[str], str]) -> PromptTemplate:
+        """The same template with every text of its own changed; a question's words stay as they are."""
+        return replace(
+            self,
+            system=change(self.system),
+            multiple_choice=tuple((role, change(text)) for role, text in self.multiple_choice),
+            open_ended=tuple((role, change(text)) for role, text in self.open_ended),
+            option=change(self.option),
+            between=change(self.between),
+            letter_prefix=change(self.letter_prefix),
+            space=change(self.space),
+        )
 
     def render(self, question: Question, *, placeholder: str = "<video>") -> list[Piece]:
         """The prompt of a question in pieces; joined, their texts are the prompt, with `placeholder` for the video.

@@ -160,7 +160,7 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
 
         layers = range(self.model.cfg.n_layers)
         hooks = [each for one in staged for each in one.hooks]
-        said = int(full_logits(self.model, prompt, [*hooks, *listeners(layers, keep)]).argmax())
+        said = int(self.model.chosen(full_logits(self.model, prompt, [*hooks, *listeners(layers, keep)])))
         states = torch.stack([kept[layer] for layer in layers])
         return read_logits(self.model, states, self.lens).softmax(-1).cpu(), said
 

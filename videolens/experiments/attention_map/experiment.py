@@ -218,5 +218,5 @@ class AttentionMapExperiment(Experiment[AttentionMap]):
         if self.samples == "all":
             return None
         right = prompt.answer_token
-        correct = None if right is None else int(last_logits(self.model, prompt).argmax()) == right
+        correct = None if right is None else int(self.model.chosen(last_logits(self.model, prompt))) == right
         return why_left_out(self.samples, correct)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from tqdm import tqdm
 
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, check_flag, check_whole, near
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Named, Row
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -33,8 +33,11 @@ def ask_all(experiment: Experiment[R], questions: Any, *, progress: bool, unit: 
         unit: what is counted.
 
     Raises:
-        VideolensError: no questions, something else than questions, or two with one id.
+        VideolensError: no questions, something else than questions, or two with one id; a seed that is no whole number.
     """
+    check_whole("seed", getattr(experiment, "seed", 0))
+    for name, flag in (("progress", progress), ("verify", getattr(experiment, "verify", False))):
+        check_flag(name, flag)
     began = time.monotonic()
     several = [questions] if isinstance(questions, (Question, Prompt)) else questions
     if not isinstance(several, Iterable) or isinstance(several, str):

@@ -11,7 +11,7 @@ def number(value: float, digits: int = 0, *, sign: str = "+") -> str:
 
 
 def token_text(model: HookedVideoTransformer, token: int) -> str:
-    """A token as text; its id where the model has no tokenizer."""
+    """A token as text; its id where the model has no tokenizer, or the text is blank."""
     if model.tokenizer is None:
         return str(token)
-    return str(model.tokenizer.decode([token])).strip() or str(token)
+    return model.shown(token).strip() or str(token)

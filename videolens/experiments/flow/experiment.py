@@ -132,7 +132,7 @@ class FlowExperiment(Experiment[FlowMap]):
         """Rows of the table for one question, and what was left out of it."""
         # 1. unblocked
         unblocked = base(self.model, prompt, engine=self.engine, max_memory=self.max_memory)
-        answer, right = int(unblocked.logits.argmax()), _right_token(prompt)
+        answer, right = int(self.model.chosen(unblocked.logits)), _right_token(prompt)
         correct = None if right is None else answer == right
         # 2. kept or not
         if reason := why_left_out(self.samples, correct):

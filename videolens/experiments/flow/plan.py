@@ -77,5 +77,5 @@ def check_routes(
     if not routes or len(set(routes)) != len(routes):
         raise VideolensError(f"routes must name at least one route, each once, got {list(routes)}")
     for route in routes:
-        Knockout.route(route, layers=())
+        Knockout.route(route, layers=0)
     return window_of(style, window, model.cfg.n_layers)

@@ -102,5 +102,5 @@ def measure(
     }
     for row, which in enumerate(DIRECTIONS[direction]):
         run |= {f"{column}_{which}": float(values[column][row]) for column in ("logit_diff", "probability")}
-        run[f"says_{which}"] = token_text(model, int(logits[row].argmax()))
+        run[f"says_{which}"] = token_text(model, int(model.chosen(logits[row])))
     return torch.stack(measured, dim=1).tolist(), run

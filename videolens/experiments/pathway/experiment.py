@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from videolens.engine import check_engine, sweep
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, check_whole, near
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Tick
 from videolens.experiments.common.provenance import made_with
@@ -99,8 +99,7 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
             if kind not in list(MATCHES):
                 raise VideolensError(near(kind, MATCHES, kind="kind of random cut"))
         for name, number in (("seeds", self.seeds), ("seed", self.seed)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-                raise VideolensError(f"{name} = {number!r}: give a whole number from 0 on")
+            check_whole(name, number)
         if self.seeds < 1 and random:
             raise VideolensError(f"seeds = {self.seeds}: draw at least one random cut of each kind, or pass random=[]")
         check_engine(self.engine)

@@ -57,7 +57,7 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
         d_vision=next((getattr(vision, name) for name in ("embed_dim", "hidden_size") if hasattr(vision, name)), -1),
     )
     parts = {part: _part(module, path) for part, path in family.parts.items()}
-    frontend = FrontEnd(family, config, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
+    frontend = FrontEnd(family, config, name=name, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
     frontend.requires_grad_(False)
     blocks = [_block(cfg, family, layer, index) for index, layer in enumerate(decoder.layers)]
     ln_final = RMSNorm(_shared(decoder.norm.weight), cfg.eps)

@@ -9,11 +9,13 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from videolens.errors import ModelError, near
+from videolens.model.checkpoints.adapters import refuse_adapter_files
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -67,13 +69,14 @@ class Stored:
 def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
     """The directory of a bundled checkpoint, a directory, or that of a repository on the hub, once it is here.
 
-    A `ModelError` if there is none; it lists the bundled names.
+    A `ModelError` if there is none (it lists the bundled names), or if it is an adapter that is not merged.
     """
     name = os.fspath(name)
     if name in bundled_names():
         return bundled_path(name)
     path = Path(name).expanduser()
     if name and path.is_dir():
+        refuse_adapter_files(path)
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is a directory without config.json, so not a checkpoint; {_bundled_hint()}")
         return path
@@ -105,6 +108,7 @@ def _download(name: str, *, trust_remote_code: bool) -> Path:
             f"{name!r}: no such directory here, and not found on the hub ({type(error).__name__}: {error}); "
             f"{_bundled_hint()}"
         ) from error
+    refuse_adapter_files(Path(found))
     if not (Path(found) / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a checkpoint; {_bundled_hint()}")
     return Path(found)
@@ -125,6 +129,29 @@ def read_config(directory: Path) -> dict[str, Any]:
             "bfloat16), which can be read, patched and compared: use the checkpoint it was quantised from"
         )
     return settings
+
+
+def read_ends(directory: Path) -> tuple[int, ...]:
+    """Ids that end an answer, by generation_config.json, which may list several; none where there is no such file.
+
+    Raises:
+        ModelError: it is not JSON, or names something else than token ids.
+    """
+    path = directory / "generation_config.json"
+    named = _read_json(path).get("eos_token_id") if path.is_file() else None
+    try:
+        return token_ids(named)
+    except TypeError as error:
+        raise ModelError(f"{path} has eos_token_id {named!r}; expected a token id, or a list of them") from error
+
+
+def token_ids(named: Any) -> tuple[int, ...]:
+    """One id, several or None, as the configs of checkpoints name them.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    return tuple(index(one) for one in (named if isinstance(named, (list, tuple)) else [named]) if one is not None)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,14 +15,16 @@ import torch
 from torch import nn
 
 from videolens.errors import ModelError
+from videolens.model.checkpoints.adapters import refuse_adapter_keys
 from videolens.model.checkpoints.bundled import bundled_names
-from videolens.model.checkpoints.files import Stored, find, read_config, stored_weights
+from videolens.model.checkpoints.files import Stored, find, read_config, read_ends, stored_weights
 from videolens.model.checkpoints.weights import build, load_into, misfit
 from videolens.model.families import Family, family_of
 from videolens.model.vision.pixels import Preparation, preparation_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 BUNDLED_TEMPLATE = "shapes"
+_COMPUTED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Checkpoint:
     Attributes:
         template: name of the prompt template it was trained with: `prompt_template` of its config.json, else that of
             its family; None: its own chat template.
+        ends: ids that end an answer, by its generation_config.json.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Checkpoint:
     tokenizer: Any
     pixels: Preparation | None
     template: str | None
+    ends: tuple[int, ...] = ()
 
 
 def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, trust_remote_code: bool) -> Checkpoint:
@@ -47,7 +51,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
 
     1. Find it: a bundled name, else a directory, else a hub name of the form owner/name.
     2. `model_type` and `architectures` of its config.json say which family reads it.
-    3. Look at its weight files: all there, whole, safetensors.
+    3. Look at its weight files: all there, whole, safetensors, of floats that models compute in.
     4. Read the weights; a key that is missing or has the wrong shape is an error, never a random tensor.
     5. Tokenizer and preprocessor settings where the checkpoint has them.
 
@@ -62,6 +66,9 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     family = _family(directory, settings, trust_remote_code=trust_remote_code)
     # 3. its weight files
     stored = stored_weights(directory)
+    _check_kinds(stored, dtype)
+    refuse_adapter_keys(os.fspath(name), stored)
+    ends = read_ends(directory)
     # 4. its weights
     source = os.fspath(name)
     if callable(family.architecture):
@@ -82,6 +89,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
         tokenizer=tokenizer,
         pixels=preparation_of(directory, family.pixels),
         template=settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template),
+        ends=ends,
     )
 
 
@@ -106,6 +114,23 @@ def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
         f"{directory / 'config.json'} names code that comes with the checkpoint ({', '.join(code)}), which is refused: "
         "read it, and where you trust it give trust_remote_code=True"
     )
+
+
+def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None) -> None:
+    """Refuse weights that would be cast without a word: whole numbers and packed ones, and float64 by default.
+
+    Raises:
+        ModelError: names a weight, its file and how it is stored.
+    """
+    if dtype is not None and dtype not in _COMPUTED.values():
+        raise ModelError(f"dtype {dtype} is none that a model computes in: choose one of {list(_COMPUTED.values())}")
+    for key, each in stored.items():
+        wide = each.dtype == "F64" and dtype is None
+        if key.endswith((".weight", ".bias")) and (wide or each.dtype not in _COMPUTED):
+            advice = "say dtype=torch.float64 or torch.float32" if wide else "quantised weights are not read"
+            raise ModelError(
+                f"{each.file}: {key!r} is stored as {each.dtype}; expected one of {list(_COMPUTED)[:3]}: {advice}"
+            )
 
 
 def _by_transformers(

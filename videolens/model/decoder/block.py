@@ -10,6 +10,7 @@ from videolens.model.decoder.attention import Attention
 from videolens.model.decoder.config import VideoTransformerConfig
 from videolens.model.decoder.layers import GatedMLP, RMSNorm
 from videolens.model.decoder.rows import Rows, fire
+from videolens.model.finite import check_stage
 
 
 class Block(nn.Module):
@@ -37,4 +38,6 @@ class Block(nn.Module):
         resid = fire(self.hook_resid_mid, resid, at)
         mlp_in = fire(self.hook_mlp_in, resid.clone(), at) if self.cfg.use_hook_mlp_in else resid
         resid = resid + fire(self.hook_mlp_out, self.mlp(self.ln2(mlp_in, at), at), at)
-        return fire(self.hook_resid_post, resid, at)
+        resid = fire(self.hook_resid_post, resid, at)
+        check_stage(resid, self.attn.layer, self)
+        return resid

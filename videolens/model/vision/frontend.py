@@ -15,8 +15,9 @@ from transformer_lens.hook_points import HookPoint
 from videolens.errors import ModelError, PromptError
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
 from videolens.model.families import Family
+from videolens.model.identity import Weights, digest
 from videolens.model.vision.tower_memory import Tower, TowerMemory
-from videolens.prompt.prompt import Prompt
+from videolens.prompt.prompt import Maker, Prompt
 
 
 class Rotary(nn.Module):
@@ -71,12 +72,13 @@ class FrontEnd(nn.Module):
         family: Family,
         config: Any,
         *,
+        name: str,
         parts: dict[str, nn.Module | nn.Parameter],
         embed: nn.Embedding,
         rotary: Rotary,
     ):
         super().__init__()
-        self.family, self.config = family, config
+        self.family, self.config, self.model_name = family, config, name
         self.video_token = family.video_token(config)
         self.parts = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
         self.single = nn.ParameterDict({name: part for name, part in parts.items() if isinstance(part, nn.Parameter)})
@@ -84,9 +86,11 @@ class FrontEnd(nn.Module):
         self.hook_video_features = HookPoint()
         self.hook_video_tokens = HookPoint()
         self.memory = TowerMemory()
+        self._known: tuple[Weights, object, Maker] | None = None  # weights, tower, and what prompts say of them
 
     def _apply(self, fn: Any, recurse: bool = True) -> FrontEnd:
         self.memory.clear()  # what is kept is not kept where the model was, or in the dtype that it had
+        self._known = None
         # a tower may have rotary frequencies of its own, which stay exact as the decoder's do
         frequencies = [
             (module, name, buffer)
@@ -99,6 +103,33 @@ class FrontEnd(nn.Module):
             moved = getattr(module, name)
             module._buffers[name] = exact.to(moved.device)
         return self
+
+    @property
+    def maker(self) -> Maker:
+        """What prompts made now say of their origin: the model's name, and a digest of the front end's weights.
+
+        Weights are read once, and again only after they have changed.
+        """
+        known = self._known
+        if known is None or known[1] is not self.memory.tower or not known[0].are_those_of(self):
+            known = self._known = (Weights(self), self.memory.tower, Maker(self.model_name, digest(self)))
+        return known[2]
+
+    def check_made_here(self, prompt: Prompt) -> None:
+        """Raises:
+        ModelError: the prompt was made by another model, or before weights of this front end were changed.
+        """
+        if (made_by := prompt.made_by) is None:  # put together by hand
+            return
+        own = self.maker
+        if made_by.digest != own.digest:
+            why = "prompts are not passed on from model to model"
+            if made_by.name == own.name:
+                why = "its weights have changed since, or it is another checkpoint under the same name"
+            raise ModelError(
+                f"the prompt was made by the front end of {made_by}, and this model is {own}: {why}. Make the prompt "
+                "with the model that runs it: model.prompt(question)"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -82,6 +82,11 @@ class TowerMemory:
         """What the kept features take."""
         return self._features.n_bytes
 
+    @property
+    def tower(self) -> object:
+        """Stands for the tower that was looked at last: another object when it was seen to have changed."""
+        return self._tower and self._tower[2]
+
     def __len__(self) -> int:
         """Clips whose features are kept."""
         return len(self._features)
@@ -131,7 +136,7 @@ def _content(tower: Tower) -> tuple[object, ...]:
         tower.dtype,
         _settings(tower.config),
         tuple((id(one), one.dtype, one.device, one.shape) for one in tensors),
-        _checksum(tensors),
+        checksum(tensors),
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
         torch.get_float32_matmul_precision(),
     )
@@ -156,7 +161,7 @@ def _hash(pixels: Tensor) -> bytes:
     return blake2b(pixels.cpu().contiguous().view(torch.uint8).numpy().data).digest()
 
 
-def _checksum(tensors: Iterable[Tensor]) -> bytes:
+def checksum(tensors: Iterable[Tensor]) -> bytes:
     """Of weights where they lie: sums of their bits over the rows and the columns of a table, mod 2^64.
 
     A change, a permutation, a change of sign all show. What does not show are changes that cancel in every row and in

@@ -1,0 +1,119 @@
+"""Which (query, key) pairs a knockout blocks in a prompt, and in what is generated after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Int, Int64
+from torch import Tensor
+
+from videolens.prompt.batched_tokens import TokenMaps
+from videolens.prompt.selections import part_frames
+from videolens.prompt.tokens import TokenMap
+
+_ROWS_AT_A_TIME = 1024
+_GENERATED = {"response", "all", "part A"}  # selections that generated tokens belong to
+
+
+class Cut(NamedTuple):
+    """What is cut: keys in `source` for queries in `target`; of earlier frames only, or of any."""
+
+    source: str
+    target: str
+    earlier_frames: bool
+
+
+class Blocked:
+    """Which (query, key) pairs a knockout blocks, for any rows and keys of a prompt and what is generated after it."""
+
+    def __init__(self, cut: Cut, tokens: TokenMap) -> None:
+        self.n_pos = tokens.n_pos
+        self.source, self.source_names = _members(cut.source, tokens)
+        self.target, self.target_names = _members(cut.target, tokens)
+        self.frame = part_frames(tokens.role, tokens.frame) if cut.earlier_frames else None
+        self.last = int(tokens["last"][0])
+
+    @cached_property
+    def cuts(self) -> bool:
+        """Whether it removes an edge of the prompt, or of a token that is generated after it."""
+        newest = {"last", *_GENERATED}
+        later = self.frame is None and self.target_names & newest
+        return self.first_row is not None or bool(later and (self.source_names & newest or self.source.any()))
+
+    @cached_property
+    def first_row(self) -> int | None:
+        """The first row that loses an edge."""
+        for rows, part in self.causal():
+            if bool(part.any()):
+                return int(rows[part.any(dim=1)][0])
+        return None
+
+    def causal(self) -> Iterable[tuple[Int64[Tensor, " row"], Bool[Tensor, "row key"]]]:
+        """Blocked causal pairs, a few rows at a time so that a long prompt needs no n × n matrix."""
+        keys = torch.arange(self.n_pos)
+        for rows in self.rows(keys).split(_ROWS_AT_A_TIME):
+            yield rows, self.edges(rows, keys) & (keys <= rows[:, None])
+
+    def rows(self, rows: Int[Tensor, " query"]) -> Int64[Tensor, " hit"]:
+        """Indices of those rows that are targets."""
+        hit = self._in(self.target, rows)
+        if "last" in self.target_names:
+            # every generated token was the newest when it was computed
+            hit = hit | (rows == self.last) | (rows >= self.n_pos)
+        if self.target_names & _GENERATED:
+            hit = hit | (rows >= self.n_pos)
+        return hit.nonzero().flatten()
+
+    def edges(self, rows: Int[Tensor, " query"], keys: Int[Tensor, " key"]) -> Bool[Tensor, "query key"]:
+        """Blocked pairs, for rows that are targets."""
+        hit = self._in(self.source, keys)
+        if self.source_names & _GENERATED:
+            hit = hit | (keys >= self.n_pos)
+        pairs = hit.expand(len(rows), -1)
+        if "last" in self.source_names:
+            # the newest token, seen from a row: the row itself
+            newest = (rows == self.last) | (rows >= self.n_pos)
+            pairs = pairs | ((keys == rows[:, None]) & newest[:, None])
+        if self.frame is not None:
+            of_row, of_key = self._frame(rows), self._frame(keys)
+            pairs = pairs & (of_key >= 0) & (of_key < of_row[:, None])
+        return pairs
+
+    def _in(self, member: Bool[Tensor, " pos"], positions: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        inside = member.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
+        return inside & (positions < self.n_pos)
+
+    def _frame(self, positions: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        assert self.frame is not None
+        frame = self.frame.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
+        return torch.where(positions < self.n_pos, frame, -1)
+
+
+# A sweep asks for the same edges once per window; they are worked out once for as long as the prompt lives.
+_known: WeakKeyDictionary[TokenMap, dict[Cut, Blocked]] = WeakKeyDictionary()
+
+
+def blocked(cut: Cut, tokens: TokenMap) -> Blocked:
+    """The pairs of one prompt that a cut blocks."""
+    known = _known.setdefault(tokens, {})
+    if cut not in known:
+        known[cut] = Blocked(cut, tokens)
+    return known[cut]
+
+
+def blocked_each(cut: Cut, tokens: TokenMap) -> list[Blocked]:
+    """The same for every prompt of a batch of unequal ones; a list of one for all others."""
+    return [blocked(cut, one) for one in (tokens.maps if isinstance(tokens, TokenMaps) else (tokens,))]
+
+
+def _members(selection: str, tokens: TokenMap) -> tuple[Bool[Tensor, " pos"], frozenset[str]]:
+    """The selection's fixed positions, and its names; "last" is left out, for what it means depends on the row."""
+    names = frozenset(part.strip() for part in selection.split("|"))
+    member = torch.zeros(tokens.n_pos, dtype=torch.bool)
+    for name in names - {"last"}:
+        member[tokens[name]] = True
+    return member, names
