@@ -233,8 +233,8 @@ def test_written_as_tvbench_and_read_back(tmp_path):
     [
         ({"task": "moving directions"}, "moving direction"),
         ({"split": "val"}, "validation"),
-        ({"n": 0}, "at least one"),
-        ({"seed": -1}, "seeds count from 0"),
+        ({"n": 0}, "n = 0: give a whole number from 1 on"),
+        ({"seed": -1}, "seed = -1: give a whole number from 0 on"),
     ],
 )
 def test_misuse_is_named(arguments, said):

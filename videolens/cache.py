@@ -13,7 +13,8 @@ Value = TypeVar("Value")
 class Recent(Generic[Value]):
     """The values used last, up to `room` bytes in all; the newest one is kept even if it alone is larger.
 
-    Safe to share between threads. A copy, or one that comes out of a pickle, starts empty.
+    Safe to share between threads. A copy, or one that comes out of a pickle, starts empty. Values are handed out as
+    they are kept: whoever hands one on to users gives them a copy, since a tensor cannot be made read-only.
 
     Args:
         room: in bytes.

@@ -61,6 +61,8 @@ class Question:
         open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)
         style = self.style or ("open-ended" if open_ended else "multiple choice")
         vars(self).update(style=style, options=tuple(self.options or ()), alternatives=tuple(self.alternatives or ()))
+        if isinstance(self.meta, Mapping):
+            vars(self).update(meta=dict(self.meta))
         self._check()
 
     def _check(self) -> None:

@@ -148,7 +148,7 @@ def _kept(base: Base | None, planner: Planner, rounds: Sequence[Round]) -> Clean
 def _all_in_full(
     model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[Staged], tick: Tick, base: Base | None
 ) -> Sweep:
-    unchanged = full_logits(model, prompt, ()) if base is None else base.logits
+    unchanged = full_logits(model, prompt, ()) if base is None else base.logits.clone()
     logits = unchanged.new_empty(len(staged), len(unchanged))
     for each in staged:
         logits[each.number] = full_logits(model, prompt, each.hooks)

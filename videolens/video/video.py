@@ -139,14 +139,14 @@ class Video(Film):
 
     @property
     def frames(self) -> UInt8[Tensor, "t h w c"]:
-        """Pixels."""
+        """Pixels, a copy: the clip is kept for others who look at it."""
         clip = self._clip
-        return shown(clip.frames, edited(len(clip.frames), self.edits)) if self.edits else clip.frames
+        return shown(clip.frames, edited(len(clip.frames), self.edits)) if self.edits else clip.frames.clone()
 
     @property
     def seconds(self) -> Float64[Tensor, " t"]:
         """When each frame is shown, in seconds from the start of the file. Edits leave the clock alone."""
-        return self._clip.seconds
+        return self._clip.seconds.clone()
 
     @property
     def indices(self) -> Int64[Tensor, " t"]:
@@ -156,7 +156,7 @@ class Video(Film):
         """
         clip = self._clip
         if not self.edits:
-            return clip.indices
+            return clip.indices.clone()
         places = edited(len(clip.indices), self.edits)
         return torch.tensor([int(clip.indices[place.number]) if place.of == "own" else -1 for place in places])
 

@@ -14,8 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near, validation_text
 from videolens.experiments.common.experiment import Skip
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from matplotlib.figure import Figure
+
+_LAZY = int(pd.__version__.split(".")[0]) >= 3  # copies on write
 
 
 class Drawn:
@@ -62,6 +66,9 @@ class Drawn:
 class Result(Drawn):
     """Base of all results. Most are one table over questions, whose first two columns are "question" and "task".
 
+    What it hands out, tables and numbers, are copies: changing them leaves the result as it is. (pandas copies a table
+    when it is changed, not before.)
+
     A result says of itself:
 
     - `_files`: the file that each of its fields is saved in: `*.parquet` a table, `*.json` settings.
@@ -80,9 +87,17 @@ class Result(Drawn):
     _tables: ClassVar[Mapping[str, Any]] = {}
     _route: ClassVar[str | None] = None
 
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if isinstance(value, (pd.DataFrame, np.ndarray, Tensor)):
+            return _copied(value)
+        return value
+
     # -- checks --------------------------------------------------------------------------------------------------------
 
     def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]  # a copy: who gave a table may go on to change it
+            object.__setattr__(self, each.name, getattr(self, each.name))
         for name, row in self._tables.items():
             table = getattr(self, name)
             if tuple(table.columns) != row._fields:
@@ -200,6 +215,12 @@ class Result(Drawn):
         hint = get_type_hints(cls)["settings"]
         one: Any = (*get_args(hint), hint)[0]  # of several, as of one
         return one if isinstance(one, type) and is_dataclass(one) else cls
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, pd.DataFrame):
+        return value.copy(deep=not _LAZY)
+    return value.clone() if isinstance(value, Tensor) else value.copy()
 
 
 def skipped_table(left: Sequence[Skip], route: str | None) -> pd.DataFrame:
