@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.interventions.protocol import HookFunction, Hooks
-from videolens.model.finite import names_the_layer
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
 
@@ -23,7 +23,7 @@ def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, 
     return full_logits(model, prompt.single("an evaluation"), ())
 
 
-@names_the_layer
+@a_run()
 @torch.no_grad()
 def full_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, " d_vocab"]:
     """Logits at the last position under hook functions: every row of every layer is computed, one is read out."""

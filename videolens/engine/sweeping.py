@@ -18,9 +18,9 @@ from videolens.engine.unchanged import Base
 from videolens.engine.walk import Tick, walk
 from videolens.errors import VideolensError, check_flag
 from videolens.model.decoder.rows import is_listened_to
-from videolens.model.finite import names_the_layer
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
 _VERIFIED = 8  # interventions that verify=True runs again in full, at most (and one of every pass at least)
@@ -64,7 +64,7 @@ def evaluate(
     return sweep(model, prompt, interventions, **how).logits
 
 
-@names_the_layer
+@a_run(alone=True)
 @torch.no_grad()
 def sweep(
     model: HookedVideoTransformer,

@@ -14,9 +14,9 @@ from videolens.engine.memory import memory_budget
 from videolens.engine.planning import check_engine
 from videolens.errors import VideolensError
 from videolens.model.decoder.rows import is_listened_to
-from videolens.model.finite import names_the_layer
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
 _SHARE = 4  # a clean run is kept if it takes no more than this part of the memory budget
@@ -59,7 +59,7 @@ class Base:
             self.clean.check(model)
 
 
-@names_the_layer
+@a_run()
 @torch.no_grad()
 def base(
     model: HookedVideoTransformer, prompt: Prompt, *, engine: str = "exact", max_memory: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from videolens.errors import ModelError, check_flag, check_whole
 from videolens.model.decoder.rows import KeyValues
-from videolens.model.finite import names_the_layer
 from videolens.model.running import Running
+from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
 
@@ -41,7 +42,7 @@ class Generation:
         return self.texts[0]
 
 
-@names_the_layer
+@a_run()
 @torch.no_grad()
 def generate(
     model: Running,
@@ -79,7 +80,8 @@ def generate(
         )
     _check_frequencies(model, prompt, max_new_tokens)
     ends = torch.tensor(model.eos_tokens if stop_at_eos else [], dtype=torch.int64, device=model.frontend.device)
-    with model.hooks(fwd_hooks=_functions(model, prompt, interventions)):
+    functions = _functions(model, prompt, interventions)
+    with model.hooks(fwd_hooks=functions) if functions else nullcontext():
         tokens = _greedy(model, prompt, max_new_tokens, ends)
     texts = [""] * len(tokens)
     if model.tokenizer is not None:

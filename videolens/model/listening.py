@@ -11,6 +11,7 @@ from transformer_lens import ActivationCache
 
 from videolens.errors import ModelError, near
 from videolens.model.lens_surface import LensSurface
+from videolens.model.turns import Turns
 
 HookList = Sequence[tuple[str | Callable, Callable]]
 
@@ -34,10 +35,13 @@ def stage_of(name: str, n_layers: int) -> int:
 
 
 class Listening(LensSurface):
-    """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match nothing.
+    """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match nothing,
+    and a second thread.
 
     A name that no hook point has, or a filter that matches none, is a `ModelError`, which lists near ones.
     """
+
+    turns: Turns
 
     def check_name(self, name: str) -> None:
         """Raise a `ModelError` if no hook point has this name, or if it fires only after a switch that is off."""
@@ -65,7 +69,10 @@ class Listening(LensSurface):
     @contextmanager
     def hooks(self, fwd_hooks: HookList = (), bwd_hooks: HookList = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
         """As in TransformerLens: hook functions for the time of a `with` block, gone after it, whatever happens."""
-        with super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked:
+        with (
+            self.turns.taken(self, alone=True),
+            super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked,
+        ):
             yield hooked
 
     def run_with_hooks(
@@ -77,7 +84,8 @@ class Listening(LensSurface):
     def add_hook(self, name: str | Callable[[str], bool], hook: Any, *args: Any, **kwargs: Any) -> None:
         """As in TransformerLens: add a hook function that stays until `reset_hooks`."""
         self._check_match(name) if callable(name) else self.check_name(name)
-        super().add_hook(name, hook, *args, **kwargs)
+        with self.turns.taken(self, alone=True):
+            super().add_hook(name, hook, *args, **kwargs)
 
     def remove_all_hook_fns(
         self, direction: Any = "both", including_permanent: bool = False, level: int | None = None
@@ -86,9 +94,10 @@ class Listening(LensSurface):
 
         Runs under hook functions end here, and most hook points have none: touching all of them takes a millisecond.
         """
-        for point in self.hook_points():
-            if point.fwd_hooks or point.bwd_hooks:
-                point.remove_hooks(direction, including_permanent=including_permanent, level=level)
+        with self.turns.taken(self, alone=True):
+            for point in self.hook_points():
+                if point.fwd_hooks or point.bwd_hooks:
+                    point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
         """As in TransformerLens."""

@@ -7,6 +7,7 @@ So a run under hook functions that begin there need compute nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
-from videolens.model.finite import check_logits, names_the_layer
+from videolens.model.finite import check_logits
 from videolens.model.identity import Weights
 from videolens.model.listening import stage_of
 from videolens.model.running import Running
+from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
 
@@ -60,7 +62,7 @@ class CleanRun:
             )
 
 
-@names_the_layer
+@a_run()
 @torch.no_grad()
 def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     """Run a prompt with nothing changed, and keep what `resume` needs: the residual entering every layer, and
@@ -86,7 +88,7 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     )
 
 
-@names_the_layer
+@a_run()
 @torch.no_grad()
 def resume(
     model: Running,
@@ -141,7 +143,7 @@ def resume(
             )
     at = replace(clean.at.only(slice(row, None)), past=clean.keys_values.before(row), views=clean.at.views)
     residual = clean.residuals[layer][:, row:].clone()
-    with model.hooks(list(fwd_hooks)):
+    with model.hooks(fwd_hooks) if fwd_hooks else nullcontext():
         residual = model.run_layers(residual, at, start=layer, stop=n_layers - 1)
         residual = model.run_layers(residual, replace(at, asked=asked - row), start=n_layers - 1)
         return model.read_out(residual, at.only(asked - row))

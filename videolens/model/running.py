@@ -18,8 +18,9 @@ from videolens.model.checkpoints.files import token_ids
 from videolens.model.decoder.config import ATTENTION_PATHS
 from videolens.model.decoder.rows import KeyValues, Rows, Where, fire, positions_of
 from videolens.model.decoder.views import padded_views
-from videolens.model.finite import check_logits, check_stage, names_the_layer
+from videolens.model.finite import check_logits, check_stage
 from videolens.model.listening import Listening
+from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
 
@@ -29,7 +30,7 @@ class Running(Listening):
     hook_embed: HookPoint
     ends: tuple[int, ...] = ()  # ids of generation_config.json
 
-    @names_the_layer
+    @a_run()
     def forward(
         self,
         input: Prompt | Int64[Tensor, "batch pos"] | str | list[str],
@@ -179,12 +180,13 @@ class Running(Listening):
         """
         if path not in ATTENTION_PATHS:
             raise ModelError(near(path, ATTENTION_PATHS, kind="attention path"))
-        before = self.cfg.attention_path
-        self.cfg.attention_path = path
-        try:
-            yield self
-        finally:
-            self.cfg.attention_path = before
+        with self.turns.taken(self, alone=True):
+            before = self.cfg.attention_path
+            self.cfg.attention_path = path
+            try:
+                yield self
+            finally:
+                self.cfg.attention_path = before
 
     def _apply(self, fn: Any, recurse: bool = True) -> Running:
         super()._apply(fn, recurse)

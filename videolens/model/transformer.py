@@ -18,6 +18,7 @@ from videolens.model.checkpoints.files import token_ids
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.families import family_of
 from videolens.model.running import Running
+from videolens.model.turns import Turns
 from videolens.model.vision.pixels import Preparation
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.template import PromptTemplate
@@ -54,6 +55,7 @@ class HookedVideoTransformer(Running):
     ) -> None:
         super().__init__()
         self.cfg = parts.cfg
+        self.turns = Turns()
         self.tokenizer, self.pixel_settings, self.template = tokenizer, pixels, template
         self.frontend, self.ends = parts.frontend, ends
         self.hook_embed = HookPoint()

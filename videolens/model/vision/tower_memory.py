@@ -7,6 +7,7 @@ every frame. So the features equal what the tower would give now, bit for bit.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,7 @@ class TowerMemory:
     def __init__(self, room: int = ROOM) -> None:
         self._features: Recent[Tensor] = Recent(room, attrgetter("nbytes"))
         self._tower: tuple[object, object, object] | None = None  # content, code, and a name that can be hashed
+        self._turn = threading.RLock()  # the tower's PyTorch hooks are watched while it runs: one thread at a time
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._features.room,)  # a copy of a model begins with nothing
@@ -100,6 +102,10 @@ class TowerMemory:
         self, tower: Tower, pixels: Float[Tensor, "clip frame channel height width"]
     ) -> Float[Tensor, "clip frame_of_grid patch d_vision"]:
         """What `tower.encode` gives for each of the clips."""
+        with self._turn:
+            return self._features_of(tower, pixels)
+
+    def _features_of(self, tower: Tower, pixels: Tensor) -> Tensor:
         modules = list(tower.parts.modules())
         if any(module.training for module in modules):
             return tower.encode(pixels)
