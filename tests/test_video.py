@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videolens.errors import VideoError, VideolensError
-from videolens.video import containers, decoding
+from videolens.video import decoding, listing
 from videolens.video import video as video_module
 from videolens.video.sampling import Request, midpoints, stride, uniform
 from videolens.video.video import Video
@@ -157,16 +157,16 @@ def test_a_long_file_is_sought_not_decoded(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("wrong", [1, 7, 10_000_000])
 def test_a_wrong_list_of_frames_is_noticed(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
-    def shifted(path: Path, container: Any, stream: Any) -> containers.FrameList:
-        right = containers.list_from_decoding(path, container, stream)
-        return replace(right, pts=right.pts + wrong)
+    def shifted(*file: Any) -> listing.FrameList:
+        right = listing.list_from_decoding(*file)
+        return replace(right, pts=right.pts + wrong, counted=False)
 
-    _, packets, everything = containers.LISTINGS
+    _, packets, everything = listing.LISTINGS
     for listings in [(shifted, packets), (shifted, lambda *_: None, everything)]:
-        monkeypatch.setattr(containers, "LISTINGS", listings)
+        monkeypatch.setattr(listing, "LISTINGS", listings)
         clip = Video.from_file(files["b-frames.mp4"])
         assert [number_of(frame) for frame in clip.frames] == midpoints(0, 39, 8)
-    monkeypatch.setattr(containers, "LISTINGS", (shifted,))
+    monkeypatch.setattr(listing, "LISTINGS", (shifted,))
     fails(files["b-frames.mp4"], "do not come at the times")
 
 
@@ -180,7 +180,7 @@ def test_midpoints_follow_the_published_formula(n_source: int, n: int, fps: floa
     end = data.draw(st.floats(start, duration).filter(lambda end: end > start))
     first, last = max(0, round(start * fps)), min(round(end * fps), n_source - 1)
     segment = (last - first) / n
-    chosen = Request(n, start, end, "midpoints", "it")(n_source, fps, duration)
+    chosen = Request(n, start, end, "midpoints", "it")(np.arange(n_source) / fps, fps, duration).numbers
     if first <= last:
         assert chosen == [int(first + segment / 2 + round(segment * i)) for i in range(n)]
     assert len(chosen) == n and all(0 <= i < n_source for i in chosen)
@@ -395,9 +395,9 @@ def test_open_reads_nothing_until_it_is_looked_at(tmp_path: Path, files: dict[st
 def test_only_so_many_clips_are_remembered(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
 
-    def counted(path: Path, choose: decoding.Choice) -> decoding.Clip:
+    def counted(path: Path, *asked: Any) -> decoding.Clip:
         reads.append(path)
-        return decoding.read_clip(path, choose)
+        return decoding.read_clip(path, *asked)
 
     monkeypatch.setattr(video_module, "read_clip", counted)
     monkeypatch.setattr(video_module._recent, "room", 2 * 8 * HEIGHT * WIDTH * 3)

@@ -110,7 +110,7 @@ CALLS = {
     "patch_map": Call(vl.patch_map, (None, PROMPT, PROMPT), runs=False),
 }
 LAYERS = "give a whole number or several, such as range"
-SAMPLING = "give one of 'midpoints', 'uniform', 'stride', a function, or frame numbers as whole numbers"
+SAMPLING = "give one of 'midpoints', 'uniform', 'stride', 'time', a function, or frame numbers as whole numbers"
 DEPTH = "say how deep the model is"
 WRONG: list[tuple[str, int | str, Any, str]] = [
     ("load_dataset", 0, None, "name is None.*as text"),

@@ -1,28 +1,13 @@
-"""Video files from outside: opening them, refusing what is no whole video, and listing the frames without decoding."""
+"""Video files from outside: opening them, refusing what is no whole video, and choosing the stream."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
-import numpy as np
 
 from videolens.errors import VideoError
-
-
-@dataclass(frozen=True, eq=False)
-class FrameList:
-    """When each frame of a file is shown, in order, in the stream's own time units; found without decoding.
-
-    `keys`: places in `pts` where decoding can begin. `fps`: mean frame rate. `duration`: where the last frame ends, s.
-    """
-
-    pts: np.ndarray
-    keys: np.ndarray
-    fps: float
-    duration: float
 
 
 def opened(path: Path) -> Any:
@@ -35,7 +20,7 @@ def opened(path: Path) -> Any:
     if size == 0:
         raise VideoError(f"{path} has zero bytes: copy or download it again")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except PermissionError as error:
         raise VideoError(f"{path} may not be read: change its permissions (chmod +r)") from error
     except av.error.FFmpegError as error:
@@ -53,7 +38,9 @@ def opened(path: Path) -> Any:
 
 
 def video_stream(path: Path, container: Any) -> Any:
-    """The first stream of moving pictures; a `VideoError` if there is none: sound alone, a still image, text."""
+    """The largest stream of moving pictures, so not a preview or a cover; a `VideoError` if there is none: sound alone,
+    a still image, text.
+    """
     name = container.format.name
     # FFmpeg draws a text file's letters, and calls a still image a video of one frame: neither is what was meant
     if name in ("tty", "bin", "xbin", "adf", "idf", "image2", "rawvideo") or name.endswith("_pipe"):
@@ -64,10 +51,11 @@ def video_stream(path: Path, container: Any) -> Any:
         raise VideoError(
             f"{path} has no video stream, only {', '.join(others) or 'nothing'}: give a file with pictures"
         )
-    if streams[0].codec_context is None:
+    # the largest, the first of several: a preview can come first and be marked as the default
+    best = max(streams, key=lambda each: each.width * each.height)
+    if best.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: re-encode it as H.264")
-    streams[0].thread_type = "AUTO"
-    return streams[0]
+    return best
 
 
 def _is_cover(stream: Any) -> bool:
@@ -124,86 +112,6 @@ def _matroska_ends(file: BinaryIO) -> list[tuple[str, int]]:
     return [("Segment", at)]
 
 
-def list_from_index(path: Path, container: Any, stream: Any) -> FrameList | None:
-    """From the container's index, if it is complete and evenly spaced: no frame and no packet is read."""
-    entries = list(getattr(stream, "index_entries", ()))  # PyAV 17 and later
-    size = path.stat().st_size
-    if any(entry.pos + entry.size > size for entry in entries):
-        raise truncated(path, f"its index speaks of data beyond the {size} bytes that there are")
-    steps = np.unique(np.diff([entry.timestamp for entry in entries]))
-    if len(entries) != stream.frames or any(entry.is_discard for entry in entries) or len(steps) != 1 or steps[0] <= 0:
-        return None
-    if stream.start_time is None:
-        return None
-    pts = stream.start_time + np.arange(len(entries), dtype=np.int64) * int(steps[0])
-    return _listed(stream, pts, np.flatnonzero([entry.is_keyframe for entry in entries]))
-
-
-def list_from_packets(path: Path, container: Any, stream: Any) -> FrameList | None:
-    """From the packets of the whole file, read but not decoded."""
-    shown: list[int] = []
-    keys: list[int] = []
-    reached = 0.0
-    container.seek(0, backward=True)
-    for packet in container.demux():
-        if packet.size == 0:
-            continue
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if packet.is_corrupt:
-            raise truncated(path, f"the packet at {_seconds(stamp, packet)} s is cut short")
-        reached = max(reached, _seconds((stamp or 0) + (packet.duration or 0), packet))
-        if packet.stream is stream or packet.stream.index == stream.index:
-            if stamp is None:
-                return None
-            if not packet.is_discard:
-                shown.append(stamp)
-                keys += [stamp] if packet.is_keyframe else []
-    declared = (container.duration or 0) / av.time_base
-    start = max(0, container.start_time or 0) / av.time_base
-    if reached - start < declared - max(0.5, 0.02 * declared):
-        raise truncated(path, f"it says that it lasts {declared:.2f} s, but ends after {reached - start:.2f} s")
-    if not shown:
-        raise VideoError(f"{path} has a video stream without a single frame: copy or download it again")
-    pts = np.unique(shown)
-    return _listed(stream, pts, np.searchsorted(pts, np.unique(keys)))
-
-
-def list_from_decoding(path: Path, container: Any, stream: Any) -> FrameList:
-    """From decoding all frames once: slow, and always right."""
-    container.seek(0, backward=True)
-    pts = np.unique([frame.pts for frame in container.decode(stream) if frame.pts is not None])
-    if len(pts) == 0:
-        raise VideoError(f"{path} has a video stream without a single frame that can be decoded: copy it again")
-    return _listed(stream, pts, np.zeros(1, dtype=np.int64))
-
-
-def _listed(stream: Any, pts: np.ndarray, keys: np.ndarray) -> FrameList:
-    base = stream.time_base
-    span = float((int(pts[-1]) - int(pts[0])) * base)
-    measured = (len(pts) - 1) / span if span > 0 else None
-    said = float(stream.average_rate) if stream.average_rate else measured
-    # mkv and webm guess their rate from the first frames: with a variable rate the guess is far off
-    fps = measured if measured and said and abs(said / measured - 1) > 0.01 else (said or measured or 1.0)
-    return FrameList(pts, keys, fps, float((int(pts[-1]) - origin(stream)) * base) + 1 / fps)
-
-
-def origin(stream: Any) -> int:
-    """The time stamp of the start of the file. Broadcast formats (MPEG-TS) start their clock anywhere; others at 0."""
-    container = stream.container
-    if not container.format.flags & av.format.Flags.ts_discont.value:
-        return 0
-    starts = [s.start_time * s.time_base / stream.time_base for s in container.streams if s.start_time is not None]
-    return int(min(starts, default=0))
-
-
-def _seconds(stamp: int | None, packet: Any) -> float:
-    return float((stamp or 0) * packet.time_base)
-
-
 def truncated(path: Path, why: str) -> VideoError:
     """The error for a file that ends before it should, in one wording wherever it is noticed."""
     return VideoError(f"{path} is truncated: {why}: copy or download it again")
-
-
-LISTINGS = (list_from_index, list_from_packets, list_from_decoding)
-"""Ways to find out when a file's frames are shown, from the cheapest to the surest. None: this way does not apply."""

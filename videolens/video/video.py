@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt8
@@ -16,9 +14,10 @@ from torch import Tensor
 
 from videolens.cache import Recent
 from videolens.errors import VideoError
-from videolens.video.decoding import Clip, read_clip
+from videolens.video.decoding import Clip, read_clip, warn_about
 from videolens.video.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
-from videolens.video.sampling import Request, Sampling
+from videolens.video.sampling import Chosen, Request, Sampling
+from videolens.video.writing import write_frames
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,7 @@ class _File:
 
 
 def _read(path: Path, request: Request) -> Clip:
-    clip = read_clip(path, request)
-    first, last = request.part(clip.n_source_frames, clip.fps or 0.0)
-    return replace(clip, n_part=last - first + 1)
+    return warn_about(read_clip(path, request, request.colour_matrix), request)
 
 
 _recent: Recent[Clip] = Recent(256 * 2**20, lambda clip: clip.frames.nbytes)
@@ -64,24 +61,29 @@ class Video(Film):
         start: float | int | None = None,
         end: float | int | None = None,
         sampling: Sampling = "midpoints",
+        colour_matrix: str | None = None,
     ) -> Video:
         """Decode `n_frames` frames of a video file, of the part from `start` to `end`.
 
         Only what is needed is decoded: from the key frame before each frame to the frame itself. Rotation stored in
-        the file is applied. If the part has fewer frames than were asked for, frames are repeated: see `indices`.
+        the file is applied. If the part has fewer frames than were asked for, frames are repeated; a warning
+        says so (`n_repeated`), as when frames are unevenly spaced (`evenly_spaced`).
 
         Args:
             path: an mp4, mkv, webm, … file.
             n_frames: how many frames; ignored when `sampling` is a list of frame numbers.
-            start, end: the part of the video in seconds; None: from its beginning, to its end.
-            sampling: "midpoints" (of n_frames equal segments), "uniform" (first … last), "stride", a function
-                (first, last, n_frames) → frame numbers, or the frame numbers themselves.
+            start, end: the part of the video in seconds of its own clock; None: from its beginning, to its end.
+            sampling: "midpoints" (of n_frames equal segments), "uniform" (first … last), "stride", all by numbers of
+                frames; "time" (on view in the middle of n_frames equal stretches of time); a function (first, last,
+                n_frames) → frame numbers, or the frame numbers themselves.
+            colour_matrix: "bt601" or "bt709", which turn stored colours into red, green and blue, instead of what the
+                file states; None: as it states, and BT.601 where it states nothing, also in high definition.
 
         Raises:
             VideoError: the file is missing, a directory, empty, truncated, damaged, no video or has no pictures; the
                 part lies outside the video; n_frames < 1.
         """
-        return cls(_read(Path(path), Request(n_frames, start, end, sampling, str(path))))
+        return cls(_read(Path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
 
     @classmethod
     def open(
@@ -91,12 +93,13 @@ class Video(Film):
         start: float | int | None = None,
         end: float | int | None = None,
         sampling: Sampling = "midpoints",
+        colour_matrix: str | None = None,
     ) -> Video:
         """As `from_file`, but the file is read, and its errors are raised, when its frames are first looked at.
 
         The clips decoded last are kept, up to 256 MiB; others are decoded again when they are looked at again.
         """
-        return cls(_File(Path(path), Request(n_frames, start, end, sampling, str(path))))
+        return cls(_File(Path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
 
     @classmethod
     def from_array(
@@ -123,15 +126,15 @@ class Video(Film):
             )
         if not fps > 0:
             raise VideoError(f"fps is {fps}: give frames per second above 0")
-        n, duration = len(pixels), len(pixels) / fps
+        n, duration, request = len(pixels), len(pixels) / fps, None
         if n_frames is None and isinstance(sampling, str) and start is None and end is None:
-            chosen, n_part = list(range(n)), n
+            chosen = Chosen(list(range(n)), n)
         else:
             request = Request(n if n_frames is None else n_frames, start, end, sampling, "the array")
-            chosen, (first, last) = request(n, fps, duration), request.part(n, fps)
-            n_part = last - first + 1
-        indices = torch.tensor(chosen)
-        return cls(Clip(pixels[indices], indices.double() / fps, indices, float(fps), duration, n, n_part))
+            chosen = request(np.arange(n) / fps, fps, duration)
+        indices = torch.tensor(chosen.numbers)
+        clip = Clip(pixels[indices], indices.double() / fps, indices, float(fps), duration, n, chosen.n_part)
+        return cls(clip if request is None else warn_about(clip, request))
 
     @property
     def _clip(self) -> Clip:
@@ -178,6 +181,16 @@ class Video(Film):
         return None if clip.fps is None or not clip.n_part else len(clip.seconds) / clip.n_part * clip.fps
 
     @property
+    def evenly_spaced(self) -> bool:
+        """Whether the frames of the part that was sampled follow each other in equal steps of time."""
+        return self._clip.evenly_spaced
+
+    @property
+    def n_repeated(self) -> int:
+        """Frames that are repeats of others, because the part has fewer than were asked for."""
+        return self._clip.n_repeated
+
+    @property
     def duration(self) -> float | None:
         """Length of the source in seconds."""
         return self._clip.duration
@@ -191,6 +204,16 @@ class Video(Film):
     def rotation(self) -> int:
         """By how many degrees clockwise the stored pixels were turned to stand upright."""
         return self._clip.rotation
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel by its height. Frames are given as stored, as by loaders that models are trained with."""
+        return self._clip.pixel_aspect
+
+    @property
+    def colour_matrix(self) -> str | None:
+        """How stored colours were turned into red, green and blue; None: they were stored as these, or an array."""
+        return self._clip.colour_matrix
 
     def __len__(self) -> int:
         """Frames that were sampled."""
@@ -252,27 +275,7 @@ class Video(Film):
         Raises:
             VideoError: fps not above 0, or unknown and not given; no such folder; FFmpeg cannot write there.
         """
-        path, frames = Path(path), self.frames
         if fps is None:
             span = float(self.seconds[-1] - self.seconds[0])
-            fps = (len(frames) - 1) / span if span > 0 else self.fps
-        if fps is None or not fps > 0:
-            raise VideoError(f"fps is {fps}: give frames per second above 0")
-        if not path.parent.is_dir():
-            raise VideoError(f"no such folder: {path.parent}: make it before writing {path.name}")
-        height, width = frames.shape[1:3]
-        try:
-            with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
-                # x264's assembler reads memory that nobody has written, and about one clip in ten then differs by a few
-                # bytes; its plain C code and one thread give the same bytes every time, three times as slowly
-                options = {"crf": "10", "preset": "medium", "threads": "1", "x264-params": "asm=0"}
-                rate = Fraction(fps).limit_denominator(10_000)
-                stream = container.add_stream("libx264", rate=rate, options=options)
-                stream.width, stream.height = width, height
-                stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-                for pixels in frames.numpy():
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-                container.mux(stream.encode(None))
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f"cannot write {path} ({error}): give a name that ends in .mp4 or .mkv") from error
-        return path
+            fps = (len(self) - 1) / span if span > 0 else self.fps
+        return write_frames(Path(path), self.frames, fps)
