@@ -66,6 +66,10 @@ def test_conditions_change_the_frames_and_what_is_right() -> None:
     assert apply("as is", question) is question
     blank = apply("blank", question)
     assert int(blank.video.frames.max()) == 0 and blank.answer == question.answer
+    frozen = apply("frozen 1", question)
+    assert torch.equal(frozen.video.frames, frames[[1]].expand_as(frames)) and frozen.answer == question.answer
+    with pytest.raises(VideolensError, match=r"frozen\(9\)"):
+        apply("frozen 9", question)
     orders = {tuple(apply("shuffled", replace(question, id=str(i))).video.indices.tolist()) for i in range(20)}
     assert len(orders) > 1, "every question has an order of its own"
     again = [apply("shuffled", question, seed=4).video.indices.tolist() for _ in range(2)]
@@ -133,6 +137,7 @@ def test_bad_requests_are_one_clear_error(model: vl.HookedVideoTransformer) -> N
     for arguments, options, message in (
         ([], {}, "no questions"),
         ([one], {"conditions": ("as it is",)}, "did you mean 'as is'"),
+        ([one], {"conditions": ("frozen",)}, "did you mean 'frozen 0'"),
         ([one], {"conditions": "as is"}, "one string"),
         ([one], {"conditions": ()}, "at least one condition"),
         ([one], {"max_batch": 0}, "max_batch"),

@@ -71,7 +71,10 @@ def test_accuracy_by_hand(four: vl.FlowMap) -> None:
     found = four.accuracy(CROSS)
     assert (found.kind, found.n, found.unknown, found.layers) == ("accuracy", 3, 1, (0, 6))
     assert found.unblocked.value == pytest.approx(2 / 3) and found.share.tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert found.drop.tolist() == pytest.approx([-100 / 3, 0]) and (found.drop_low[1], found.drop_high[1]) == (0, 0)
+    assert found.drop.tolist() == pytest.approx([-100 / 3, 0])
+    # no answer was lost in the second: of three questions that says little, so far as they can fall or rise
+    share = 1 - 0.05 ** (1 / 3)
+    assert (found.drop_low[1], found.drop_high[1]) == pytest.approx((-200 / 3 * share, 100 / 3 * share))
     assert (found.low < found.share).all() and (found.share < found.high).all()
     among = four.accuracy(CROSS, among="options")
     assert among.share.tolist() == pytest.approx([2 / 3, 2 / 3]) and among.drop.tolist() == pytest.approx([0, 0])

@@ -12,6 +12,7 @@ from helpers.prompts import tiny_model, tiny_prompt
 
 import videolens as vl
 from videolens.errors import QuestionError, VideolensError
+from videolens.experiments.common.statistics import unseen
 from videolens.experiments.pathway.experiment import PathwayExperiment
 from videolens.experiments.pathway.result import PathwaySettings
 from videolens.interventions.edges import causal_mask, count_live
@@ -86,8 +87,9 @@ def test_accuracies_losses_and_shares_are_means_over_questions() -> None:
     assert found.edges_kept.value == 0.5 and found.live_edges_kept.value == 0.25
     assert found.edges_kept.low == found.edges_kept.high == 0.5
     # paired: a question that both get right, or both wrong, adds no spread
-    loss = found.loss()
-    assert loss.low == 0 and loss.high == pytest.approx(100)
+    loss, share = found.loss(), unseen(3)
+    assert loss.low == pytest.approx((1 - share) * 100 / 3 - share * 100 / 3), "no lower than three unseen kinds allow"
+    assert loss.high == pytest.approx(100)
     assert found.summary().query("task == 'all' and condition == 'pathway'")["live_edges_kept"].item() == 0.25
     with pytest.raises(VideolensError, match="every question needs 4 rows"):
         vl.PathwayAccuracy(table[1:], settings)

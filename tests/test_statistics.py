@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videolens.errors import VideolensError
-from videolens.experiments.common.statistics import bootstrap, bootstrap_curve, centre, proportion
+from videolens.experiments.common.statistics import (
+    bootstrap,
+    bootstrap_curve,
+    bootstrap_shares,
+    centre,
+    proportion,
+    unseen,
+)
 
 
 def test_the_bootstrap_interval_of_a_mean_is_that_of_the_central_limit() -> None:
@@ -73,6 +81,7 @@ def test_wilson_is_right_at_the_ends() -> None:
         (lambda: bootstrap_curve(np.zeros((0, 3))), "no question to draw from"),
         (lambda: bootstrap(np.zeros((0, 3)), centre), "no question to draw from"),
         (lambda: bootstrap_curve(np.zeros((2, 3)), level=95.0), "between 0 and 1, got 95"),
+        (lambda: bootstrap_curve(np.ones((2, 3)), within=(2, 5)), r"within 2 … 5, but their mean runs from 1 to 1"),
         (lambda: proportion(3, 2), "got 3 of 2"),
         (lambda: proportion(0, 0), "got 0 of 0"),
     ],
@@ -80,3 +89,70 @@ def test_wilson_is_right_at_the_ends() -> None:
 def test_misuse_is_one_clear_error(call, says: str) -> None:
     with pytest.raises(VideolensError, match=says):
         call()
+
+
+def skewed(rng: np.random.Generator, n: int, samples: int) -> tuple[np.ndarray, float]:
+    """A quarter of the questions falls far, the others hardly change; and the true mean."""
+    falls = rng.random((n, samples)) < 0.25
+    return np.where(falls, rng.uniform(-100, -50, falls.shape), rng.normal(0, 1, falls.shape)), -0.25 * 75
+
+
+def rare(rng: np.random.Generator, n: int, samples: int) -> tuple[np.ndarray, float]:
+    """One in 25 falls to nothing, the others by one percent."""
+    falls = rng.random((n, samples)) < 0.04
+    return np.where(falls, -100.0, rng.normal(-1, 1, falls.shape)), -0.04 * 100 - 0.96
+
+
+@pytest.mark.parametrize("n", [20, 30, 50, 100, 200])
+@pytest.mark.parametrize("kind", [skewed, rare])
+def test_intervals_cover_the_truth_where_few_questions_carry_the_effect(kind, n: int) -> None:
+    """1,000 samples, each a column; ten bootstraps of their own, so that no one set of draws decides."""
+    covered = 0
+    for seed in range(10):
+        values, truth = kind(np.random.default_rng(100 * n + seed), n, 100)
+        _, low, high = bootstrap_curve(values, within=(-100, 100), seed=seed)
+        covered += int(((low <= truth) & (truth <= high)).sum())
+    assert covered >= 920
+
+
+def test_too_few_questions_do_not_show_that_rare_effects_are_absent() -> None:
+    """Of 50 questions one in eight samples has none of those that fall; a plain bootstrap is then sure of nothing."""
+    for n in (10, 20, 50, 100):
+        values, truth = rare(np.random.default_rng(n), n, 1000)
+        _, low, high = bootstrap_curve(values, within=(-100, 100))
+        assert truth < -3 and np.mean((low > -3) & (high < 3)) <= 0.05
+
+
+def test_where_nothing_changed_the_rule_of_three_bounds_what_was_not_seen() -> None:
+    for n in (20, 50, 300):
+        mean, low, high = bootstrap_curve(np.zeros((n, 2)), within=(-100, 50))
+        assert mean.tolist() == [0, 0] and low == pytest.approx([-100 * unseen(n)] * 2)
+        assert high == pytest.approx([50 * unseen(n)] * 2) and unseen(n) == pytest.approx(3 / n, rel=0.1)
+        assert (1 - unseen(n)) ** n == pytest.approx(0.05), "so rarely n questions show none of so many"
+        one = bootstrap(np.zeros((n, 2)), lambda curve: float(curve.mean()), within=(-100, 50))
+        assert (one.low, one.high) == pytest.approx((low[0], high[0])), "two ways to one number"
+
+
+def test_the_interval_of_a_skewed_mean_reaches_further_where_the_tail_is() -> None:
+    values, _ = skewed(np.random.default_rng(4), 40, 1)
+    one = bootstrap(values, lambda curve: float(curve[0]))
+    assert one.value - one.low > 1.1 * (one.high - one.value)
+    _, low, high = bootstrap_curve(values)
+    assert (low[0], high[0]) == pytest.approx((one.low, one.high)), "two ways to one number"
+
+
+def test_pooled_shares_are_covered_too() -> None:
+    rng, covered = np.random.default_rng(5), 0
+    for seed in range(100):
+        counts = rng.poisson(rng.exponential([1.0, 3.0], (40, 2)))
+        _, low, high = bootstrap_shares(counts.astype(float), seed=seed, replicates=500)
+        covered += bool(low[0] <= 0.25 <= high[0])
+    assert covered >= 90
+
+
+def test_intervals_of_a_thousand_questions_take_less_than_a_second() -> None:
+    values = np.random.default_rng(6).normal(-5, 30, (1000, 32))
+    for call in (lambda: bootstrap_curve(values), lambda: bootstrap(values, centre), lambda: bootstrap_shares(-values)):
+        began = time.process_time()
+        call()
+        assert time.process_time() - began < 1

@@ -25,7 +25,8 @@ def add(commands: Commands) -> None:
     accuracy.add_argument(
         "--condition",
         action="append",
-        help="as is, reversed, shuffled, blank; once per condition, temporal tasks only (default: as is and reversed)",
+        help="as is, reversed, shuffled, blank, or frozen K (frame K alone); once per condition, temporal tasks only "
+        "(default: as is and reversed)",
     )
     accuracy.add_argument("--out", metavar="DIR", help="also write every single answer there")
     accuracy.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""The procedural benchmark: moving shapes as real mp4 files, and questions that need time, in TVBench's layout.
+"""The procedural benchmark: moving shapes as real mp4 files, and questions about time, in TVBench's layout.
 
 Any size, from a seed. Item `index` of a task depends on nothing but (seed, split, task, index): asking for 200
 questions gives the 20 that asking for 20 gave, and 180 more. The clips of the splits differ whatever the seeds: the

@@ -18,12 +18,13 @@ from videolens.datasets.shapes_tasks import STILL_TASKS, TEMPORAL_TASKS
 from videolens.errors import VideolensError
 from videolens.experiments.accuracy.conditions import CONDITIONS
 from videolens.experiments.answer_trace.experiment import answer_trace
-from videolens.experiments.claims.experiment import check_claims
+from videolens.experiments.claims.experiment import NEEDED_STILL, check_claims
 from videolens.experiments.common.provenance import versions
 from videolens.experiments.common.scoring import option_probabilities
 from videolens.experiments.flow.cost import side_by_side
 from videolens.experiments.flow.experiment import trace_flow
 from videolens.experiments.flow.figure import kinds_of
+from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.logit_lens.experiment import logit_lens
 from videolens.experiments.logit_lens.keywords import SHAPES, known_words
 from videolens.experiments.logit_lens.result import LogitLens
@@ -56,7 +57,8 @@ def run_demo(
     1. Load both models; take the questions.
     2. Accuracy of both, as is, reversed, shuffled and blank.
     3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
-    4. Judge the claims, read the attention between segments, map `COMPARED` questions by the published procedure too.
+    4. Map the base on still clips, too; judge the claims, read the attention between segments, map `COMPARED` questions
+       by the published procedure.
     5. Choose a pathway on validation questions, and measure what is left of the tuned model's accuracy along it; trace
        its answer through the layers, and read its video tokens.
     6. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the results (for their `load`)
@@ -109,8 +111,8 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
     flow = trace_flow(tuned, questions, samples="correct", seed=settings.seed, progress=progress)
     say(f"flow map of {settings.base}: the same questions")
     base_flow = trace_flow(base, questions, samples="all", seed=settings.seed, progress=progress)
-    say("judging the claims, reading attention")
-    claims = check_claims(flow, base_flow)
+    say(f"{settings.base} on still clips, judging the claims, reading attention")
+    claims = check_claims(flow, base_flow, _still(base, settings, progress=progress))
     attention = (
         measure_attention(tuned, questions, name=short_name(settings.model), progress=progress),
         measure_attention(base, questions, name=short_name(settings.base), progress=progress),
@@ -139,6 +141,17 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
         seconds=time.monotonic() - began,
         versions=versions(),
     )
+
+
+def _still(base: HookedVideoTransformer, settings: DemoSettings, *, progress: bool) -> FlowMap:
+    """Step 4: where the base has something to lose."""
+    n = max(settings.n_accuracy, settings.n)
+    seen = [
+        question
+        for task in STILL_TASKS
+        for question in load_dataset("shapes", split=settings.split, task=task, n=n, seed=settings.seed)
+    ]
+    return trace_flow(base, seen, routes=NEEDED_STILL, samples="all", seed=settings.seed, progress=progress)
 
 
 def _pruned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -23,15 +24,21 @@ CONDITIONS: dict[str, Callable[[Question, int], Question]] = {
 }
 """By name: "as is"; "reversed", the clip backwards, scored against the answer that is then right; "shuffled", the
 frames in a random order, and "blank", black frames, both scored against the answer of the clip as it was. Each takes a
-question and a seed."""
+question and a seed. Besides these there is "frozen k" for every 0-based frame k, that frame in the place of all,
+scored against the answer of the clip as it was: right by one frame alone."""
+
+_FROZEN = re.compile(r"frozen (\d+)")
 
 
 def apply(condition: str, question: Question, *, seed: int = 0) -> Question:
-    """A question under a condition of `CONDITIONS`.
+    """A question under a condition of `CONDITIONS`, or "frozen k".
 
     Raises:
         QuestionError: "reversed", and the answer that is right backwards is not known.
+        VideolensError: the clip has no frame k.
     """
+    if frozen := _FROZEN.fullmatch(condition):
+        return question.with_video(question.video.frozen(int(frozen[1])))
     return CONDITIONS[condition](question, seed)
 
 
@@ -42,8 +49,8 @@ def check(conditions: Sequence[str]) -> tuple[str, ...]:
     if isinstance(conditions, str):
         raise VideolensError(f"conditions is one string, {conditions!r}: give a list of conditions")
     for name in conditions:
-        if name not in CONDITIONS:
-            raise VideolensError(near(name, CONDITIONS, kind="condition"))
+        if name not in CONDITIONS and not (isinstance(name, str) and _FROZEN.fullmatch(name)):
+            raise VideolensError(near(name, [*CONDITIONS, "frozen 0"], kind="condition"))
     if not conditions or len(set(conditions)) != len(conditions):
         raise VideolensError(f"conditions must name at least one condition, each once, got {list(conditions)}")
     return tuple(conditions)

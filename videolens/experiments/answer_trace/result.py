@@ -162,7 +162,7 @@ class AnswerTrace(Result):
             VideolensError: no question of that task has that kind of option.
         """
         each = self.probabilities(kind, task=task, condition=condition)
-        mean, low, high = bootstrap_curve(each, seed=self.settings.seed)
+        mean, low, high = bootstrap_curve(each, within=(0.0, 1.0), seed=self.settings.seed)
         return TraceCurve(mean=mean, low=low, high=high, n=len(each))
 
     def rise(self, kind: str = "true", *, task: str | None = None, condition: str = CLEAN) -> Rise:
@@ -195,7 +195,7 @@ class AnswerTrace(Result):
                     each = self.probabilities(kind, task=task, condition=condition)
                     if len(each) == 0:
                         continue
-                    last = bootstrap(each, lambda curve: float(curve[-1]), seed=self.settings.seed)
+                    last = bootstrap(each, lambda curve: float(curve[-1]), within=(0.0, 1.0), seed=self.settings.seed)
                     rise = self.rise(kind, task=task, condition=condition)
                     row: dict[str, Any] = {"task": "all" if task is None else task, "condition": condition}
                     row |= {"kind": kind, "n": last.n} | last.columns("last")

@@ -1,20 +1,29 @@
 """Do the paper's claims hold in this model? Verdicts computed from intervals, and a sentence for each.
 
 Map the Flow, claims 1 to 3: temporal reasoning starts with attention between frames, in early-to-middle layers, and a
-model without video tuning lacks it; the video then reaches the question, and the question the last token, hardly
-anything directly.
+model without video tuning lacks it, though not what other questions need; the video then reaches the question, and the
+question the last token, hardly anything directly.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from videolens.errors import VideolensError
-from videolens.experiments.claims.result import MARGIN, Claims, Finding, judge, judge_difference
+from videolens.experiments.claims.result import (
+    MARGIN,
+    Claims,
+    Finding,
+    judge,
+    judge_absent,
+    judge_difference,
+    judge_effect,
+)
 from videolens.experiments.common.statistics import Interval, bootstrap, centre
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
@@ -23,18 +32,23 @@ CROSS, INTO, OUT, DIRECT = "cross-frame", "video -> question", "question -> last
 STEM_HOP, OPTION_HOP = "stem -> true option", "video -> true option"
 READ_TRUE, READ_FALSE = "true option -> last", "false options -> last"
 NEEDED = (CROSS, INTO, OUT, DIRECT, STEM_HOP, OPTION_HOP, READ_TRUE, READ_FALSE)
+NEEDED_OF_BASE = (CROSS,)
+NEEDED_STILL = (CROSS, INTO, OUT)
 
 DIRECT_TASKS = ("action antonym", "action sequence", "scene transition")
 STEM_TASKS = ("moving direction", "object count")
 
 FAIR = "correct option"
 """The measure of what compares the models: see `check_claims`, step 2."""
+_UNIT = {"answer": "%", FAIR: "points"}
 
 Curves = Float[np.ndarray, "question layer"]
 
 
-def check_claims(tuned: FlowMap, base: FlowMap | None = None, *, margin: float = MARGIN) -> Claims:
-    """Judge claims 1 to 3 by a flow map of a video-tuned model and one of its image-only base.
+def check_claims(
+    tuned: FlowMap, base: FlowMap | None = None, still: FlowMap | None = None, *, margin: float = MARGIN
+) -> Claims:
+    """Judge claims 1 to 3 by flow maps of a video-tuned model and of its image-only base.
 
     1. The *effect* of a route is the mean relative change in the window where it is deepest, in percent. The layer it
        *centres* on is the mean layer, weighted by how far the mean change falls below zero.
@@ -42,34 +56,41 @@ def check_claims(tuned: FlowMap, base: FlowMap | None = None, *, margin: float =
        points. Where a model guesses, the token that it ranks first was picked for being the highest of near equals:
        whatever is done to the model tends to lower it, and that fall is no sign of information. The right option was
        not picked so.
-    3. Every interval is a 95 % bootstrap over questions; of an effect, with the window chosen once. Where two routes
-       or two models are compared, the same questions are drawn for both, the deepest windows are found anew in every
-       draw, and the interval is that of the difference.
-    4. A statement holds if its interval lies wholly on the side that it names, does not hold if it lies wholly on the
-       other, and cannot be told otherwise. There is an effect if the interval lies below −`margin`, and none if it
-       lies within ±`margin`: an interval that merely includes zero is not evidence of nothing. A difference counts
-       from `margin` on. Where there is no effect, its centre cannot be told.
-    5. Early, middle and late are thirds of the model's depth.
-    6. A claim holds if all its statements do, does not hold if one does not, and cannot be told otherwise.
+    3. A base at chance has nothing to lose: that a cut costs it nothing says little by itself. On questions that a
+       single frame answers it is right, so there the other routes must have an effect, and attention between frames
+       none (`still`).
+    4. Every interval is a 95 % bootstrap over questions (`bootstrap`); of an effect, with the window chosen once. Where
+       two routes or two models are compared, it is that of the mean difference on the same questions, over *all*
+       windows: the difference of two deepest windows would favour the noisier curve.
+    5. A statement holds if its interval lies wholly on the side that it names, does not hold if it lies wholly on the
+       other, and cannot be told otherwise. There is an effect if the interval lies below −`margin`, and so does that of
+       the mean over all windows below zero; there is none if it lies within ±`margin`, of 50 questions or more: an
+       interval that merely includes zero is not evidence of nothing. A difference counts from `margin` on. Where there
+       is no effect, its centre cannot be told.
+    6. Early, middle and late are thirds of the model's depth.
+    7. A claim holds if all its statements do, does not hold if one does not, and cannot be told otherwise.
 
     Args:
         tuned: of the video-tuned model, with at least the routes of `NEEDED`.
-        base: of the image-only base on the same questions, traced with `samples="all"`; None: what compares the two
-            cannot be told.
+        base: of the image-only base on the same questions, traced with `samples="all"` along cross-frame; None: what
+            compares the two cannot be told.
+        still: of the base along `NEEDED_STILL`, on questions that one frame answers; None: what step 3 asks cannot be
+            told.
         margin: what counts as no effect, and as no difference, in percent or points.
 
     Raises:
-        VideolensError: a route is missing, the windows are of another style, or the two maps share no question.
+        VideolensError: a route is missing, the windows are of another style, the two maps of the base are of two
+            models, or two maps to compare share no question.
     """
-    for flow in [tuned] if base is None else [tuned, base]:
-        if missing := [route for route in NEEDED if route not in flow.routes]:
-            raise VideolensError(f"the claims need the routes {missing}, which {flow!r} has not traced")
-        if flow.settings.style != "centre":
-            raise VideolensError(
-                f"the claims are about windows around each layer (style 'centre'), and {flow!r} cuts "
-                f"{STYLES[flow.settings.style]}: trace it with the default style"
-            )
-    findings = [*_first(tuned, base, margin), *_second(tuned, margin), *_third(tuned, margin)]
+    for flow, needed in ((tuned, NEEDED), (base, NEEDED_OF_BASE), (still, NEEDED_STILL)):
+        if flow is not None:
+            _check(flow, needed)
+    if base is not None and still is not None and base.settings.model != still.settings.model:
+        raise VideolensError(
+            f"the base is {base.settings.model!r}, but the still questions were asked of {still.settings.model!r}: "
+            "trace both with one model"
+        )
+    findings = [*_first(tuned, base, still, margin), *_second(tuned, margin), *_third(tuned, margin)]
     return Claims(
         findings=tuple(findings),
         tuned=tuned.settings.model,
@@ -80,30 +101,54 @@ def check_claims(tuned: FlowMap, base: FlowMap | None = None, *, margin: float =
     )
 
 
-def _first(tuned: FlowMap, base: FlowMap | None, margin: float) -> list[Finding]:
-    """Attention between frames, early to middle; the base has none of it."""
+def _check(flow: FlowMap, needed: Sequence[str]) -> None:
+    if missing := [route for route in needed if route not in flow.routes]:
+        raise VideolensError(f"the claims need the routes {missing}, which {flow!r} has not traced")
+    if flow.settings.style != "centre":
+        raise VideolensError(
+            f"the claims are about windows around each layer (style 'centre'), and {flow!r} cuts "
+            f"{STYLES[flow.settings.style]}: trace it with the default style"
+        )
+
+
+def _first(tuned: FlowMap, base: FlowMap | None, still: FlowMap | None, margin: float) -> list[Finding]:
+    """Attention between frames, early to middle; the base has none of it, though it has what still clips need."""
+    name = f"{_words(CROSS)} in the base"
+    absent = f"the image-only base has no such effect on the right option's probability (within ±{margin:g} points)"
     found = [
         _effect("1", tuned, CROSS, "cutting attention between frames lowers the answer's probability", margin),
         _centre(
             "1", tuned, CROSS, "the effect centres on the early-to-middle layers (first two thirds)", margin, high=2
         ),
     ]
-    name = f"{_words(CROSS)} in the base"
-    statement = f"the image-only base has no such effect on the right option's probability (within ±{margin:g} points)"
     if base is None or not len(base.changes(CROSS, measure=FAIR)):
-        return [*found, Finding("1", name, statement, None, "points", "cannot be told")]
-    _, absent = base.peak(CROSS, measure=FAIR)
-    gap = _paired(*_same_questions(tuned, base, CROSS, CROSS, measure=FAIR), _deeper, seed=tuned.settings.seed)
+        found.append(Finding("1", name, absent, None, "points", "cannot be told"))
+    else:
+        gap = mean_difference(tuned, base, CROSS, CROSS, measure=FAIR)
+        larger = "the tuned model's effect on it is the larger (mean over all windows, same questions)"
+        verdict = judge_difference(gap, sign=-1, margin=margin)
+        found.append(_none("1", base, CROSS, absent, margin, measure=FAIR, name=name))
+        found.append(Finding("1", "tuned minus base", larger, gap, "points", verdict))
+    return [*found, *_on_still(still, margin)]
+
+
+def _on_still(still: FlowMap | None, margin: float) -> list[Finding]:
+    """What shows that the base could have lost something: it answers still questions, by the other two routes."""
+    where = "on questions that one frame answers, "
+    if still is None or not len(still.changes(CROSS, measure=FAIR)):
+        statement = f"{where}the base needs video → question and question → last, and no attention between frames"
+        return [Finding("1", "the base on still clips", statement, None, "points", "cannot be told")]
+    told: dict[str, Any] = {"measure": FAIR, "name": "{}, still, in the base"}
     return [
-        *found,
-        Finding("1", name, statement, absent, "points", judge(absent, low=-margin, high=margin)),
-        Finding(
-            claim="1",
-            name="tuned minus base",
-            statement="the tuned model's effect on it is the larger (difference on the same questions)",
-            measured=gap,
-            unit="points",
-            verdict=judge_difference(gap, sign=-1, margin=margin),
+        _effect("1", still, INTO, f"{where}cutting video → question lowers the base's right option", margin, **told),
+        _effect("1", still, OUT, f"{where}cutting question → last lowers the base's right option", margin, **told),
+        _none(
+            "1",
+            still,
+            CROSS,
+            f"{where}attention between frames changes the base's right option by nothing (within ±{margin:g} points)",
+            margin,
+            **told,
         ),
     ]
 
@@ -111,7 +156,7 @@ def _first(tuned: FlowMap, base: FlowMap | None, margin: float) -> list[Finding]
 def _second(tuned: FlowMap, margin: float) -> list[Finding]:
     """Then the video reaches the question, in the middle; landing on the true option, by a route that depends on the
     task."""
-    landing = _route_difference(tuned, READ_TRUE, READ_FALSE)
+    landing = mean_difference(tuned, tuned, READ_TRUE, READ_FALSE)
     return [
         _effect("2a", tuned, INTO, "cutting video → question lowers the answer's probability", margin),
         _after("2a", tuned, INTO, CROSS, "it centres on later layers than attention between frames (distance)", margin),
@@ -119,7 +164,7 @@ def _second(tuned: FlowMap, margin: float) -> list[Finding]:
         Finding(
             claim="2a",
             name="true minus false options",
-            statement="the last token needs the true option more than the false ones (difference of effects)",
+            statement="the last token needs the true option more than the false ones (mean over all windows)",
             measured=landing,
             unit="%",
             verdict=judge_difference(landing, sign=-1, margin=margin),
@@ -131,19 +176,11 @@ def _second(tuned: FlowMap, margin: float) -> list[Finding]:
 
 def _third(tuned: FlowMap, margin: float) -> list[Finding]:
     """Then the question reaches the last token, middle to late; the video does not, directly."""
-    _, direct = tuned.peak(DIRECT)
     return [
         _effect("3", tuned, OUT, "cutting question → last lowers the answer's probability", margin),
         _after("3", tuned, OUT, INTO, "it centres on later layers than video → question (distance)", margin),
         _centre("3", tuned, OUT, "it centres on the middle-to-late layers (last two thirds)", margin, low=1),
-        Finding(
-            claim="3",
-            name=_words(DIRECT),
-            statement=f"cutting video → last changes almost nothing (within ±{margin:g} %)",
-            measured=direct,
-            unit="%",
-            verdict=judge(direct, low=-margin, high=margin),
-        ),
+        _none("3", tuned, DIRECT, f"cutting video → last changes almost nothing (within ±{margin:g} %)", margin),
     ]
 
 
@@ -155,9 +192,25 @@ def _words(route: str) -> str:
     return route.replace("->", "→")
 
 
-def _effect(claim: str, flow: FlowMap, route: str, statement: str, margin: float) -> Finding:
-    _, measured = flow.peak(route)
-    return Finding(claim, _words(route), statement, measured, "%", judge(measured, high=-margin))
+def _effect(
+    claim: str, flow: FlowMap, route: str, statement: str, margin: float, *, measure: str = "answer", name: str = "{}"
+) -> Finding:
+    deepest, whole = _deepest_and_whole(flow, route, measure)
+    verdict = judge_effect(deepest, whole, margin=margin)
+    return Finding(claim, name.format(_words(route)), statement, deepest, _UNIT[measure], verdict)
+
+
+def _none(
+    claim: str, flow: FlowMap, route: str, statement: str, margin: float, *, measure: str = "answer", name: str = "{}"
+) -> Finding:
+    deepest, whole = _deepest_and_whole(flow, route, measure)
+    verdict = judge_absent(deepest, whole, margin=margin)
+    return Finding(claim, name.format(_words(route)), statement, deepest, _UNIT[measure], verdict)
+
+
+def _deepest_and_whole(flow: FlowMap, route: str, measure: str = "answer") -> tuple[Interval, Interval]:
+    """The effect in the deepest window, and over all windows."""
+    return flow.peak(route, measure=measure)[1], flow.effect(route, measure=measure)
 
 
 def _centre(
@@ -196,12 +249,12 @@ def _after(claim: str, flow: FlowMap, later: str, earlier: str, statement: str, 
 
 def _there(flow: FlowMap, route: str, margin: float) -> bool:
     """Whether the route has an effect at all."""
-    return judge(flow.peak(route)[1], high=-margin) == "holds"
+    return judge_effect(*_deepest_and_whole(flow, route), margin=margin) == "holds"
 
 
 def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Finding:
     """Both routes end at the same queries, the true option's tokens, so their effects can be compared."""
-    gap = _route_difference(flow, OPTION_HOP, STEM_HOP, task=task)
+    gap = mean_difference(flow, flow, OPTION_HOP, STEM_HOP, task=task)
     way = "straight from the video" if direct else "through the question's stem"
     return Finding(
         claim="2b",
@@ -213,13 +266,15 @@ def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Findi
     )
 
 
-def _route_difference(flow: FlowMap, route: str, other: str, *, task: str | None = None) -> Interval:
-    """Effect of one route minus that of another."""
-    return _paired(*_same_questions(flow, flow, route, other, task=task), _deeper, seed=flow.settings.seed)
-
-
-def _deeper(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a.min() - b.min())
+def mean_difference(
+    a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None, measure: str = "answer"
+) -> Interval:
+    """The mean change over all windows along one route minus that along another, on the same questions."""
+    first, second = _same_questions(a, b, of_a, of_b, task=task, measure=measure)
+    one, other = (flow.within(route, task=task, measure=measure) for flow, route in ((a, of_a), (b, of_b)))
+    within = None if one is None or other is None else (one[0] - other[1], one[1] - other[0])
+    gap = first.mean(axis=1) - second.mean(axis=1)
+    return bootstrap(gap[:, None], lambda mean: float(mean[0]), within=within, seed=a.settings.seed)
 
 
 def _same_questions(

@@ -18,10 +18,12 @@ from videolens.experiments.common.words import number
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 MARGIN = 3.0
 """Percent or points: a mean change within ± this much counts as none, and so does a difference of two."""
+ENOUGH = 50
+"""Questions that it takes to say that there is no effect: fewer can well miss those few that have a large one."""
 
 CLAIMS = {
     "1": "Temporal reasoning starts with attention between frames, in early-to-middle layers; "
-    "the image-only base has none of it.",
+    "the image-only base has none of it, though on still clips it has the other two routes.",
     "2a": "The video then reaches the question, in the middle layers, and lands on the true option.",
     "2b": "How it gets there depends on the task: straight from the video for action antonym, action sequence and "
     "scene transition, through the question's stem for moving direction and object count.",
@@ -35,15 +37,35 @@ def judge(interval: Interval, *, low: float = -math.inf, high: float = math.inf)
     """Whether a quantity lies between `low` and `high`, as far as its interval tells.
 
     "holds": all of the interval lies inside. "does not hold": all of it lies outside. "cannot be told": some does, or
-    the quantity is not defined.
+    the quantity is not defined, or one question is all that there is.
     """
-    if math.isnan(interval.value) or math.isnan(interval.low) or math.isnan(interval.high):
+    if interval.n < 2 or math.isnan(interval.value) or math.isnan(interval.low) or math.isnan(interval.high):
         return "cannot be told"
     if low < interval.low and interval.high < high:
         return "holds"
     if interval.high <= low or interval.low >= high:
         return "does not hold"
     return "cannot be told"
+
+
+def judge_effect(deepest: Interval, whole: Interval, *, margin: float) -> Verdict:
+    """Whether a cut lowers a probability by more than `margin`, from its deepest window and the mean over all windows.
+
+    The deepest of many windows is deep by chance too: it counts only if the mean over all of them lies below zero as
+    well. That there is no effect takes `ENOUGH` questions.
+    """
+    verdict = judge(deepest, high=-margin)
+    if verdict == "holds" and judge(whole, high=0.0) != "holds":
+        return "cannot be told"
+    return "cannot be told" if verdict == "does not hold" and deepest.n < ENOUGH else verdict
+
+
+def judge_absent(deepest: Interval, whole: Interval, *, margin: float) -> Verdict:
+    """Whether a cut changes nothing beyond ±`margin`, of `ENOUGH` questions. It does if there is an effect."""
+    verdict = judge(deepest, low=-margin, high=margin)
+    if verdict == "does not hold" and deepest.high <= -margin:
+        return "does not hold" if judge_effect(deepest, whole, margin=margin) == "holds" else "cannot be told"
+    return "cannot be told" if verdict == "holds" and deepest.n < ENOUGH else verdict
 
 
 def judge_difference(interval: Interval, *, sign: int, margin: float) -> Verdict:

@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.statistics import Interval, bootstrap_curve, proportion
+from videolens.experiments.common.statistics import Interval, Within, bootstrap_curve, proportion
 from videolens.interventions.layer_sets import layer_bins
 
 Values = Float[np.ndarray, " row"]
@@ -32,12 +32,21 @@ class Measure:
         unit: "percent", "points" (hundredths of a probability, or of a share of questions) or "logits".
         label: for the axis of a figure.
         of: the change in every row of a flow map's table; NaN where it is not known.
+        ends: the least and the greatest that it can be in every row. None: it has no ends, as logits have none.
     """
 
     name: str
     unit: str
     label: str
     of: Callable[[pd.DataFrame], Values]
+    ends: Callable[[pd.DataFrame], tuple[Values, Values]] | None = None
+
+    def within(self, table: pd.DataFrame) -> Within | None:
+        """The ends, on average over the rows in which the change is known."""
+        if self.ends is None or not (known := ~np.isnan(self.of(table))).any():
+            return None
+        least, most = (float(end[known].mean()) for end in self.ends(table))
+        return least, most
 
     @property
     def sign(self) -> str:
@@ -53,6 +62,24 @@ def _difference(what: str, *, scale: float) -> Callable[[pd.DataFrame], Values]:
     after = f"{what}_knockout"
     before = f"{what}_base" if what != "correct" else what
     return lambda table: (_column(table, after) - _column(table, before)) * scale
+
+
+def _shift(before: Values) -> tuple[Values, Values]:
+    """In points, from a probability to 0 or to 1."""
+    return -100 * before, 100 * (1 - before)
+
+
+def _relative_ends(table: pd.DataFrame) -> tuple[Values, Values]:
+    """To nothing, or to 1; at most doubled, for from a tiny probability a rise has no end to speak of."""
+    before = _column(table, "p_base")
+    return np.full(len(before), -100.0), np.minimum(100 / np.maximum(before, 1e-9) - 100, 100.0)
+
+
+def _right_relative_ends(table: pd.DataFrame) -> tuple[Values, Values]:
+    before = _column(table, "p_correct_base")
+    least, most = _shift(before)
+    mean = before[~np.isnan(before)].mean()
+    return least / mean, most / mean
 
 
 def _right_relative(table: pd.DataFrame) -> Values:
@@ -78,22 +105,40 @@ MEASURES = {
     measure.name: measure
     for measure in (
         Measure(
-            "answer", "percent", "change in answer probability (%)", lambda table: _column(table, "change_percent")
+            "answer",
+            "percent",
+            "change in answer probability (%)",
+            lambda table: _column(table, "change_percent"),
+            _relative_ends,
         ),
         Measure(
             "correct option",
             "points",
             "change in probability\nof the right option (points)",
             _difference("p_correct", scale=100.0),
+            lambda table: _shift(_column(table, "p_correct_base")),
         ),
         Measure(
             "correct option, relative",
             "percent",
             "change in probability\nof the right option (% of its mean)",
             _right_relative,
+            _right_relative_ends,
         ),
-        Measure("accuracy", "points", "change in accuracy (points)", _difference("correct", scale=100.0)),
-        Measure("accuracy among options", "points", "change in accuracy\namong options (points)", _right_among),
+        Measure(
+            "accuracy",
+            "points",
+            "change in accuracy (points)",
+            _difference("correct", scale=100.0),
+            lambda table: _shift(_column(table, "correct")),
+        ),
+        Measure(
+            "accuracy among options",
+            "points",
+            "change in accuracy\namong options (points)",
+            _right_among,
+            lambda table: _shift((_column(table, "logit_diff_base") > 0).astype(float)),
+        ),
         Measure(
             "logit difference",
             "logits",
@@ -198,7 +243,8 @@ def share_right(table: pd.DataFrame, layers: tuple[int, ...], *, samples: str, a
     if n == 0:
         raise VideolensError("of no question along this route the right answer is known, so there is no accuracy")
     shares = [proportion(int(hits), n) for hits in after.sum(axis=0)]
-    drop, low, high = bootstrap_curve((after - before) * 100, seed=seed)
+    was = float(before.mean())
+    drop, low, high = bootstrap_curve((after - before) * 100, within=(-100 * was, 100 * (1 - was)), seed=seed)
     return ShareRight(
         kind=_KINDS[samples],
         layers=layers,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from videolens.errors import VideolensError
 from videolens.experiments.common.experiment import Skip
 from videolens.experiments.common.result import Result
-from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_curve, centre
+from videolens.experiments.common.statistics import Interval, Within, bootstrap, bootstrap_curve, centre
 from videolens.experiments.flow.measures import ShareRight, measure_named, open_layers, share_right
 from videolens.experiments.flow.split import FlowSplit, split_flow
 from videolens.experiments.flow.table import FlowRow, FlowSettings, check_table
@@ -94,6 +94,16 @@ class FlowMap(Result):
         """
         return self.by_question(route, task=task, measure=measure).dropna().to_numpy(dtype=float)
 
+    def within(self, route: str, *, task: str | None = None, measure: str = "answer") -> Within | None:
+        """The least and the greatest change that a question along a route can have, on average: how far questions that
+        were not asked could take the mean. None: the measure has no ends (logits), or is known of no question.
+
+        Raises:
+            SelectionError: the route or the task is not in this map.
+            VideolensError: no such measure.
+        """
+        return measure_named(measure).within(self._rows(route, task))
+
     def curve(self, route: str, *, task: str | None = None, measure: str = "answer") -> Curve:
         """Mean change by every knockout with its interval.
 
@@ -105,7 +115,8 @@ class FlowMap(Result):
         changes = every.dropna().to_numpy(dtype=float)
         if len(every) and not len(changes):
             raise VideolensError(f"{measure!r} is not known of any of the {len(every)} questions along {route!r}")
-        mean, low, high = bootstrap_curve(changes, seed=self.settings.seed)
+        within = self.within(route, task=task, measure=measure)
+        mean, low, high = bootstrap_curve(changes, within=within, seed=self.settings.seed)
         unknown, layers = len(every) - len(changes), tuple(self.settings.cuts)
         return Curve(mean=mean, low=low, high=high, n=len(changes), layers=layers, unknown=unknown)
 
@@ -125,7 +136,8 @@ class FlowMap(Result):
     def effect(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
         """Mean change over all knockouts."""
         changes = self.changes(route, task=task, measure=measure)
-        return bootstrap(changes, lambda curve: float(curve.mean()), seed=self.settings.seed)
+        within = self.within(route, task=task, measure=measure)
+        return bootstrap(changes, lambda curve: float(curve.mean()), within=within, seed=self.settings.seed)
 
     def peak(self, route: str, *, task: str | None = None, measure: str = "answer") -> tuple[int, Interval]:
         """(layer, change there) where the mean change is deepest.
@@ -134,7 +146,8 @@ class FlowMap(Result):
         """
         changes = self.changes(route, task=task, measure=measure)
         at = int(changes.mean(axis=0).argmin()) if len(changes) else 0
-        found = bootstrap(changes, lambda curve: float(curve[at]), seed=self.settings.seed)
+        within = self.within(route, task=task, measure=measure)
+        found = bootstrap(changes, lambda curve: float(curve[at]), within=within, seed=self.settings.seed)
         return list(self.settings.cuts)[at], found
 
     def centre(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:

@@ -136,12 +136,14 @@ class PathwayAccuracy(Result):
 
     def mean(self, column: str, condition: str, *, task: str | None = None) -> Interval:
         """Mean of "correct", "first" or "p_answer" over questions (of each: over random cuts). `task` None: all."""
-        return bootstrap(self._per_question(column, condition, task)[:, None], _only, seed=self.settings.seed)
+        each = self._per_question(column, condition, task)[:, None]
+        return bootstrap(each, _only, within=(0.0, 1.0), seed=self.settings.seed)
 
     def loss(self, condition: str = PATHWAY, *, column: str = "correct", task: str | None = None) -> Interval:
         """How much is lost against nothing cut, in points (100 × share), paired by question: above zero is a loss."""
-        lost = self._per_question(column, FULL, task) - self._per_question(column, condition, task)
-        return bootstrap(100 * lost[:, None], _only, seed=self.settings.seed)
+        full = self._per_question(column, FULL, task)
+        lost, most = full - self._per_question(column, condition, task), 100 * float(full.mean())
+        return bootstrap(100 * lost[:, None], _only, within=(most - 100, most), seed=self.settings.seed)
 
     def summary(self) -> pd.DataFrame:
         """Per task ("all": every question) and condition: n, accuracy, loss in points, probability of the right letter,

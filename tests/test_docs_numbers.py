@@ -1,0 +1,134 @@
+"""The numbers in the documentation come out again: by hand, for it takes about ten minutes on two cores.
+
+    VIDEOLENS_NUMBERS=out/numbers python -m pytest -m slow tests/test_docs_numbers.py -s
+
+The folder keeps what the configs in docs/numbers made (`videolens run` goes on where it was). Every number is printed in
+the words in which the documentation must hold it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import videolens as vl
+from videolens.experiments.accuracy.result import Accuracy
+from videolens.experiments.common.statistics import Interval
+from videolens.runs.config import read_config
+
+DOCS = Path(__file__).parent.parent / "docs"
+NUMBERS = os.environ.get("VIDEOLENS_NUMBERS")
+CONFIGS = sorted(path.stem for path in (DOCS / "numbers").glob("*.yaml"))
+FAIR = "correct option"
+TASKS = ("moving direction", "action antonym", "action sequence", "object count", "scene transition")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_valid_and_its_command_stands_in_the_documentation(name: str) -> None:
+    config = read_config(DOCS / "numbers" / f"{name}.yaml")
+    command = f"videolens run docs/numbers/{name}.yaml --out out/numbers/{name}"
+    assert command in (DOCS / "numbers" / f"{name}.yaml").read_text() and config.dataset["split"] == "test"
+    assert any(f"numbers/{name}.yaml" in page.read_text() for page in DOCS.glob("*.md"))
+
+
+def written(interval: Interval) -> str:
+    """An interval as the documentation writes it."""
+    value, low, high = (
+        "0.0" if round(number, 1) == 0 else f"{number:.1f}".replace("-", "−")
+        for number in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def layer(interval: Interval) -> str:
+    """The same of a layer, counted from 1."""
+    return written(Interval(interval.value + 1, interval.low + 1, interval.high + 1, interval.n))
+
+
+def made(name: str) -> Path:
+    """The results of a config in docs/numbers; what is there already is not asked again."""
+    assert NUMBERS is not None
+    vl.run(DOCS / "numbers" / f"{name}.yaml", Path(NUMBERS) / name, progress=False)
+    return Path(NUMBERS) / name / "results"
+
+
+def must_stand(page: str, numbers: dict[str, str]) -> None:
+    """Print them, and name those that the page does not hold."""
+    text = " ".join((DOCS / page).read_text().split())
+    for what, number in numbers.items():
+        print(f"{page}: {what}: {number}")
+    assert {what: number for what, number in numbers.items() if number not in text} == {}
+
+
+slow = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NUMBERS is None, reason="by hand: VIDEOLENS_NUMBERS=DIR, ten minutes"),
+]
+
+
+class TestNumbers:
+    """One map each, asked once."""
+
+    pytestmark = slow
+
+    @pytest.fixture(scope="class")
+    def tuned(self) -> vl.FlowMap:
+        return vl.FlowMap.load(made("tuned") / "map")
+
+    @pytest.fixture(scope="class")
+    def base(self) -> vl.FlowMap:
+        return vl.FlowMap.load(made("base") / "map")
+
+    @pytest.fixture(scope="class")
+    def still(self) -> vl.FlowMap:
+        return vl.FlowMap.load(made("still") / "map")
+
+    def test_claims(self, tuned: vl.FlowMap, base: vl.FlowMap, still: vl.FlowMap) -> None:
+        claims = vl.check_claims(tuned, base, still)
+        must_stand("paper.md", {each.name: each.estimate.replace("+", "") for each in claims.findings})
+        verdicts = [claims.verdict(claim) for claim in ("1", "2a", "2b", "3")]
+        assert verdicts == ["holds", "holds", "does not hold", "holds"]
+
+    def test_routes_into_the_options(self, tuned: vl.FlowMap) -> None:
+        routes = ("video -> stem", "stem -> true option", "video -> true option", "video -> false options")
+        must_stand(
+            "paper.md", {f"{task}, {route}": written(tuned.peak(route, task=task)[1]) for task in TASKS for route in routes}
+        )
+
+    def test_routes(self, tuned: vl.FlowMap) -> None:
+        routes = ("cross-frame", "video -> question", "question -> last")
+        must_stand("bundled.md", {f"{route}, effect": written(tuned.peak(route)[1]) for route in routes})
+        must_stand("bundled.md", {f"{route}, centre": layer(tuned.centre(route)) for route in routes})
+
+    def test_measures(self, base: vl.FlowMap) -> None:
+        flows = {"tuned": vl.FlowMap.load(made("tuned") / "cross-frame"), "base": base}
+        measures = ("answer", FAIR, "correct option, relative", "accuracy")
+        must_stand(
+            "flow.md",
+            {
+                f"{measure}, {name}": written(flow.peak("cross-frame", measure=measure)[1])
+                for measure in measures
+                for name, flow in flows.items()
+            },
+        )
+
+    def test_still(self, still: vl.FlowMap) -> None:
+        must_stand("bundled.md", {route: written(still.peak(route, measure=FAIR)[1]) for route in still.routes})
+
+    def test_frozen_frames(self) -> None:
+        frozen = Accuracy.load(made("frozen") / "accuracy")
+        (model,) = set(frozen.table["model"])
+        rows = {
+            task: " | ".join(f"{100 * frozen.share(model, task, f'frozen {k}').value:.0f}" for k in range(8))
+            for task in TASKS
+        }
+        must_stand("bundled.md", {task: f"| {task} | {row} |" for task, row in rows.items()})
+
+    def test_open_ended(self) -> None:
+        model = vl.HookedVideoTransformer.from_pretrained("shapes")
+        asked = vl.load_dataset("shapes", split="test", tasks=list(TASKS), n=10)
+        flow = vl.trace_flow(model, [question.open_ended() for question in asked], progress=False)
+        routes = ("video -> last", "cross-frame", "question -> last")
+        must_stand("paper.md", {f"open-ended, {route}": written(flow.peak(route)[1]) for route in routes})
