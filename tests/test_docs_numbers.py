@@ -2,8 +2,8 @@
 
     VIDEOLENS_NUMBERS=out/numbers python -m pytest -m slow tests/test_docs_numbers.py -s
 
-The folder keeps what the configs in docs/numbers made (`videolens run` goes on where it was). Every number is printed in
-the words in which the documentation must hold it.
+The folder keeps what the configs in docs/numbers made (`videolens run` goes on where it was). Every number is printed
+in the words in which the documentation must hold it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class TestNumbers:
     def test_routes_into_the_options(self, tuned: vl.FlowMap) -> None:
         routes = ("video -> stem", "stem -> true option", "video -> true option", "video -> false options")
         must_stand(
-            "paper.md", {f"{task}, {route}": written(tuned.peak(route, task=task)[1]) for task in TASKS for route in routes}
+            "paper.md",
+            {f"{task}, {route}": written(tuned.peak(route, task=task)[1]) for task in TASKS for route in routes},
         )
 
     def test_routes(self, tuned: vl.FlowMap) -> None:

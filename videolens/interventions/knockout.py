@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
@@ -205,5 +205,3 @@ class _CutEach:
     ) -> Bool[Tensor, "prompt any_head query key"]:
         masks = mask.expand(len(self.cuts), *mask.shape[1:]).split(1)
         return torch.cat([cut(one, hook) for cut, one in zip(self.cuts, masks, strict=True)])
-
-
