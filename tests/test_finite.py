@@ -110,8 +110,8 @@ def test_what_an_intervention_breaks_is_told_from_broken_weights(model, prompt) 
 
 def test_overflow_in_float16_says_what_to_do() -> None:
     model = tiny_model()
-    prompt = tiny_prompt(model)
     model.to(torch.float16)
+    prompt = tiny_prompt(model)
     with torch.no_grad():
         model.blocks[1].mlp.down.weight.mul_(2.0**14).clamp_(-6e4, 6e4)
     with pytest.raises(ModelError, match=r"layer 1 \(from 0\).*float16 ends at 65504, load the model with dtype"):

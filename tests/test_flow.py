@@ -246,8 +246,8 @@ def test_questions_become_prompts_and_keep_their_names() -> None:
     flow = vl.trace_flow(model, questions, samples="all", progress=False)
     assert flow.tasks == ["moving", "direction"] and flow.n == 2 and flow.routes == list(vl.ROUTES)
     assert flow.changes("cross-frame", task="moving").shape == (1, 3)
-    answer = int(model(model.prompt(first))[0, -1].argmax())
-    assert set(flow.table["answer"]) == {model.tokenizer.decode([answer]).strip() or str(answer)}
+    answer = int(model.chosen(model(model.prompt(first))[0, -1]))
+    assert set(flow.table["answer"]) == {model.tokenizer.decode([answer]).strip()}
     with pytest.raises(VideolensError, match="question 'q' of task 'moving' is there twice"):
         vl.trace_flow(model, [first, first], samples="all", progress=False)
     with pytest.raises(SelectionError, match="did you mean 'moving'"):

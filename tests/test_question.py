@@ -141,7 +141,7 @@ def test_an_open_ended_question() -> None:
         ({"answer": "B"}, "without its letter"),
         ({"answer": "(B) right"}, "without its letter"),
         ({"reversed_answer": "down"}, "reversed answer 'down' is not among"),
-        ({"options": ["right", "right"], "reversed_answer": None}, "options that stand there twice.*right"),
+        ({"options": ["right", "right"], "reversed_answer": None}, "options that stand there twice, ['right']"),
         ({"options": "right"}, "one string"),
         ({"options": [str(i) for i in range(27)]}, "27 options"),
         ({"stem": "  "}, "empty stem"),
@@ -209,7 +209,7 @@ def test_bad_templates() -> None:
 words = st.text(st.sampled_from("abc {}()A?\n "), min_size=1, max_size=8).filter(str.strip)
 
 
-@given(stem=words, options=st.lists(words, min_size=1, max_size=4, unique=True), data=st.data())
+@given(stem=words, options=st.lists(words, min_size=1, max_size=4, unique_by=str.strip), data=st.data())
 def test_selections_hold_exactly_their_text(stem: str, options: list[str], data: st.DataObject) -> None:
     answer = data.draw(st.sampled_from(options))
     template = data.draw(st.sampled_from(["shapes", "vicuna"]))
@@ -228,15 +228,15 @@ def test_selections_hold_exactly_their_text(stem: str, options: list[str], data:
 
 
 def any_text(max_size: int) -> st.SearchStrategy[str]:
-    """Anything but the placeholder, which hypothesis finds among the sources' constants and which is refused."""
-    return st.text(min_size=1, max_size=max_size).filter(lambda text: "<video>" not in text)
+    """Anything: the placeholder, too, which hypothesis finds among the sources' constants."""
+    return st.text(min_size=1, max_size=max_size)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("template", [name for name, template in TEMPLATES.items() if template.multiple_choice])
 @given(
     stem=any_text(20).filter(str.strip),
-    options=st.lists(any_text(8), min_size=1, max_size=4, unique=True),
+    options=st.lists(any_text(8), min_size=1, max_size=4, unique_by=str.strip),
 )
 def test_any_text_in_any_tokenizer(tokenizer: str, template: str, stem: str, options: list[str]) -> None:
     question = Question(VIDEO, stem, options, options[0])
@@ -308,9 +308,12 @@ def test_an_answer_that_would_join_the_prompt_is_a_token_of_its_own() -> None:
     assert code.input_ids.tolist() == [1, 2, 6, 6, 3] and code.answer_token == vocab["A"]
 
 
-def test_the_placeholder_may_not_be_asked_about() -> None:
-    with pytest.raises(PromptError, match="5 tokens of the prompt, of which 4"):
-        encoded(a_question(stem="What is a <video>?"))
+def test_the_placeholder_in_a_question_is_words() -> None:
+    code = encoded(a_question(stem="What is a <video>?"))
+    assert len(code.tokens["video"]) == 4 and read(code, "stem") == "What is a <video>?"
+
+
+def test_a_placeholder_that_the_tokenizer_does_not_know() -> None:
     with pytest.raises(PromptError, match="0 tokens of the prompt"):
         tool = TOKENIZERS["characters"]
         layout = VideoLayout.plain((1, 1, 1))

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from videolens.errors import PromptError
 
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how a character that has no token is written
 _BRACKETS = re.compile(r"[<\[{|].*[>\]}|]$", re.DOTALL)
 _FIRST_MARK = 0xF0000  # of a plane that no language uses
 
@@ -89,7 +90,8 @@ class PlainCoder(Coder):
 def control_tokens(tokenizer: Any) -> dict[str, int]:
     """Tokens that steer a model rather than being words: the special ones, and added ones in brackets."""
     added = tokenizer.added_tokens_decoder.items()
-    return {str(each): number for number, each in added if each.special or _BRACKETS.match(str(each))}
+    steering = {str(each): number for number, each in added if each.special or _BRACKETS.match(str(each))}
+    return {token: number for token, number in steering.items() if not _BYTE.fullmatch(token)}
 
 
 def coder_for(tokenizer: Any, placeholder: str, words: Iterable[str | None]) -> Coder:

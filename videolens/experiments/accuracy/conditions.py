@@ -35,7 +35,7 @@ def apply(condition: str, question: Question, *, seed: int = 0) -> Question:
 
     Raises:
         QuestionError: "reversed", and the answer that is right backwards is not known.
-        VideolensError: the clip has no frame k.
+        VideolensError: the clip has no frame k; said when its frames are looked at.
     """
     if frozen := _FROZEN.fullmatch(condition):
         return question.with_video(question.video.frozen(int(frozen[1])))

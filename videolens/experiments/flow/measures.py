@@ -42,11 +42,13 @@ class Measure:
     ends: Callable[[pd.DataFrame], tuple[Values, Values]] | None = None
 
     def within(self, table: pd.DataFrame) -> Within | None:
-        """The ends, on average over the rows in which the change is known."""
-        if self.ends is None or not (known := ~np.isnan(self.of(table))).any():
+        """The ends, on average over the rows in which the change is known; never nearer than the mean change comes."""
+        changes = self.of(table)
+        if self.ends is None or not (known := ~np.isnan(changes)).any():
             return None
         least, most = (float(end[known].mean()) for end in self.ends(table))
-        return least, most
+        means = pd.Series(changes[known]).groupby(table["layer"].to_numpy()[known]).mean()
+        return min(least, float(means.min())), max(most, float(means.max()))
 
     @property
     def sign(self) -> str:
