@@ -66,7 +66,8 @@ def check_claims(
        other, and cannot be told otherwise. There is an effect if the interval lies below −`margin`, and so does that of
        the mean over all windows below zero; there is none if it lies within ±`margin`, of 50 questions or more: an
        interval that merely includes zero is not evidence of nothing. A difference counts from `margin` on. Where there
-       is no effect, its centre cannot be told.
+       is no effect, its centre cannot be told. Intervals of maps made in half precision are wider by what rounding
+       makes of a mean (`FlowMap.noise_floor`).
     6. Early, middle and late are thirds of the model's depth.
     7. A claim holds if all its statements do, does not hold if one does not, and cannot be told otherwise.
 
@@ -209,8 +210,9 @@ def _none(
 
 
 def _deepest_and_whole(flow: FlowMap, route: str, measure: str = "answer") -> tuple[Interval, Interval]:
-    """The effect in the deepest window, and over all windows."""
-    return flow.peak(route, measure=measure)[1], flow.effect(route, measure=measure)
+    """The effect in the deepest window, and over all windows; both as uncertain as rounding makes them."""
+    floor = flow.noise_floor(route)
+    return flow.peak(route, measure=measure)[1].widened(floor), flow.effect(route, measure=measure).widened(floor)
 
 
 def _centre(
@@ -274,7 +276,8 @@ def mean_difference(
     one, other = (flow.within(route, task=task, measure=measure) for flow, route in ((a, of_a), (b, of_b)))
     within = None if one is None or other is None else (one[0] - other[1], one[1] - other[0])
     gap = first.mean(axis=1) - second.mean(axis=1)
-    return bootstrap(gap[:, None], lambda mean: float(mean[0]), within=within, seed=a.settings.seed)
+    found = bootstrap(gap[:, None], lambda mean: float(mean[0]), within=within, seed=a.settings.seed)
+    return found.widened(a.noise_floor(of_a, task=task) + b.noise_floor(of_b, task=task))
 
 
 def _same_questions(

@@ -47,18 +47,21 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """What questions have cost, in plain forwards of the whole prompt.
+    """What questions have cost, in plain forwards of the whole prompt, and how exact their numbers are.
 
     Attributes:
         forwards: computed this way.
         full_forwards: by the published procedure: one forward per intervention, and one with nothing changed.
         verified: largest |Δlogit| between the engine and plain forwards, in standard deviations of the logits; None
             where nothing was verified.
+        noise: by how much a change differs when its numbers are rounded elsewhere, in percent: of a question, the
+            largest of those repeated; of several, their root mean square. None where that was not measured.
     """
 
     forwards: float
     full_forwards: float
     verified: float | None = None
+    noise: float | None = None
 
     @classmethod
     def of(cls, found: Sweep, *, before: float = 0.0) -> Cost:
@@ -67,13 +70,14 @@ class Cost:
 
     @classmethod
     def mean(cls, costs: Sequence[Cost]) -> Cost | None:
-        """The mean over questions, and the worst that was verified; None of no questions."""
+        """The mean over questions, the worst that was verified, the noise; None of no questions."""
         if not costs:
             return None
         verified = [cost.verified for cost in costs if cost.verified is not None]
         forwards = sum(cost.forwards for cost in costs) / len(costs)
         full = sum(cost.full_forwards for cost in costs) / len(costs)
-        return cls(forwards, full, max(verified, default=None))
+        noise = [cost.noise**2 for cost in costs if cost.noise is not None]
+        return cls(forwards, full, max(verified, default=None), (sum(noise) / len(noise)) ** 0.5 if noise else None)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Made:
         full_forwards: what it costs by the published procedure.
         verified: largest |Δlogit| between the engine and plain forwards in a verified sample, in standard deviations
             of the logits; None where nothing was verified.
+        noise: by how much a change of one question differs when its numbers are rounded elsewhere (root mean square, in
+            percent); None in float32, where that is nothing, and where it is not measured.
         seconds: time it took, the vision tower included; None for a result of a run.
     """
 
@@ -48,6 +50,7 @@ class Made:
     forwards: float | None = None
     full_forwards: float | None = None
     verified: float | None = None
+    noise: float | None = None
     seconds: float | None = None
 
 

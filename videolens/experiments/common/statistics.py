@@ -45,6 +45,10 @@ class Interval:
         """The same as columns of a table: `name` and its unit, `name_low`, `name_high`."""
         return {f"{name}{unit}": self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
+    def widened(self, by: float) -> Interval:
+        """The same with `by` more at either end."""
+        return self if by == 0 else Interval(self.value, self.low - by, self.high + by, self.n)
+
     def __str__(self) -> str:
         if self.n < 2:
             return f"{self.value:.3g}, n = {self.n} (no interval)"

@@ -6,14 +6,14 @@ Map the Flow, sections "Attention knockout" and "Relative change".
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine import Sweep, base, check_engine, sweep
+from videolens.engine import Base, Sweep, base, check_engine, sweep
 from videolens.errors import SelectionError
 from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick
@@ -22,13 +22,15 @@ from videolens.experiments.common.words import token_text
 from videolens.experiments.flow.plan import check_routes, route_knockouts
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowRow, FlowSettings
-from videolens.interventions.knockout import ROUTES
+from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.interventions.layer_sets import cut_layers
+from videolens.interventions.rerounded import Rerounded
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 Samples = Literal["correct", "wrong", "all"]
+HALF = (torch.bfloat16, torch.float16)
 
 
 def trace_flow(
@@ -53,6 +55,8 @@ def trace_flow(
        the same token, and the change is (p_knockout − p_base) / p_base × 100.
     4. Where the answer is known: whether the token ranked first is the right one, and the right one's probability,
        before and after; with options also its logit minus the best of the others.
+    5. In bfloat16 and float16: the deepest knockout of every route once more with its numbers rounded elsewhere
+       (`Rerounded`). By how much its change differs is the map's noise (`FlowMap.noise_floor`).
 
     An open-ended question (`question.open_ended()`) is followed by the first token of its answer, and right if that is
     the first token of the right answer. Where another of its alternatives begins with the same token, that token does
@@ -100,7 +104,7 @@ def trace_flow(
 
 @dataclass
 class FlowExperiment(Experiment[FlowMap]):
-    """Steps 1 to 4 of `trace_flow`, the same for every question. The arguments are those of `trace_flow`.
+    """Steps 1 to 5 of `trace_flow`, the same for every question. The arguments are those of `trace_flow`.
 
     Raises:
         SelectionError: a route is unknown.
@@ -157,7 +161,27 @@ class FlowExperiment(Experiment[FlowMap]):
         # 4. what is right, before and after
         layers = cut_layers(self.style, self.window, n_layers)
         places = [(route, layer) for route in kept for layer in layers]
-        return Asked(self._rows(prompt, (name, task), places, found, answer), skipped, Cost.of(found, before=1.0))
+        rows = self._rows(prompt, (name, task), places, found, answer)
+        # 5. how much of it is rounding
+        cost = Cost.of(found, before=1.0)
+        if self.model.cfg.dtype in HALF:
+            noise, more = self._noise(prompt, knockouts, unblocked, [row.change_percent for row in rows], answer)
+            cost = replace(cost, forwards=cost.forwards + more, noise=noise)
+        return Asked(rows, skipped, cost)
+
+    def _noise(
+        self, prompt: Prompt, knockouts: Sequence[Knockout], unblocked: Base, changes: Sequence[float], answer: int
+    ) -> tuple[float, float]:
+        """By how much the deepest change of a route differs, at most, when it is rounded elsewhere; forwards taken."""
+        of_route = len(cut_layers(self.style, self.window, self.model.cfg.n_layers))
+        deepest = [
+            min(range(start, start + of_route), key=changes.__getitem__) for start in range(0, len(changes), of_route)
+        ]
+        repeated = [Rerounded(knockouts[i]) for i in deepest]
+        again = sweep(self.model, prompt, repeated, engine=self.engine, max_memory=self.max_memory, base=unblocked)
+        p_base = float(again.base.softmax(-1)[answer])
+        found = (again.logits.softmax(-1)[:, answer].double() - p_base) / p_base * 100
+        return max(abs(float(new) - changes[i]) for new, i in zip(found, deepest, strict=True)), again.forwards
 
     def _rows(
         self, prompt: Prompt, who: tuple[str, str], places: Sequence[tuple[str, int]], found: Sweep, answer: int

@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from videolens.drawing.style import PALETTE, layer_axis, plain, titled
+from videolens.drawing.style import MUTED, PALETTE, layer_axis, plain, titled
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.experiments.flow.measures import MEASURES
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowSettings
 from videolens.interventions.layer_sets import HALVES
@@ -43,6 +44,8 @@ def line(
     """
     if len(flow.changes(route, task=task, measure=measure)) == 0:
         return
+    if (floor := flow.noise_floor(route, task=task)) and MEASURES[measure].unit != "logits":
+        axes.axhspan(-floor, floor, color=MUTED, alpha=0.15, linewidth=0, zorder=0)
     curve, at = flow.curve(route, task=task, measure=measure), np.array(places(flow.settings), dtype=float)
     if flow.settings.style in HALVES:
         reach = np.stack([curve.mean - curve.low, curve.high - curve.mean])
@@ -151,6 +154,9 @@ def note_words(flows: Sequence[FlowMap], *, measure: str, band: bool = True) -> 
         )
     if any(_unknown(flow, measure) for flow in flows):
         parts.append(f"Not known for {sum(_unknown(flow, measure) for flow in flows)} questions, which are left out.")
+    if band and MEASURES[measure].unit != "logits":
+        rounded = {flow.settings.dtype for flow in flows if flow.settings.noise is not None}
+        parts += [f"Grey: what rounding in {dtype} alone makes of a mean." for dtype in sorted(rounded)]
     if band:
         shape = "Bars" if flows[0].settings.style in HALVES else "Band"
         parts.append(f"{shape}: 95 % bootstrap over questions.")

@@ -150,6 +150,15 @@ class FlowMap(Result):
         found = bootstrap(changes, lambda curve: float(curve[at]), within=within, seed=self.settings.seed)
         return list(self.settings.cuts)[at], found
 
+    def noise_floor(self, route: str, *, task: str | None = None) -> float:
+        """What rounding alone makes of a mean change, in percent or points: 95 % of means of noise lie within ± this.
+
+        0 in float32, and in maps that were made before noise was measured. `settings.noise` is that of one question;
+        rounding of different questions has nothing to do with each other, so in a mean it shrinks as 1 / √n.
+        """
+        n = len(self.changes(route, task=task))
+        return 0.0 if self.settings.noise is None or not n else 1.96 * self.settings.noise / n**0.5
+
     def centre(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
         """The 0-based layer the effect centres on: mean layer, weighted by how far the mean change falls below zero.
 
