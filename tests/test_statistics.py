@@ -33,7 +33,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for seed in range(200):
-        one = bootstrap(rng.exponential(5, size=(60, 1)), lambda curve: float(curve[0]), seed=seed, replicates=400)
+        one = bootstrap(rng.exponential(5, size=(60, 1)), lambda curves: curves[..., 0], seed=seed, replicates=400)
         covered += one.low <= 5 <= one.high
     assert 0.88 <= covered / 200 <= 0.99
 
@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_questions_are_drawn_and_not_layers() -> None:
     # two kinds of question, one per layer: every replicate keeps a question's layers together, so their mean sums to 1
     values = np.repeat(np.eye(2), 10, axis=0)
-    total = bootstrap(values, lambda curve: float(curve.sum()))
+    total = bootstrap(values, lambda curves: curves.sum(axis=-1))
     assert (total.low, total.value, total.high) == pytest.approx((1, 1, 1))
 
 
@@ -129,13 +129,13 @@ def test_where_nothing_changed_the_rule_of_three_bounds_what_was_not_seen() -> N
         assert mean.tolist() == [0, 0] and low == pytest.approx([-100 * unseen(n)] * 2)
         assert high == pytest.approx([50 * unseen(n)] * 2) and unseen(n) == pytest.approx(3 / n, rel=0.1)
         assert (1 - unseen(n)) ** n == pytest.approx(0.05), "so rarely n questions show none of so many"
-        one = bootstrap(np.zeros((n, 2)), lambda curve: float(curve.mean()), within=(-100, 50))
+        one = bootstrap(np.zeros((n, 2)), lambda curves: curves.mean(axis=-1), within=(-100, 50))
         assert (one.low, one.high) == pytest.approx((low[0], high[0])), "two ways to one number"
 
 
 def test_the_interval_of_a_skewed_mean_reaches_further_where_the_tail_is() -> None:
     values, _ = skewed(np.random.default_rng(4), 40, 1)
-    one = bootstrap(values, lambda curve: float(curve[0]))
+    one = bootstrap(values, lambda curves: curves[..., 0])
     assert one.value - one.low > 1.1 * (one.high - one.value)
     _, low, high = bootstrap_curve(values)
     assert (low[0], high[0]) == pytest.approx((one.low, one.high)), "two ways to one number"

@@ -179,7 +179,7 @@ class AnswerTrace(Result):
         if np.isnan(where.value):
             return Rise(where, Interval(np.nan, np.nan, np.nan, where.n))
         layer = int(where.value)
-        amount = bootstrap(each, lambda curve: float(curve[layer] - curve[layer - 1]), seed=self.settings.seed)
+        amount = bootstrap(each, lambda curves: curves[..., layer] - curves[..., layer - 1], seed=self.settings.seed)
         return Rise(where, amount)
 
     def summary(self) -> pd.DataFrame:
@@ -195,7 +195,7 @@ class AnswerTrace(Result):
                     each = self.probabilities(kind, task=task, condition=condition)
                     if len(each) == 0:
                         continue
-                    last = bootstrap(each, lambda curve: float(curve[-1]), within=(0.0, 1.0), seed=self.settings.seed)
+                    last = bootstrap(each, lambda curves: curves[..., -1], within=(0.0, 1.0), seed=self.settings.seed)
                     rise = self.rise(kind, task=task, condition=condition)
                     row: dict[str, Any] = {"task": "all" if task is None else task, "condition": condition}
                     row |= {"kind": kind, "n": last.n} | last.columns("last")
@@ -210,7 +210,9 @@ class AnswerTrace(Result):
         )
 
 
-def _rising(curve: Float[np.ndarray, " layer"]) -> float:
-    """The 0-based layer after which the curve is highest above what it was before; NaN if it never rises."""
-    steps = np.diff(curve)
-    return float(steps.argmax() + 1) if len(steps) and steps.max() > 0 else float("nan")
+def _rising(curves: Float[np.ndarray, "*draw layer"]) -> Float[np.ndarray, "*draw"]:
+    """The 0-based layer after which a curve is highest above what it was before; NaN if it never rises."""
+    steps = np.diff(curves)
+    if not steps.shape[-1]:
+        return np.full(steps.shape[:-1], np.nan)
+    return np.where(steps.max(axis=-1) > 0, steps.argmax(axis=-1) + 1.0, np.nan)

@@ -276,7 +276,7 @@ def mean_difference(
     one, other = (flow.within(route, task=task, measure=measure) for flow, route in ((a, of_a), (b, of_b)))
     within = None if one is None or other is None else (one[0] - other[1], one[1] - other[0])
     gap = first.mean(axis=1) - second.mean(axis=1)
-    found = bootstrap(gap[:, None], lambda mean: float(mean[0]), within=within, seed=a.settings.seed)
+    found = bootstrap(gap[:, None], lambda means: means[..., 0], within=within, seed=a.settings.seed)
     return found.widened(a.noise_floor(of_a, task=task) + b.noise_floor(of_b, task=task))
 
 
@@ -292,7 +292,7 @@ def _same_questions(
     return first, second
 
 
-def _paired(a: Curves, b: Curves, statistic: Callable[[np.ndarray, np.ndarray], float], *, seed: int) -> Interval:
+def _paired(a: Curves, b: Curves, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], *, seed: int) -> Interval:
     """A statistic of two mean curves; each draw takes the same questions for both."""
     n = a.shape[1]
-    return bootstrap(np.concatenate([a, b], axis=1), lambda both: statistic(both[:n], both[n:]), seed=seed)
+    return bootstrap(np.concatenate([a, b], axis=1), lambda both: statistic(both[..., :n], both[..., n:]), seed=seed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -27,6 +28,8 @@ Within = tuple[float | int, float | int]
 
 Curves = Float[np.ndarray, "question layer"]
 Curve = Float[np.ndarray, " layer"]
+Statistic = Callable[[Float[np.ndarray, "*draw layer"]], Float[np.ndarray, "*draw"]]
+"""Of a mean curve, or of many at once: it works along the last axis."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Interval:
 
 def bootstrap(
     curves: Curves,
-    statistic: Callable[[Curve], float],
+    statistic: Statistic,
     *,
     within: Within | None = None,
     level: float = 0.95,
@@ -76,7 +79,8 @@ def bootstrap(
 
     Args:
         curves: of every question.
-        statistic: of a mean curve; with `within`, one that rises or falls with the curve as a whole, as a mean does.
+        statistic: of mean curves, along the last axis: `lambda curves: curves.mean(axis=-1)`; with `within`, one that
+            rises or falls with the curve as a whole, as a mean does.
         within: the least and the greatest value that a question can have, on average over questions. None: there are
             no such ends, and step 3 is left out: an interval says nothing of kinds of questions that n are likely to
             miss, and has no width if all are alike.
@@ -87,10 +91,15 @@ def bootstrap(
     Raises:
         VideolensError: no questions, a level outside (0, 1), or ends that do not hold the mean.
     """
-    drawn = np.array([statistic(mean) for mean in _replicates(curves, replicates, seed)])
+    drawn = statistic(_replicates(curves, replicates, seed))
+    if np.shape(drawn) != (replicates,):
+        raise VideolensError(
+            f"the statistic of {replicates} mean curves has the shape {np.shape(drawn)}: let it give one number for "
+            "each, such as lambda curves: curves.mean(axis=-1)"
+        )
     n, mean = len(curves), curves.mean(axis=0)
     value = float(statistic(mean))
-    without = np.array([statistic(each) for each in (n * mean - curves) / max(n - 1, 1)])
+    without = statistic((n * mean - curves) / max(n - 1, 1))
     drawn, without = drawn[~np.isnan(drawn)], without[~np.isnan(without)]
     low, high = (float(end[0]) for end in _bca(drawn[:, None], np.array([value]), without[:, None], level))
     if np.isnan(value):
@@ -143,13 +152,14 @@ def unseen(n: int, *, level: float = 0.95) -> float:
     return float(1 - (1 - level) ** (1 / n))
 
 
-def centre(curve: Curve) -> float:
+def centre(curves: Float[np.ndarray, "*draw layer"]) -> Float[np.ndarray, "*draw"]:
     """The layer an effect centres on: the mean 0-based layer, weighted by how far the curve falls below zero there.
 
     Layers where the mean change is a rise weigh nothing. NaN if the curve falls nowhere.
     """
-    weight = np.clip(-curve, 0, None)
-    return float(np.arange(len(curve)) @ weight / weight.sum()) if weight.sum() > 0 else float("nan")
+    weight = np.clip(-curves, 0, None)
+    total = weight.sum(axis=-1)
+    return np.divide(weight @ np.arange(curves.shape[-1]), total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def proportion(hits: int, n: int, *, z: float = 1.959964) -> Interval:
@@ -171,8 +181,15 @@ def _replicates(curves: Curves, replicates: int, seed: int) -> Float[np.ndarray,
     n = len(curves)
     if n == 0:
         raise VideolensError("there is no question to draw from: the mean of nothing has no interval")
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=replicates)
-    return counts @ curves / n
+    return _counts(n, replicates, seed) @ curves / n
+
+
+@lru_cache(maxsize=8)
+def _counts(n: int, replicates: int, seed: int) -> Float[np.ndarray, "replicate question"]:
+    """How often each draw holds each question. All curves of as many questions share their draws."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=replicates).astype(float)
+    counts.flags.writeable = False
+    return counts
 
 
 def _admixed(mean: Curve, n: int, within: Within, level: float) -> tuple[Curve, Curve]:

@@ -137,7 +137,7 @@ class FlowMap(Result):
         """Mean change over all knockouts."""
         changes = self.changes(route, task=task, measure=measure)
         within = self.within(route, task=task, measure=measure)
-        return bootstrap(changes, lambda curve: float(curve.mean()), within=within, seed=self.settings.seed)
+        return bootstrap(changes, lambda curves: curves.mean(axis=-1), within=within, seed=self.settings.seed)
 
     def peak(self, route: str, *, task: str | None = None, measure: str = "answer") -> tuple[int, Interval]:
         """(layer, change there) where the mean change is deepest.
@@ -147,7 +147,7 @@ class FlowMap(Result):
         changes = self.changes(route, task=task, measure=measure)
         at = int(changes.mean(axis=0).argmin()) if len(changes) else 0
         within = self.within(route, task=task, measure=measure)
-        found = bootstrap(changes, lambda curve: float(curve[at]), within=within, seed=self.settings.seed)
+        found = bootstrap(changes, lambda curves: curves[..., at], within=within, seed=self.settings.seed)
         return list(self.settings.cuts)[at], found
 
     def noise_floor(self, route: str, *, task: str | None = None) -> float:

@@ -187,5 +187,5 @@ class PathwayAccuracy(Result):
         return bootstrap(kept[:, None], _only, seed=self.settings.seed)
 
 
-def _only(mean: np.ndarray) -> float:
-    return float(mean[0])
+def _only(means: np.ndarray) -> np.ndarray:
+    return means[..., 0]
