@@ -212,6 +212,15 @@ def ids_around(
     return torch.tensor([[*text[:before], *video, *text[before:]]])
 
 
+def _written(ours: HookedVideoTransformer, prompt: Prompt) -> Tensor:
+    """Greedy tokens without a tokenizer: with one, padded ids are never chosen, and the original may choose them."""
+    kept, ours.tokenizer = ours.tokenizer, None
+    try:
+        return ours.generate(prompt, NEW_TOKENS, stop_at_eos=False).tokens
+    finally:
+        ours.tokenizer = kept
+
+
 @torch.no_grad()
 def prove(
     ours: HookedVideoTransformer, reference: Reference, prompts: Sequence[Prompt], *, tolerance: float = TOLERANCE
@@ -243,7 +252,6 @@ def prove(
         worst[what] = max(worst.get(what, 0.0), off)
         assert off <= tolerance, f"{what}{where} differs by {off:.1e} of its standard deviation, {tolerance} allowed"
 
-    ours.tokenizer = None  # with one, padded ids are never chosen; the original may choose them
     # 1.
     alone = []
     for i, prompt in enumerate(prompts):
@@ -257,13 +265,13 @@ def prove(
             here = f" after layer {layer} of prompt {i}"
             same("residual", cache["resid_post", layer], residual, residual.std(), where=here)
             same("pattern", cache["pattern", layer], pattern, 1.0, where=here)
-        written = ours.generate(prompt, NEW_TOKENS, stop_at_eos=False).tokens
+        written = _written(ours, prompt)
         assert written.tolist() == reference.generate(NEW_TOKENS).tolist(), f"greedy tokens of prompt {i}"
         alone.append((logits[0], written[0]))
 
     # 2.
     batch = Prompt.batch(prompts)
-    together, written = ours(batch), ours.generate(batch, NEW_TOKENS, stop_at_eos=False).tokens
+    together, written = ours(batch), _written(ours, batch)
     starts = batch.padding
     for row, (logits, tokens) in enumerate(alone):
         same("batch", together[row, starts[row] :], logits, logits.std(), where=f", row {row}")
