@@ -4,6 +4,8 @@ tokenizer; where a tokenizer cannot, the question is refused.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -180,3 +182,15 @@ def test_where_a_tokenizer_cannot_the_token_is_named(token: str) -> None:
         ):
             with pytest.raises(PromptError, match=f"words hold '{token}'".replace("|", r"\|") + ".*control token even"):
                 coded(tokenizer, question, template_named("vicuna"))
+
+
+def test_nothing_keeps_a_tokenizer_alive_and_a_placeholder_of_its_own_is_respected() -> None:
+    tokenizer = llama()
+    words = ["a <video> b"]
+    one, other = (coder_for(tokenizer, placeholder, words) for placeholder in ("<video>", "<image>"))
+    assert isinstance(one, PlainCoder)
+    assert one.mark("<video>") != "<video>" and other.mark("<image>") != "<image>"
+    gone = weakref.ref(tokenizer)
+    del tokenizer, one, other
+    gc.collect()
+    assert gone() is None

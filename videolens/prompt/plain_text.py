@@ -57,15 +57,11 @@ class PlainCoder(Coder):
 
     def __init__(self, tokenizer: Any, control: dict[str, int]) -> None:
         super().__init__(tokenizer)
-        spec = json.loads(tokenizer.backend_tokenizer.to_str())
         self._control = control
         self._marks = {token: chr(_FIRST_MARK + i) for i, token in enumerate(sorted(self._control))}
         self._ids = {self._marks[token]: number for token, number in self._control.items()}
         self._found = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))))
-        for added in spec["added_tokens"]:
-            added["content"] = self._marks.get(added["content"], added["content"])
-        spec["truncation"] = spec["padding"] = None
-        self._copy = type(tokenizer.backend_tokenizer).from_str(json.dumps(spec))
+        self._copy = _copy_with(tokenizer, self._marks)
 
     def mark(self, text: str) -> str:
         """Step 1."""
@@ -110,12 +106,23 @@ def coder_for(tokenizer: Any, placeholder: str, words: Iterable[str | None]) -> 
     several = [text for text in words if text]
     if not any(steering & set(ids) for ids in _ids(tokenizer, several)):
         return Coder(tokenizer)
-    if tokenizer not in _plain:
-        _plain[tokenizer] = PlainCoder(tokenizer, control)
-    return _plain[tokenizer]
+    return PlainCoder(tokenizer, control)
 
 
-_plain: WeakKeyDictionary[Any, PlainCoder] = WeakKeyDictionary()
+# Making a copy reads the whole vocabulary. It is kept as long as its tokenizer, to which it must not refer.
+_copies: WeakKeyDictionary[Any, dict[tuple[str, ...], Any]] = WeakKeyDictionary()
+
+
+def _copy_with(tokenizer: Any, marks: dict[str, str]) -> Any:
+    """The tokenizer's backend, with these characters in the place of its control tokens; for other tokens, another."""
+    copies = _copies.setdefault(tokenizer, {})
+    if (tokens := tuple(marks)) not in copies:
+        spec = json.loads(tokenizer.backend_tokenizer.to_str())
+        for added in spec["added_tokens"]:
+            added["content"] = marks.get(added["content"], added["content"])
+        spec["truncation"] = spec["padding"] = None
+        copies[tokens] = type(tokenizer.backend_tokenizer).from_str(json.dumps(spec))
+    return copies[tokens]
 
 
 def _ids(tokenizer: Any, several: Sequence[str]) -> list[list[int]]:
