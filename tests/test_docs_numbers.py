@@ -16,6 +16,7 @@ import pytest
 import videolens as vl
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.common.statistics import Interval
+from videolens.experiments.common.words import number
 from videolens.runs.config import read_config
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -35,10 +36,7 @@ def test_every_config_is_valid_and_its_command_stands_in_the_documentation(name:
 
 def written(interval: Interval) -> str:
     """An interval as the documentation writes it."""
-    value, low, high = (
-        "0.0" if round(number, 1) == 0 else f"{number:.1f}".replace("-", "−")
-        for number in (interval.value, interval.low, interval.high)
-    )
+    value, low, high = (number(each, 1, sign="") for each in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
 
 
@@ -57,9 +55,9 @@ def made(name: str) -> Path:
 def must_stand(page: str, numbers: dict[str, str]) -> None:
     """Print them, and name those that the page does not hold."""
     text = " ".join((DOCS / page).read_text().split())
-    for what, number in numbers.items():
-        print(f"{page}: {what}: {number}")
-    assert {what: number for what, number in numbers.items() if number not in text} == {}
+    for what, words in numbers.items():
+        print(f"{page}: {what}: {words}")
+    assert {what: words for what, words in numbers.items() if words not in text} == {}
 
 
 slow = [
@@ -126,6 +124,16 @@ class TestNumbers:
             for task in TASKS
         }
         must_stand("bundled.md", {task: f"| {task} | {row} |" for task, row in rows.items()})
+
+    @pytest.mark.parametrize(("name", "called"), [("halves", "tuned"), ("halves-base", "base")])
+    def test_halves(self, name: str, called: str) -> None:
+        flow = vl.FlowMap.load(made(name) / "map")
+        tasks = ("action antonym", "action sequence", "scene transition", "moving direction", "object count", None)
+        drops = [flow.accuracy("cross-frame", task=task, among="options").to_dataframe() for task in tasks]
+        for at, half in enumerate(("first", "second")):
+            ends = [drop.loc[at, ["drop_points", "drop_low", "drop_high"]].astype(float) for drop in drops]
+            row = " | ".join("{} [{}, {}]".format(*(number(end, sign="") for end in each)) for each in ends)
+            must_stand("paper.md", {half: f"| {called}, {half} half | {row} |"})
 
     def test_open_ended(self) -> None:
         model = vl.HookedVideoTransformer.from_pretrained("shapes")
