@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -81,8 +82,7 @@ class Question:
             raise QuestionError(f"question {self.id!r} has an empty stem: say what is asked")
         if len(self.choices) > 26:
             raise QuestionError(f"{self._name} has {len(self.choices)} options: letters reach from A to Z, at most 26")
-        stripped = [choice.strip() for choice in self.choices]
-        if twice := sorted({choice for choice in stripped if stripped.count(choice) > 1}):
+        if twice := repeated(self.choices):
             raise QuestionError(
                 f"{self._name} has options that stand there twice, {twice}, among {list(self.choices)}: which of them "
                 "is meant cannot be told; give each once"
@@ -176,3 +176,9 @@ class Question:
         return replace(
             self, video=change(*settings, **named), answer=known, reversed_answer=self.answer if back else None
         )
+
+
+def repeated(options: Sequence[str]) -> list[str]:
+    """The options that stand there more than once, but for spaces around them, sorted."""
+    times = Counter(option.strip() for option in options)
+    return sorted(option for option, n in times.items() if n > 1)

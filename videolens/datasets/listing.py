@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videolens.errors import DatasetError
+from videolens.question import repeated
 
 _LONGEST_S = 1e9  # thirty years; a whole number in JSON may be too large for a float
 
@@ -66,9 +67,8 @@ class Record:
         for option in value:
             if not isinstance(option, str) or not option.strip():
                 raise self.error(field, f"the option {option!r} is no words: write each as text, in quotes")
-        stripped = [option.strip() for option in value]
-        if twice := next((option for option in stripped if stripped.count(option) > 1), None):
-            raise self.error(field, f"two options read {twice!r}, so no letter stands for it: change one")
+        if twice := repeated(value):
+            raise self.error(field, f"two options read {twice[0]!r}, so no letter stands for it: change one")
         return list(value)
 
     def one_of(self, field: str, options: Sequence[str]) -> str:

@@ -25,8 +25,8 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
         one = todo.pop()
         if type(one) is not HookPoint:  # most modules of a model, and they hold nothing
             yield from filter(_is_there, one._parameters.values())
-            kept = one._buffers.items()
-            yield from (each for name, each in kept if each is not None and name not in one._non_persistent_buffers_set)
+            stored = (each for name, each in one._buffers.items() if name not in one._non_persistent_buffers_set)
+            yield from filter(_is_there, stored)
             todo += filter(_is_there, one._modules.values())
 
 

@@ -13,8 +13,6 @@ from videolens.errors import ModelError
 from videolens.model.decoder.rows import is_listened_to
 from videolens.model.finite import names_the_layer
 
-__all__ = ["Turns", "a_run"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

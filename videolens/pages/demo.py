@@ -146,11 +146,7 @@ def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bo
 def _still(base: HookedVideoTransformer, settings: DemoSettings, *, progress: bool) -> FlowMap:
     """Step 4: where the base has something to lose."""
     n = max(settings.n_accuracy, settings.n)
-    seen = [
-        question
-        for task in STILL_TASKS
-        for question in load_dataset("shapes", split=settings.split, task=task, n=n, seed=settings.seed)
-    ]
+    seen = load_dataset("shapes", split=settings.split, tasks=STILL_TASKS, n=n, seed=settings.seed)
     return trace_flow(base, seen, routes=NEEDED_STILL, samples="all", seed=settings.seed, progress=progress)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from videolens.errors import VideolensError
 from videolens.experiments.common.provenance import Made
 from videolens.experiments.common.result import Result
-from videolens.experiments.common.statistics import Interval, bootstrap
+from videolens.experiments.common.statistics import Interval, bootstrap_mean
 
 
 class ToyRow(NamedTuple):
@@ -51,7 +51,7 @@ class Toy(Result):
             SelectionError: the task is not in this result.
         """
         rows = self.table if task is None else self.table[self.table["task"] == self._known("task", task, self.tasks)]
-        return bootstrap(rows[["entropy"]].to_numpy(), lambda means: means[..., 0], seed=self.settings.seed)
+        return bootstrap_mean(rows["entropy"].to_numpy(), seed=self.settings.seed)
 
     def __repr__(self) -> str:
         return f"Toy({self.settings.model!r}, mean entropy in bits {self.mean()})"

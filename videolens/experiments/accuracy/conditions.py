@@ -37,9 +37,16 @@ def apply(condition: str, question: Question, *, seed: int = 0) -> Question:
         QuestionError: "reversed", and the answer that is right backwards is not known.
         VideolensError: the clip has no frame k; said when its frames are looked at.
     """
-    if frozen := _FROZEN.fullmatch(condition):
-        return question.with_video(question.video.frozen(int(frozen[1])))
-    return CONDITIONS[condition](question, seed)
+    return _named(condition)(question, seed)
+
+
+def _named(condition: object) -> Callable[[Question, int], Question]:
+    """What a condition does to a question; raises if there is no such condition."""
+    if isinstance(condition, str) and (frozen := _FROZEN.fullmatch(condition)):
+        return lambda question, seed: question.with_video(question.video.frozen(int(frozen[1])))
+    if not isinstance(condition, str) or condition not in CONDITIONS:
+        raise VideolensError(near(condition, [*CONDITIONS, "frozen 0"], kind="condition"))
+    return CONDITIONS[condition]
 
 
 def check(conditions: Sequence[str]) -> tuple[str, ...]:
@@ -49,8 +56,7 @@ def check(conditions: Sequence[str]) -> tuple[str, ...]:
     if isinstance(conditions, str):
         raise VideolensError(f"conditions is one string, {conditions!r}: give a list of conditions")
     for name in conditions:
-        if name not in CONDITIONS and not (isinstance(name, str) and _FROZEN.fullmatch(name)):
-            raise VideolensError(near(name, [*CONDITIONS, "frozen 0"], kind="condition"))
+        _named(name)
     if not conditions or len(set(conditions)) != len(conditions):
         raise VideolensError(f"conditions must name at least one condition, each once, got {list(conditions)}")
     return tuple(conditions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from videolens.experiments.claims.result import (
     MARGIN,
     Claims,
     Finding,
+    Verdict,
     judge,
     judge_absent,
     judge_difference,
     judge_effect,
 )
-from videolens.experiments.common.statistics import Interval, bootstrap, centre
+from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_mean, centre
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
 
@@ -139,18 +141,12 @@ def _on_still(still: FlowMap | None, margin: float) -> list[Finding]:
     if still is None or not len(still.changes(CROSS, measure=FAIR)):
         statement = f"{where}the base needs video → question and question → last, and no attention between frames"
         return [Finding("1", "the base on still clips", statement, None, "points", "cannot be told")]
+    nothing = "attention between frames changes the base's right option by nothing"
     told: dict[str, Any] = {"measure": FAIR, "name": "{}, still, in the base"}
     return [
         _effect("1", still, INTO, f"{where}cutting video → question lowers the base's right option", margin, **told),
         _effect("1", still, OUT, f"{where}cutting question → last lowers the base's right option", margin, **told),
-        _none(
-            "1",
-            still,
-            CROSS,
-            f"{where}attention between frames changes the base's right option by nothing (within ±{margin:g} points)",
-            margin,
-            **told,
-        ),
+        _none("1", still, CROSS, f"{where}{nothing} (within ±{margin:g} points)", margin, **told),
     ]
 
 
@@ -194,24 +190,28 @@ def _words(route: str) -> str:
 
 
 def _effect(
-    claim: str, flow: FlowMap, route: str, statement: str, margin: float, *, measure: str = "answer", name: str = "{}"
+    claim: str,
+    flow: FlowMap,
+    route: str,
+    statement: str,
+    margin: float,
+    *,
+    measure: str = "answer",
+    name: str = "{}",
+    judged: Callable[..., Verdict] = judge_effect,
 ) -> Finding:
+    """That a cut has an effect; `judged` by `judge_absent`: that it has none."""
     deepest, whole = _deepest_and_whole(flow, route, measure)
-    verdict = judge_effect(deepest, whole, margin=margin)
+    verdict = judged(deepest, whole, margin=margin)
     return Finding(claim, name.format(_words(route)), statement, deepest, _UNIT[measure], verdict)
 
 
-def _none(
-    claim: str, flow: FlowMap, route: str, statement: str, margin: float, *, measure: str = "answer", name: str = "{}"
-) -> Finding:
-    deepest, whole = _deepest_and_whole(flow, route, measure)
-    verdict = judge_absent(deepest, whole, margin=margin)
-    return Finding(claim, name.format(_words(route)), statement, deepest, _UNIT[measure], verdict)
+_none = partial(_effect, judged=judge_absent)
 
 
 def _deepest_and_whole(flow: FlowMap, route: str, measure: str = "answer") -> tuple[Interval, Interval]:
     """The effect in the deepest window, and over all windows; both as uncertain as rounding makes them."""
-    floor = flow.noise_floor(route)
+    floor = flow.noise_floor(route, measure=measure)
     return flow.peak(route, measure=measure)[1].widened(floor), flow.effect(route, measure=measure).widened(floor)
 
 
@@ -276,8 +276,8 @@ def mean_difference(
     one, other = (flow.within(route, task=task, measure=measure) for flow, route in ((a, of_a), (b, of_b)))
     within = None if one is None or other is None else (one[0] - other[1], one[1] - other[0])
     gap = first.mean(axis=1) - second.mean(axis=1)
-    found = bootstrap(gap[:, None], lambda means: means[..., 0], within=within, seed=a.settings.seed)
-    return found.widened(a.noise_floor(of_a, task=task) + b.noise_floor(of_b, task=task))
+    found = bootstrap_mean(gap, within=within, seed=a.settings.seed)
+    return found.widened(sum(each.noise_floor(of, task=task, measure=measure) for each, of in ((a, of_a), (b, of_b))))
 
 
 def _same_questions(

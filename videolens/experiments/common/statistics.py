@@ -110,6 +110,13 @@ def bootstrap(
     return Interval(value=value, low=low, high=high, n=n)
 
 
+def bootstrap_mean(
+    values: Float[np.ndarray, " question"], *, within: Within | None = None, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The mean of one number per question, with its interval, as `bootstrap` makes it."""
+    return bootstrap(values[:, None], lambda means: means[..., 0], within=within, level=level, seed=seed)
+
+
 def bootstrap_curve(
     curves: Curves, *, within: Within | None = None, level: float = 0.95, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[Curve, Curve, Curve]:

@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from videolens.engine import Base, Sweep, base, check_engine, sweep
@@ -30,7 +30,7 @@ from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 Samples = Literal["correct", "wrong", "all"]
-HALF = (torch.bfloat16, torch.float16)
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def trace_flow(
@@ -164,7 +164,7 @@ class FlowExperiment(Experiment[FlowMap]):
         rows = self._rows(prompt, (name, task), places, found, answer)
         # 5. how much of it is rounding
         cost = Cost.of(found, before=1.0)
-        if self.model.cfg.dtype in HALF:
+        if self.model.cfg.dtype in _HALF:
             noise, more = self._noise(prompt, knockouts, unblocked, [row.change_percent for row in rows], answer)
             cost = replace(cost, forwards=cost.forwards + more, noise=noise)
         return Asked(rows, skipped, cost)
@@ -179,9 +179,8 @@ class FlowExperiment(Experiment[FlowMap]):
         ]
         repeated = [Rerounded(knockouts[i]) for i in deepest]
         again = sweep(self.model, prompt, repeated, engine=self.engine, max_memory=self.max_memory, base=unblocked)
-        p_base = float(again.base.softmax(-1)[answer])
-        found = (again.logits.softmax(-1)[:, answer].double() - p_base) / p_base * 100
-        return max(abs(float(new) - changes[i]) for new, i in zip(found, deepest, strict=True)), again.forwards
+        _, _, found = _change(again, answer)
+        return max(abs(new - changes[i]) for new, i in zip(found.tolist(), deepest, strict=True)), again.forwards
 
     def _rows(
         self, prompt: Prompt, who: tuple[str, str], places: Sequence[tuple[str, int]], found: Sweep, answer: int
@@ -189,8 +188,8 @@ class FlowExperiment(Experiment[FlowMap]):
         """One row per knockout, in the order of its (route, layer)."""
         right = _right_token(prompt)
         clean, blocked = found.base.softmax(-1), found.logits.softmax(-1)
-        p_base, p_knockout = float(clean[answer]), blocked[:, answer].double()
-        change = ((p_knockout - p_base) / p_base * 100).tolist()
+        p_base, p_knockout, changes = _change(found, answer)
+        change = changes.tolist()
         best = found.logits.argmax(-1).tolist()
         p_right = [torch.nan] * len(best) if right is None else blocked[:, right].double().tolist()
         difference = _logit_difference(found.logits, prompt, right).tolist()
@@ -236,6 +235,12 @@ class FlowExperiment(Experiment[FlowMap]):
         if missing and (self.routes != ROUTES or not len(gathered.table)):
             reasons = "; ".join(sorted({skip.reason for skip in gathered.skipped if skip.route in missing}))
             raise SelectionError(f"no question has the routes {missing}: {reasons}. Leave them out of routes=")
+
+
+def _change(found: Sweep, answer: int) -> tuple[float, Float64[Tensor, " row"], Float64[Tensor, " row"]]:
+    """The answer's probability with nothing changed and under each knockout, and the change in percent."""
+    p_base, p_knockout = float(found.base.softmax(-1)[answer]), found.logits.softmax(-1)[:, answer].double()
+    return p_base, p_knockout, (p_knockout - p_base) / p_base * 100
 
 
 def _right_token(prompt: Prompt) -> int | None:

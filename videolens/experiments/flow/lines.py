@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 
 from videolens.drawing.style import MUTED, PALETTE, layer_axis, plain, titled
 from videolens.errors import SelectionError, VideolensError, near
-from videolens.experiments.flow.measures import MEASURES
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowSettings
 from videolens.interventions.layer_sets import HALVES
@@ -44,7 +43,7 @@ def line(
     """
     if len(flow.changes(route, task=task, measure=measure)) == 0:
         return
-    if (floor := flow.noise_floor(route, task=task)) and MEASURES[measure].unit != "logits":
+    if floor := flow.noise_floor(route, task=task, measure=measure):
         axes.axhspan(-floor, floor, color=MUTED, alpha=0.15, linewidth=0, zorder=0)
     curve, at = flow.curve(route, task=task, measure=measure), np.array(places(flow.settings), dtype=float)
     if flow.settings.style in HALVES:
@@ -154,8 +153,8 @@ def note_words(flows: Sequence[FlowMap], *, measure: str, band: bool = True) -> 
         )
     if any(_unknown(flow, measure) for flow in flows):
         parts.append(f"Not known for {sum(_unknown(flow, measure) for flow in flows)} questions, which are left out.")
-    if band and MEASURES[measure].unit != "logits":
-        rounded = {flow.settings.dtype for flow in flows if flow.settings.noise is not None}
+    if band:
+        rounded = {flow.settings.dtype for flow in flows if flow.noise_floor(flow.routes[0], measure=measure)}
         parts += [f"Grey: what rounding in {dtype} alone makes of a mean." for dtype in sorted(rounded)]
     if band:
         shape = "Bars" if flows[0].settings.style in HALVES else "Band"

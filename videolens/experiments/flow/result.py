@@ -150,14 +150,15 @@ class FlowMap(Result):
         found = bootstrap(changes, lambda curves: curves[..., at], within=within, seed=self.settings.seed)
         return list(self.settings.cuts)[at], found
 
-    def noise_floor(self, route: str, *, task: str | None = None) -> float:
+    def noise_floor(self, route: str, *, task: str | None = None, measure: str = "answer") -> float:
         """What rounding alone makes of a mean change, in percent or points: 95 % of means of noise lie within ± this.
 
-        0 in float32, and in maps that were made before noise was measured. `settings.noise` is that of one question;
-        rounding of different questions has nothing to do with each other, so in a mean it shrinks as 1 / √n.
+        0 in float32, in maps that were made before noise was measured, and of logits, for which it is not.
+        `settings.noise` is that of one question; rounding of different questions has nothing to do with each other, so
+        in a mean it shrinks as 1 / √n.
         """
-        n = len(self.changes(route, task=task))
-        return 0.0 if self.settings.noise is None or not n else 1.96 * self.settings.noise / n**0.5
+        n, noise = len(self.changes(route, task=task, measure=measure)), self.settings.noise
+        return 0.0 if noise is None or not n or measure_named(measure).unit == "logits" else 1.96 * noise / n**0.5
 
     def centre(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
         """The 0-based layer the effect centres on: mean layer, weighted by how far the mean change falls below zero.

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from videolens.errors import VideolensError, near
 from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.result import Result
-from videolens.experiments.common.statistics import Interval, bootstrap
+from videolens.experiments.common.statistics import Interval, bootstrap_mean
 from videolens.interventions.pathway import Pathway
 
 FULL, PATHWAY = "full", "pathway"
@@ -136,14 +136,14 @@ class PathwayAccuracy(Result):
 
     def mean(self, column: str, condition: str, *, task: str | None = None) -> Interval:
         """Mean of "correct", "first" or "p_answer" over questions (of each: over random cuts). `task` None: all."""
-        each = self._per_question(column, condition, task)[:, None]
-        return bootstrap(each, _only, within=(0.0, 1.0), seed=self.settings.seed)
+        each = self._per_question(column, condition, task)
+        return bootstrap_mean(each, within=(0.0, 1.0), seed=self.settings.seed)
 
     def loss(self, condition: str = PATHWAY, *, column: str = "correct", task: str | None = None) -> Interval:
         """How much is lost against nothing cut, in points (100 × share), paired by question: above zero is a loss."""
         full = self._per_question(column, FULL, task)
         lost, most = full - self._per_question(column, condition, task), 100 * float(full.mean())
-        return bootstrap(100 * lost[:, None], _only, within=(most - 100, most), seed=self.settings.seed)
+        return bootstrap_mean(100 * lost, within=(most - 100, most), seed=self.settings.seed)
 
     def summary(self) -> pd.DataFrame:
         """Per task ("all": every question) and condition: n, accuracy, loss in points, probability of the right letter,
@@ -184,8 +184,4 @@ class PathwayAccuracy(Result):
 
     def _share(self, column: str, condition: str, task: str | None) -> Interval:
         kept = self._per_question(column, condition, task) / self._per_question(f"{column}_full", condition, task)
-        return bootstrap(kept[:, None], _only, seed=self.settings.seed)
-
-
-def _only(means: np.ndarray) -> np.ndarray:
-    return means[..., 0]
+        return bootstrap_mean(kept, seed=self.settings.seed)

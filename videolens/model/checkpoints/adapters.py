@@ -51,6 +51,6 @@ def refuse_adapters_of(module: nn.Module) -> None:
     """Raises:
     ModelError: a loaded model carries an adapter.
     """
-    if hasattr(module, "peft_config") and not any(_KEYS.search(name) for name, _ in module.named_parameters()):
-        raise ModelError(f"the model carries an adapter ({module.peft_config}), which is not merged: {_HOW}")
     refuse_adapter_keys(f"the model ({type(module).__name__})", (name for name, _ in module.named_parameters()))
+    if hasattr(module, "peft_config"):
+        raise ModelError(f"the model carries an adapter ({module.peft_config}), which is not merged: {_HOW}")

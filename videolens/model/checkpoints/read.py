@@ -18,13 +18,12 @@ from videolens.errors import ModelError
 from videolens.model.checkpoints.adapters import refuse_adapter_keys
 from videolens.model.checkpoints.bundled import bundled_names
 from videolens.model.checkpoints.files import Stored, find, read_config, read_ends, stored_weights
-from videolens.model.checkpoints.weights import build, load_into, misfit
+from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
 from videolens.model.families import Family, family_of
 from videolens.model.vision.pixels import Preparation, preparation_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 BUNDLED_TEMPLATE = "shapes"
-_COMPUTED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,14 @@ def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None) -> Non
     Raises:
         ModelError: names a weight, its file and how it is stored.
     """
-    if dtype is not None and dtype not in _COMPUTED.values():
-        raise ModelError(f"dtype {dtype} is none that a model computes in: choose one of {list(_COMPUTED.values())}")
+    if dtype is not None and dtype not in FLOATS.values():
+        raise ModelError(f"dtype {dtype} is none that a model computes in: choose one of {list(FLOATS.values())}")
     for key, each in stored.items():
         wide = each.dtype == "F64" and dtype is None
-        if key.endswith((".weight", ".bias")) and (wide or each.dtype not in _COMPUTED):
+        if key.endswith((".weight", ".bias")) and (wide or each.dtype not in FLOATS):
             advice = "say dtype=torch.float64 or torch.float32" if wide else "quantised weights are not read"
             raise ModelError(
-                f"{each.file}: {key!r} is stored as {each.dtype}; expected one of {list(_COMPUTED)[:3]}: {advice}"
+                f"{each.file}: {key!r} is stored as {each.dtype}; expected one of {list(FLOATS)[:3]}: {advice}"
             )
 
 
