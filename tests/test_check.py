@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from helpers.checkpoints import byte_tokenizer, write_module, write_state
 from helpers.families import CASES
 from helpers.families.qwen import SPECIAL
+from test_family_qwen import CLIPS
 from test_templates import KINDS
+from transformers import AutoTokenizer, BatchFeature
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 
+from videolens import Video
 from videolens.__main__ import main
 from videolens.errors import ModelError
 from videolens.model.checkpoints import original
@@ -95,6 +102,72 @@ def test_asked_in_other_words_where_it_has_none(tmp_path) -> None:
     (tmp_path / "chat_template.jinja").unlink()
     found = check_model(tmp_path, video=default_clip(2))
     assert found.passed and "template 'vicuna', because" in found.markdown()
+
+
+class Processor:
+    """Stands for a checkpoint's own processor, which needs torchvision: the call, the text and the times of
+    `Qwen2_5_VLProcessor`, `slower` times the seconds, `more` behind the text."""
+
+    video_token, video_processor = "<|video_pad|>", object()
+
+    def __init__(self, directory: Path, slower: float = 1.0, more: str = "") -> None:
+        self.tokenizer, self.slower, self.more = AutoTokenizer.from_pretrained(directory), slower, more
+
+    def __call__(self, *, text, videos, video_metadata, do_sample_frames, return_tensors) -> BatchFeature:
+        assert not do_sample_frames and len(video_metadata[0].frames_indices) == len(videos[0])
+        grid = [-(-len(videos[0]) // 2), 4, 6]
+        given = {"video_grid_thw": torch.tensor([grid])}
+        whole = Qwen2_5_VLProcessor.replace_video_token(
+            SimpleNamespace(video_processor=SimpleNamespace(merge_size=2), video_token=self.video_token), given, 0
+        )
+        ids = self.tokenizer([text[0].replace(self.video_token, whole) + self.more])["input_ids"]
+        seconds = [self.slower * 2 / said.sampled_fps for said in video_metadata]
+        return BatchFeature({"input_ids": ids, **given, "second_per_grid_ts": seconds}, tensor_type=return_tensors)
+
+
+@pytest.fixture
+def through(monkeypatch) -> Any:
+    """A checkpoint's processor, as `AutoProcessor` hands it out."""
+
+    def use(make: Any) -> None:
+        monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lambda directory, **more: make(directory))
+
+    return use
+
+
+@pytest.mark.parametrize(("n_source", "fps", "n"), CLIPS)
+def test_a_right_checkpoint_passes_with_the_times_of_its_processor(n_source, fps, n, tmp_path, through) -> None:
+    write(tmp_path, "qwen2_5_vl")
+    through(Processor)
+    frames = np.random.default_rng(0).integers(0, 256, (n_source, 16, 24, 3), dtype=np.uint8)
+    found = check_model(tmp_path, video=Video.from_array(frames, fps=fps, n_frames=n))
+    assert found.passed, found.markdown()
+    (ids,) = by_what(found, "token ids")
+    assert ids.difference == 0 and ids.tolerance == 0 and ids.note.startswith("all ")
+
+
+@pytest.mark.parametrize(("wrong", "line"), [({"slower": 3.0}, "logits"), ({"more": "?"}, "token ids")])
+def test_another_clock_or_text_than_the_processors_is_found(wrong, line, tmp_path, through) -> None:
+    write(tmp_path, "qwen2_5_vl")
+    through(lambda directory: Processor(directory, **wrong))
+    clip = Video.from_array(np.zeros((8, 16, 24, 3), dtype=np.uint8), fps=2.0)
+    found = check_model(tmp_path, video=clip)
+    assert not found.passed
+    assert {each.what for each in found.lines if not each.passed} >= {line}
+    assert all(each.passed for each in by_what(found, "token ids")) == (line != "token ids")
+
+
+def test_without_its_processor_the_check_says_why(tmp_path, through) -> None:
+    def none(directory: Path) -> Any:
+        raise ImportError("needs torchvision")
+
+    write(tmp_path, "qwen2_vl")
+    through(none)
+    found = check_model(tmp_path, video=default_clip(2))
+    (ids,) = by_what(found, "token ids")
+    assert found.passed and ids.difference is None and "ImportError: needs torchvision" in ids.note
+    through(lambda directory: SimpleNamespace())
+    assert "takes no videos" in by_what(check_model(tmp_path, video=default_clip(2)), "token ids")[0].note
 
 
 def test_bad_input(tmp_path, capsys) -> None:

@@ -141,3 +141,33 @@ class TestNumbers:
         flow = vl.trace_flow(model, [question.open_ended() for question in asked], progress=False)
         routes = ("video -> last", "cross-frame", "question -> last")
         must_stand("paper.md", {f"open-ended, {route}": written(flow.peak(route)[1]) for route in routes})
+
+    def test_pathways(self) -> None:
+        model = vl.HookedVideoTransformer.from_pretrained("shapes")
+        validation, test = (
+            vl.load_dataset("shapes", split=split, tasks=list(TASKS), n=n)
+            for split, n in (("validation", 100), ("test", 200))
+        )
+        choice = vl.choose_pathway(model, validation, progress=False)
+        chosen = {
+            "as the paper chooses": vl.Pathway.from_flow(choice.flow, task="action antonym"),
+            "all tasks' mean": vl.Pathway.from_flow(choice.flow),
+            "logit differences": choice.pathway,
+        }
+        rows = {}
+        for name, pathway in chosen.items():
+            random = ("live edges", "routes and layers") if pathway is choice.pathway else ()
+            found = vl.evaluate_pathway(model, test, pathway, random=random, seeds=3, progress=False)
+            for row in found.summary().query("task == 'all'").itertuples():
+                kept = number(100 * row.live_edges_kept, 1, sign="").removesuffix(".0")
+                ends = (number(end, 1, sign="") for end in (row.loss_points, row.loss_points_low, row.loss_points_high))
+                cells = [f"{kept} %", f"{100 * row.accuracy:.1f} %", "{} [{}, {}]".format(*ends)]
+                cells = cells[:2] if row.condition == "full" else cells
+                rows[f"{name}, {row.condition}"] = f"| {' | '.join(cells)} |"
+        must_stand("pathways.md", rows)
+
+    def test_answer_trace(self) -> None:
+        model = vl.HookedVideoTransformer.from_pretrained("shapes")
+        cut = {"video ↛ question": vl.Knockout("video", "question", layers=range(12))}
+        trace = vl.answer_trace(model, vl.load_dataset("shapes", n=24), interventions=cut, progress=False)
+        must_stand("lens.md", {"rise": f"{trace.rise(task='object count').layer}"})

@@ -84,7 +84,7 @@ def test_the_clock_is_the_processors_to_the_position(n_source: int, fps: float, 
     kinds[0, tokens["video"]] = 2
     sizes, each = torch.tensor([[grid[0], 6, 4]]), torch.tensor([PAIR / said.sampled_fps])
     expected, _ = original.model.get_rope_index(ids, kinds, video_grid_thw=sizes, second_per_grid_ts=each)
-    clock = Clock(video.seconds, video.sampled_fps)
+    clock = Clock.of(video)
     assert torch.equal(family_of("qwen2_5_vl").positions(original.config, tokens, clock), expected[:, 0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -51,6 +52,25 @@ def test_unknown_times_are_a_second_apart() -> None:
     clock = Clock(torch.full((2,), torch.nan, dtype=torch.float64))
     layout = family_named("video_llama_3").layout(tiny_config(), (2, 1, 1), clock)
     assert [piece.text for piece in layout.pieces] == ["Time 0.0s:", None, ",", "Time 1.0s:", None]
+
+
+@pytest.mark.parametrize("fps", [24, 30000 / 1001, 12.5])
+def test_times_are_the_processors_to_the_letter(ours, fps, tmp_path) -> None:
+    # mkv keeps times to 1 ms, so that 0.1499 s is stored as 0.150 s; the processor divides the frame's number by the
+    # rate. The same goes for a clip whose clock does not begin at 0.
+    path = tmp_path / "clip.mkv"
+    Video.from_array(np.random.default_rng(1).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8), fps=fps).write(path)
+    for sampling in ([*range(0, 60, 3)], "uniform"):
+        video = Video.from_file(path, sampling=sampling)
+        prompt = ours.prompt(Question(video, "What moves?", ["a dog", "a cat"]), "vicuna")
+        stamps = re.findall("Time [0-9.]+s:", ours.tokenizer.decode(prompt.input_ids[0]))
+        assert stamps == [f"Time {number / video.fps:.1f}s:" for number in video.indices.tolist()]
+        assert stamps == re.findall("Time [0-9.]+s:", CASE.written(prompt))
+
+
+def test_an_edited_clip_keeps_the_times_of_its_own() -> None:
+    video = noise(4)
+    assert Clock.of(video.reversed()).written == Clock.of(video).written == [0.0, 0.5, 1.0, 1.5]
 
 
 @pytest.mark.parametrize("size", [(40, 70), (16, 16), (5, 9), (130, 24), (97, 211)])

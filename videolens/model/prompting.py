@@ -46,7 +46,7 @@ def prompt_from_question(
     if not isinstance(template, PromptTemplate):
         raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
     video = question.video
-    pixels, clock = prepare(video.frames), Clock(video.seconds, video.sampled_fps)
+    pixels, clock = prepare(video.frames), Clock.of(video)
     layout = _layout(front, pixels, clock)
     coded = encode_question(
         question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder

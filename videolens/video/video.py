@@ -181,6 +181,13 @@ class Video(Film):
         return None if clip.fps is None or not clip.n_part else len(clip.seconds) / clip.n_part * clip.fps
 
     @property
+    def nominal_seconds(self) -> Float64[Tensor, " t"] | None:
+        """When each frame would be shown at the mean rate: number / fps, as processors count it (transformers'
+        `VideoMetadata.timestamps`) and write it into prompts. None: the rate is not known. Edits leave it alone."""
+        clip = self._clip
+        return None if clip.fps is None else clip.indices.double() / clip.fps
+
+    @property
     def evenly_spaced(self) -> bool:
         """Whether the frames of the part that was sampled follow each other in equal steps of time."""
         return self._clip.evenly_spaced

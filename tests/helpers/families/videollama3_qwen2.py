@@ -29,7 +29,7 @@ def written(prompt: Prompt) -> str:
     """Its times, and commas between the frames."""
     _, rows, columns = prompt.tokens.grid
     each = "<image>" * (rows * columns)
-    return ",".join(f"Time {float(second):.1f}s:{each}" for second in prompt.question.video.seconds)
+    return ",".join(f"Time {float(second):.1f}s:{each}" for second in prompt.question.video.nominal_seconds)
 
 
 def in_tokens(said: dict[str, Any], frames: int) -> VideoLlama3ImageProcessorPil:

@@ -15,6 +15,7 @@ from torch import Tensor
 from videolens.errors import PromptError, VideoError
 from videolens.model.checkpoints.files import find
 from videolens.model.checkpoints.original import Recorded, flat_patches, originals
+from videolens.model.checkpoints.processor import Processed, processed, tokens_apart
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -30,10 +31,10 @@ class Compared:
     """One line of a check.
 
     Attributes:
-        what: "pixels", "layer-0 residual", "residual per layer", "logits", "top-5 words".
+        what: "pixels", "token ids", "layer-0 residual", "residual per layer", "logits", "top-5 words".
         pair: what was compared with what.
-        difference: the largest, in standard deviations (pixels: in levels of 255; words: how many of 5 differ); None:
-            not compared.
+        difference: the largest, in standard deviations (pixels: in levels of 255; words and ids:
+            how many differ); None: not compared.
         tolerance: the largest allowed; None: reported, not judged.
         note: where it was largest, or why it was not compared.
     """
@@ -106,8 +107,9 @@ def check_model(
     """Compare a checkpoint as this package runs it with the original in transformers, on one question about one clip.
 
     1. Load it here; make the prompt; keep residuals and logits, with fused attention and eagerly.
-    2. Let go of it and load the original, so that only one of them is in memory. Give it the same ids and pixels, with
-       eager attention and with SDPA.
+    2. Let go of it and load the original, so that only one of them is in memory. Give it the same ids and pixels, and
+       the times that the checkpoint's own processor hands over, with eager attention and with SDPA. Where that
+       processor cannot be built (those of videos need torchvision), times are computed as it does.
     3. Compare. Where transformers has no class for the layout, only our two ways are compared, and that is said.
 
     Args:
@@ -126,13 +128,16 @@ def check_model(
     prompt, asked = _prompt(model, video)
     ours = {path: _ours(model, prompt, path) for path in ("sdpa", "eager")}
     tolerance = TOLERANCES.get(dtype, 0.05)
-    lines = [_pixels(directory, video, prompt, config)]
+    placeholder = "" if tokenizer is None else tokenizer.convert_ids_to_tokens(model.frontend.video_token)
+    processor = processed(directory, prompt, placeholder, trust_remote_code)
+    lines = [_pixels(directory, video, prompt, config), _ids(prompt, processor)]
     notes = [asked]
     del model
     gc.collect()
     # 2. and 3. the original, and the comparison
     if isinstance(family.architecture, str):
-        theirs = originals(family, directory, prompt, dtype, trust_remote_code)
+        handed = {} if isinstance(processor, str) else processor.others
+        theirs = originals(family, directory, prompt, dtype, trust_remote_code, handed)
         if dtype not in (torch.float32, torch.float64):
             apart = _lines("", theirs["eager"], theirs["sdpa"], None, tokenizer)[:3]
             tolerance = max(tolerance, *(2 * (line.difference or 0.0) for line in apart))
@@ -173,6 +178,15 @@ def _ours(model: HookedVideoTransformer, prompt: Prompt, path: str) -> Recorded:
         )
     streams = [cache["hook_embed"], *(cache["resid_post", layer] for layer in range(model.cfg.n_layers))]
     return Recorded([stream[0].float().cpu() for stream in streams], logits[0].float().cpu())
+
+
+def _ids(prompt: Prompt, processor: Processed | str) -> Compared:
+    """Our token ids against those of the checkpoint's own processor."""
+    pair = "ours, the processor of the checkpoint"
+    if isinstance(processor, str):
+        return Compared("token ids", pair, None, None, processor)
+    apart, note = tokens_apart(prompt, processor)
+    return Compared("token ids", pair, apart, 0.0, note)
 
 
 def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compared:

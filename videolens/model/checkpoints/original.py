@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,20 @@ class Recorded:
 
 
 def originals(
-    family: Family, directory: Path, prompt: Prompt, dtype: torch.dtype, trust_remote_code: bool
+    family: Family,
+    directory: Path,
+    prompt: Prompt,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+    handed: Mapping[str, Any],
 ) -> dict[str, Recorded]:
     """What the transformers class of a family gives for a prompt, with attention "eager" and "sdpa".
 
     Args:
         directory: of the checkpoint.
         prompt: one, with pixels, on the CPU.
+        handed: what the checkpoint's own processor hands over beside ids and pixels, such as times; empty where it
+            cannot be built.
     """
     import transformers
 
@@ -49,16 +57,17 @@ def originals(
         layer.register_forward_hook(
             lambda module, args, output: streams.append(output if isinstance(output, Tensor) else output[0])
         )
+    times = {name: torch.as_tensor(handed[name]) for name in ("second_per_grid_ts",) if name in handed}
     found = {}
     for path in ("eager", "sdpa"):
         original.set_attn_implementation(path)
         streams.clear()
-        logits = original(**_inputs(original, prompt, dtype), use_cache=False).logits
+        logits = original(**_inputs(original, prompt) | times, use_cache=False).logits
         found[path] = Recorded([stream[0].float() for stream in streams], logits[0].float())
     return found
 
 
-def _inputs(original: Any, prompt: Prompt, dtype: torch.dtype) -> dict[str, Any]:
+def _inputs(original: Any, prompt: Prompt) -> dict[str, Any]:
     """A prompt's ids and pixels under the names, and in the layout, that the original's `forward` has for them."""
     named = set(inspect.signature(original.forward).parameters)
     ids, pixels = prompt.input_ids, prompt.pixel_values

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from videolens.errors import ModelError, near
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
+from videolens.video.video import Video
 
 Parts = Mapping[str, Any]
 """Modules and parameters of the front end, by name."""
@@ -58,10 +59,26 @@ class Clock(NamedTuple):
     Attributes:
         seconds: of every sampled frame [frames]; NaN where not known.
         sampled_fps: frames per second, as processors count it (`Video.sampled_fps`); None where that is not known.
+        nominal: of every sampled frame [frames], as processors count it (`Video.nominal_seconds`); None: not known.
     """
 
     seconds: Tensor
     sampled_fps: float | None = None
+    nominal: Tensor | None = None
+
+    @classmethod
+    def of(cls, video: Video) -> Clock:
+        """What is known of a video."""
+        return cls(video.seconds, video.sampled_fps, video.nominal_seconds)
+
+    @property
+    def written(self) -> list[float]:
+        """The time of each frame as a prompt says it, before it is rounded: `nominal`, else `seconds`; where neither
+        is known, frames are a second apart, as processors of transformers take them."""
+        if self.nominal is not None:
+            return self.nominal.tolist()
+        known = bool(self.seconds.isfinite().all())
+        return self.seconds.tolist() if known else [float(frame) for frame in range(len(self.seconds))]
 
     @property
     def step(self) -> float:

@@ -69,11 +69,10 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
 
 
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
-    """Every frame after its time. Without known times, frames are taken to be a second apart, as the original does."""
-    frames, rows, columns = grid
-    times = clock.seconds.tolist() if bool(clock.seconds.isfinite().all()) else range(frames)
+    """Every frame after its time, number / fps, as the original's processor writes it."""
+    _, rows, columns = grid
     pieces = []
-    for frame, time in enumerate(times):
+    for frame, time in enumerate(clock.written):
         video = VideoPiece("video", frame, n=rows * columns)
         pieces += [VideoPiece("timestamp", frame, f"Time {time:.1f}s:"), video, VideoPiece("separator", frame, ",")]
     return VideoLayout(tuple(pieces[:-1]), grid, clock.seconds)
