@@ -16,8 +16,8 @@ from helpers.flow import TASKS, plausible_flow
 
 import videolens as vl
 from videolens.errors import VideolensError
-from videolens.experiments.claims import experiment
-from videolens.experiments.claims.experiment import NEEDED, check_claims
+from videolens.experiments.claims import differences
+from videolens.experiments.claims.experiment import NEEDED, READ_FALSE, READ_TRUE, check_claims
 from videolens.experiments.claims.result import (
     CLAIMS,
     Claims,
@@ -26,8 +26,9 @@ from videolens.experiments.claims.result import (
     judge_absent,
     judge_difference,
     judge_effect,
+    questions_to_settle,
 )
-from videolens.experiments.common.statistics import Interval, unseen
+from videolens.experiments.common.statistics import Interval, bootstrap_mean, unseen
 from videolens.experiments.flow import result as flow_result
 
 
@@ -103,6 +104,39 @@ def test_a_base_that_only_guesses_is_not_taken_for_one_that_uses_time(tuned: vl.
     unknown = table.assign(p_correct_base=math.nan, p_correct_knockout=math.nan)
     found = check_claims(tuned, vl.FlowMap(unknown, base.settings))
     assert verdicts(found, "1")["cross-frame in the base"] == "cannot be told"
+
+
+def test_the_base_is_judged_where_the_tuned_model_says(tuned: vl.FlowMap, base: vl.FlowMap, still: vl.FlowMap) -> None:
+    """Not in its own deepest window, which would be chosen on the data that it is judged by."""
+    layer, _ = tuned.peak("cross-frame", measure="correct option")
+    for flow, name in ((base, "cross-frame in the base"), (still, "cross-frame, still, in the base")):
+        (found,) = [each for each in check_claims(tuned, base, still).findings if each.name == name]
+        assert found.measured == flow.change("cross-frame", layer, measure="correct option")
+    assert base.peak("cross-frame", measure="correct option")[0] != layer
+    with pytest.raises(VideolensError, match=r"no knockout .* at layer 99"):
+        base.change("cross-frame", 99)
+
+
+def test_how_many_questions_would_settle_it() -> None:
+    wide = Interval(-0.5, -4.0, 3.0, n=100)
+    assert questions_to_settle(wide, low=-3.0, high=3.0) == math.ceil(100 * (3.5 / 2.5) ** 2)
+    assert questions_to_settle(Interval(-2.95, -4.0, -2.0, n=100), low=-3.0, high=3.0) is None, "too near to an end"
+    assert questions_to_settle(Interval(0.0, -0.1, 0.1, n=20), low=-3.0, high=3.0) == 50, "fewer never tell"
+    # of 400 more like them, an interval drawn anew is narrow enough
+    rng = np.random.default_rng(0)
+    small, large = (rng.normal(-0.5, 15.0, n) for n in (100, 600))
+    few, many = (bootstrap_mean(values) for values in (small, large))
+    needed = questions_to_settle(few, low=-3.0, high=3.0)
+    assert judge(few, low=-3.0, high=3.0) == "cannot be told" and 100 < needed < 600
+    assert judge(many, low=-3.0, high=3.0) == "holds"
+
+
+def test_what_cannot_be_told_says_what_would_tell(tuned: vl.FlowMap) -> None:
+    unsure = scaled(plausible_flow("other", n=8, samples="all", seed=3), 0.15, ("cross-frame",))
+    (found,) = [each for each in check_claims(tuned, unsure).findings if each.name == "cross-frame in the base"]
+    assert found.verdict == "cannot be told"
+    assert (found.settled_by is None) == ("would tell" not in found.numbers)
+    assert found.settled_by is not None and found.settled_by >= 50
 
 
 def test_without_a_base_what_compares_them_cannot_be_told(tuned: vl.FlowMap) -> None:
@@ -181,7 +215,7 @@ def test_where_signs_are_flipped_by_chance_nothing_holds_more_often_than_one_tim
     """
     with np.load(Path(__file__).parent / "data" / "flow-curves.npz") as file:
         measured = {name: file[name].astype(float) for name in file.files}
-    for module in (experiment, flow_result):
+    for module in (differences, flow_result):
         monkeypatch.setattr(module, "bootstrap", partial(module.bootstrap, replicates=300))
     of_tuned, of_base, of_still = (
         {name.split(" ", 1)[1]: values for name, values in measured.items() if name.startswith(whose)}
@@ -208,13 +242,13 @@ def test_where_signs_are_flipped_by_chance_nothing_holds_more_often_than_one_tim
 
 def test_a_noisier_curve_is_not_taken_for_a_deeper_one() -> None:
     """No effect on either side, one side five times as noisy: the difference says "holds" as seldom as otherwise."""
-    held, flow = 0, carrier("m", [experiment.READ_TRUE, experiment.READ_FALSE], TASKS)
+    held, flow = 0, carrier("m", [READ_TRUE, READ_FALSE], TASKS)
     for seed in range(100):
         rng = np.random.default_rng(seed)
         noisy, calm = (scale * rng.normal(0, 1, (100, 12)).cumsum(1) for scale in (5.0, 1.0))
-        curves = {experiment.READ_TRUE: noisy, experiment.READ_FALSE: calm}
+        curves = {READ_TRUE: noisy, READ_FALSE: calm}
         noise = with_changes(flow.to_dataframe(), flow, curves)
-        gap = experiment.mean_difference(noise, noise, *curves)
+        gap = differences.mean_difference(noise, noise, *curves)
         held += judge_difference(gap, sign=-1, margin=0.0) == "holds"
     assert held <= 0.05 * 100
 

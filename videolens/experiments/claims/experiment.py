@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from videolens.errors import VideolensError
+from videolens.experiments.claims.differences import mean_difference, paired, same_questions
 from videolens.experiments.claims.result import (
     MARGIN,
     Claims,
@@ -25,8 +24,9 @@ from videolens.experiments.claims.result import (
     judge_absent,
     judge_difference,
     judge_effect,
+    questions_to_settle,
 )
-from videolens.experiments.common.statistics import Interval, bootstrap, bootstrap_mean, centre
+from videolens.experiments.common.statistics import Interval, centre
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
 
@@ -43,8 +43,6 @@ STEM_TASKS = ("moving direction", "object count")
 FAIR = "correct option"
 """The measure of what compares the models: see `check_claims`, step 2."""
 _UNIT = {"answer": "%", FAIR: "points"}
-
-Curves = Float[np.ndarray, "question layer"]
 
 
 def check_claims(
@@ -130,12 +128,18 @@ def _first(tuned: FlowMap, base: FlowMap | None, still: FlowMap | None, margin: 
         gap = mean_difference(tuned, base, CROSS, CROSS, measure=FAIR)
         larger = "the tuned model's effect on it is the larger (mean over all windows, same questions)"
         verdict = judge_difference(gap, sign=-1, margin=margin)
-        found.append(_none("1", base, CROSS, absent, margin, measure=FAIR, name=name))
+        found.append(_none("1", base, CROSS, absent, margin, measure=FAIR, name=name, at=_window(tuned, base)))
         found.append(Finding("1", "tuned minus base", larger, gap, "points", verdict))
-    return [*found, *_on_still(still, margin)]
+    return [*found, *_on_still(still, tuned, margin)]
 
 
-def _on_still(still: FlowMap | None, margin: float) -> list[Finding]:
+def _window(tuned: FlowMap, base: FlowMap) -> int:
+    """The base's layer for where cutting attention between frames costs the tuned model's right option most."""
+    layer, _ = tuned.peak(CROSS, measure=FAIR)
+    return layer * base.settings.n_layers // tuned.settings.n_layers
+
+
+def _on_still(still: FlowMap | None, tuned: FlowMap, margin: float) -> list[Finding]:
     """What shows that the base could have lost something: it answers still questions, by the other two routes."""
     where = "on questions that one frame answers, "
     if still is None or not len(still.changes(CROSS, measure=FAIR)):
@@ -146,7 +150,9 @@ def _on_still(still: FlowMap | None, margin: float) -> list[Finding]:
     return [
         _effect("1", still, INTO, f"{where}cutting video → question lowers the base's right option", margin, **told),
         _effect("1", still, OUT, f"{where}cutting question → last lowers the base's right option", margin, **told),
-        _none("1", still, CROSS, f"{where}{nothing} (within ±{margin:g} points)", margin, **told),
+        _none(
+            "1", still, CROSS, f"{where}{nothing} (within ±{margin:g} points)", margin, at=_window(tuned, still), **told
+        ),
     ]
 
 
@@ -199,20 +205,28 @@ def _effect(
     measure: str = "answer",
     name: str = "{}",
     judged: Callable[..., Verdict] = judge_effect,
+    at: int | None = None,
 ) -> Finding:
-    """That a cut has an effect; `judged` by `judge_absent`: that it has none."""
-    deepest, whole = _deepest_and_whole(flow, route, measure)
-    verdict = judged(deepest, whole, margin=margin)
-    return Finding(claim, name.format(_words(route)), statement, deepest, _UNIT[measure], verdict)
+    """That a cut has an effect; `judged` by `judge_absent`: that it has none. `at`: as `_local_and_whole`."""
+    local, whole = _local_and_whole(flow, route, measure, at)
+    verdict = judged(local, whole, margin=margin)
+    low = -margin if judged is judge_absent else -math.inf
+    settles = questions_to_settle(local, low=low, high=margin if judged is judge_absent else -margin)
+    found = Finding(claim, name.format(_words(route)), statement, local, _UNIT[measure], verdict)
+    return replace(found, settled_by=settles if verdict == "cannot be told" else None)
 
 
 _none = partial(_effect, judged=judge_absent)
 
 
-def _deepest_and_whole(flow: FlowMap, route: str, measure: str = "answer") -> tuple[Interval, Interval]:
-    """The effect in the deepest window, and over all windows; both as uncertain as rounding makes them."""
+def _local_and_whole(
+    flow: FlowMap, route: str, measure: str = "answer", at: int | None = None
+) -> tuple[Interval, Interval]:
+    """The effect in the window `at` a layer (None: in the deepest), and over all windows; both as uncertain as rounding
+    makes them."""
     floor = flow.noise_floor(route, measure=measure)
-    return flow.peak(route, measure=measure)[1].widened(floor), flow.effect(route, measure=measure).widened(floor)
+    local = flow.peak(route, measure=measure)[1] if at is None else flow.change(route, at, measure=measure)
+    return local.widened(floor), flow.effect(route, measure=measure).widened(floor)
 
 
 def _centre(
@@ -235,8 +249,8 @@ def _centre(
 
 def _after(claim: str, flow: FlowMap, later: str, earlier: str, statement: str, margin: float) -> Finding:
     """By how many layers one route centres after another."""
-    measured = _paired(
-        *_same_questions(flow, flow, later, earlier), lambda a, b: centre(a) - centre(b), seed=flow.settings.seed
+    measured = paired(
+        *same_questions(flow, flow, later, earlier), lambda a, b: centre(a) - centre(b), seed=flow.settings.seed
     )
     both = _there(flow, later, margin) and _there(flow, earlier, margin)
     return Finding(
@@ -251,7 +265,7 @@ def _after(claim: str, flow: FlowMap, later: str, earlier: str, statement: str, 
 
 def _there(flow: FlowMap, route: str, margin: float) -> bool:
     """Whether the route has an effect at all."""
-    return judge_effect(*_deepest_and_whole(flow, route), margin=margin) == "holds"
+    return judge_effect(*_local_and_whole(flow, route), margin=margin) == "holds"
 
 
 def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Finding:
@@ -266,33 +280,3 @@ def _route_of(flow: FlowMap, task: str, margin: float, *, direct: bool) -> Findi
         unit="%",
         verdict=judge_difference(gap, sign=-1 if direct else 1, margin=margin),
     )
-
-
-def mean_difference(
-    a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None, measure: str = "answer"
-) -> Interval:
-    """The mean change over all windows along one route minus that along another, on the same questions."""
-    first, second = _same_questions(a, b, of_a, of_b, task=task, measure=measure)
-    one, other = (flow.within(route, task=task, measure=measure) for flow, route in ((a, of_a), (b, of_b)))
-    within = None if one is None or other is None else (one[0] - other[1], one[1] - other[0])
-    gap = first.mean(axis=1) - second.mean(axis=1)
-    found = bootstrap_mean(gap, within=within, seed=a.settings.seed)
-    return found.widened(sum(each.noise_floor(of, task=task, measure=measure) for each, of in ((a, of_a), (b, of_b))))
-
-
-def _same_questions(
-    a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None, measure: str = "answer"
-) -> tuple[Curves, Curves]:
-    """The changes of the questions that both have, in the same order."""
-    tables = [flow.by_question(route, task=task, measure=measure).dropna() for flow, route in ((a, of_a), (b, of_b))]
-    shared = tables[0].index.intersection(tables[1].index)
-    if len(shared) == 0:
-        raise VideolensError(f"no question was traced along {of_a!r} in {a!r} and along {of_b!r} in {b!r}")
-    first, second = (table.loc[shared].to_numpy(dtype=float) for table in tables)
-    return first, second
-
-
-def _paired(a: Curves, b: Curves, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], *, seed: int) -> Interval:
-    """A statistic of two mean curves; each draw takes the same questions for both."""
-    n = a.shape[1]
-    return bootstrap(np.concatenate([a, b], axis=1), lambda both: statistic(both[..., :n], both[..., n:]), seed=seed)

@@ -48,6 +48,19 @@ def judge(interval: Interval, *, low: float = -math.inf, high: float = math.inf)
     return "cannot be told"
 
 
+def questions_to_settle(interval: Interval, *, low: float = -math.inf, high: float = math.inf) -> int | None:
+    """How many questions would tell on which side of `low` and `high` a quantity lies, if it stayed what it is.
+
+    Intervals shrink as 1 / √n; `ENOUGH` at least. None: it lies so near to an end that 100 times as many would not do.
+    """
+    ends = [end for end in (low, high) if math.isfinite(end)]
+    nearest = min((abs(interval.value - end) for end in ends), default=math.nan)
+    width = max(interval.value - interval.low, interval.high - interval.value)
+    if not nearest > width / 10:
+        return None
+    return max(ENOUGH, math.ceil(interval.n * (width / nearest) ** 2))
+
+
 def judge_effect(deepest: Interval, whole: Interval, *, margin: float) -> Verdict:
     """Whether a cut lowers a probability by more than `margin`, from its deepest window and the mean over all windows.
 
@@ -87,6 +100,7 @@ class Finding:
         unit: "%" (relative change of the answer's probability), "points" (change of the right option's), "layer"
             (0-based) or "layers" (a distance).
         verdict: computed by `judge`.
+        settled_by: where it cannot be told of an effect, how many questions would probably tell; None: not known.
     """
 
     claim: str
@@ -95,6 +109,7 @@ class Finding:
     measured: Interval | None
     unit: str
     verdict: Verdict
+    settled_by: int | None = None
 
     __pydantic_config__: ClassVar[ConfigDict] = SETTINGS  # when it is read back
 
@@ -120,8 +135,17 @@ class Finding:
 
     @property
     def numbers(self) -> str:
-        """The measurement in words, with n."""
-        return self.estimate if self.measured is None else f"{self.estimate}, n = {self.measured.n}"
+        """The measurement in words, with n, and the n that would probably tell where this one does not."""
+        if self.measured is None:
+            return self.estimate
+        more = "" if self.settled_by is None else f" (about {_rounded(self.settled_by)} would tell)"
+        return f"{self.estimate}, n = {self.measured.n}{more}"
+
+
+def _rounded(n: int) -> int:
+    """To two digits that count, upwards."""
+    step = 10 ** max(len(str(n)) - 2, 0)
+    return -(-n // step) * step
 
 
 @dataclass(frozen=True)

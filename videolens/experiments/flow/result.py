@@ -145,10 +145,21 @@ class FlowMap(Result):
         The layer is chosen once, on all questions; the interval is that of the change at this layer.
         """
         changes = self.changes(route, task=task, measure=measure)
-        at = int(changes.mean(axis=0).argmin()) if len(changes) else 0
+        layer = list(self.settings.cuts)[int(changes.mean(axis=0).argmin()) if len(changes) else 0]
+        return layer, self.change(route, layer, task=task, measure=measure)
+
+    def change(self, route: str, layer: int, *, task: str | None = None, measure: str = "answer") -> Interval:
+        """Mean change by the knockout that stands at one layer.
+
+        Raises:
+            VideolensError: no knockout stands there; or as `curve`.
+        """
+        cuts = list(self.settings.cuts)
+        if layer not in cuts:
+            raise VideolensError(f"no knockout of {self!r} stands at layer {layer!r}: they stand at {cuts}")
+        at, changes = cuts.index(layer), self.changes(route, task=task, measure=measure)
         within = self.within(route, task=task, measure=measure)
-        found = bootstrap(changes, lambda curves: curves[..., at], within=within, seed=self.settings.seed)
-        return list(self.settings.cuts)[at], found
+        return bootstrap(changes, lambda curves: curves[..., at], within=within, seed=self.settings.seed)
 
     def noise_floor(self, route: str, *, task: str | None = None, measure: str = "answer") -> float:
         """What rounding alone makes of a mean change, in percent or points: 95 % of means of noise lie within ± this.
