@@ -99,15 +99,9 @@ class Sights:
         if not functions:
             return ((None, Visible.causal(rows, self.keys)),)
         # 1.
-        n_heads = 1
-
-        def of_any_head(some: Int64[Tensor, " some"]) -> Bool[Tensor, "some key"]:
-            nonlocal n_heads
-            mask = self._mask(some, points, functions)
-            n_heads = max(n_heads, len(mask))
-            return mask[0]
-
-        visible = Visible.of(of_any_head, rows, self.keys)
+        heads_seen: list[int] = []
+        visible = Visible.of(partial(self._of_any_head, points, functions, heads_seen), rows, self.keys)
+        n_heads = max(heads_seen, default=1)
         if n_heads == 1:
             return ((None, visible),)
         # 2.
@@ -120,13 +114,33 @@ class Sights:
         for head, of_head in enumerate(kinds):
             groups[of_head].append(head)
 
-        def of_one(head: int, some: Int64[Tensor, " some"]) -> Bool[Tensor, "some key"]:
-            return self._mask(some, points, functions).expand(n_heads, -1, -1)[head]
+        sights = []
+        for heads in groups.values():
+            of_one = partial(self._of_head, points, functions, n_heads, heads[0])
+            sights.append((torch.tensor(heads, device=rows.device), Visible.of(of_one, rows, self.keys)))
+        return tuple(sights)
 
-        return tuple(
-            (torch.tensor(heads, device=rows.device), Visible.of(partial(of_one, heads[0]), rows, self.keys))
-            for heads in groups.values()
-        )
+    # Methods, not functions inside `_seen`: where shapes are checked, each of those would be compiled at every call.
+    def _of_any_head(
+        self,
+        points: Sequence[_MaskPoint],
+        functions: Sequence[HookFunction],
+        heads_seen: list[int],
+        some: Int64[Tensor, " some"],
+    ) -> Bool[Tensor, "some key"]:
+        mask = self._mask(some, points, functions)
+        heads_seen.append(len(mask))
+        return mask[0]
+
+    def _of_head(
+        self,
+        points: Sequence[_MaskPoint],
+        functions: Sequence[HookFunction],
+        n_heads: int,
+        head: int,
+        some: Int64[Tensor, " some"],
+    ) -> Bool[Tensor, "some key"]:
+        return self._mask(some, points, functions).expand(n_heads, -1, -1)[head]
 
     def _mask(
         self, some: Int64[Tensor, " some"], points: Sequence[_MaskPoint], functions: Sequence[HookFunction]

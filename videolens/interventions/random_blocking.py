@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -133,15 +134,7 @@ def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Allowed:
     m = n_pos - first
 
     def cut(number: int) -> Allowed:
-        def draw(layer: int) -> Bool[Tensor, "query key"]:
-            mask = causal_mask(n_pos)
-            pairs = mask[first:, first:].flatten().nonzero().flatten()
-            order = torch.randperm(len(pairs), generator=_generator(blocking.seed, layer))
-            chosen = pairs[order[:number]]
-            mask[first + chosen // m, first + chosen % m] = False
-            return mask
-
-        return draw
+        return partial(_all_but, number, blocking.seed, first, n_pos)
 
     def left(number: int) -> int:
         if blocking.match == "edges":
@@ -150,6 +143,16 @@ def _everywhere(blocking: RandomBlocking, tokens: TokenMap) -> Allowed:
 
     wanted = like.edges(tokens) if blocking.match == "edges" else like.live_edges(tokens)
     return cut(_largest(left, wanted, m * (m + 1) // 2))
+
+
+def _all_but(number: int, seed: int, first: int, n_pos: int, layer: int) -> Bool[Tensor, "query key"]:
+    """The causal pairs without `number` of those from `first` on, the first ones of the layer's random order."""
+    mask, m = causal_mask(n_pos), n_pos - first
+    pairs = mask[first:, first:].flatten().nonzero().flatten()
+    order = torch.randperm(len(pairs), generator=_generator(seed, layer))
+    chosen = pairs[order[:number]]
+    mask[first + chosen // m, first + chosen % m] = False
+    return mask
 
 
 def _largest(left: Callable[[int], int], wanted: int, high: int) -> int:

@@ -6,6 +6,7 @@ Map the Flow, sections "Generation probability" and "Logit lens on video tokens"
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,11 +62,8 @@ def listeners(
 ) -> list[tuple[str, Callable[..., None]]]:
     """Hook functions that give `keep` each 0-based layer and what its hook point holds; by default what leaves the
     layer [batch row d_model]. Listed behind an intervention's, they see what it has made of it."""
+    return [(f"blocks.{layer}.{point}", partial(_hand_on, keep, layer)) for layer in layers]
 
-    def at(layer: int) -> Callable[..., None]:
-        def function(value: Tensor, hook: Any) -> None:
-            keep(layer, value)
 
-        return function
-
-    return [(f"blocks.{layer}.{point}", at(layer)) for layer in layers]
+def _hand_on(keep: Callable[[int, Tensor], None], layer: int, value: Tensor, hook: Any) -> None:
+    keep(layer, value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -144,27 +144,19 @@ def _runs(mask: Bool[Tensor, "row key"], place: Sequence[int], offset: int) -> l
     follows = grown & neighbours & itself[1:] & itself[:-1] & ~mask[index[:-1], own[1:]]
     starts = [0, *((~follows).nonzero().flatten() + 1).tolist(), n]
     runs: list[RowRun] = []
-    short: list[int] = []  # starts of neighbouring short runs
-
-    def flush(stop: int) -> None:
-        if len(short) == 1:
-            add(short[0], stop)
-        elif short:
-            runs.extend(_masked(mask, short[0], stop, offset))
-        short.clear()
-
-    def add(first: int, stop: int) -> None:
-        run = _regular(mask, place, first, stop, offset)
-        runs.extend([run] if len(run.spans) <= _MANY_SPANS else _masked(mask, first, stop, offset))
-
-    for first, stop in pairwise(starts):
-        if stop - first < _SHORT:
-            short.append(first)
+    for short, group in groupby(pairwise(starts), key=_is_short):
+        spans = list(group)
+        if short and len(spans) > 1:  # neighbouring short runs
+            runs.extend(_masked(mask, spans[0][0], spans[-1][1], offset))
             continue
-        flush(first)
-        add(first, stop)
-    flush(n)
+        for first, stop in spans:
+            run = _regular(mask, place, first, stop, offset)
+            runs.extend([run] if len(run.spans) <= _MANY_SPANS else _masked(mask, first, stop, offset))
     return runs
+
+
+def _is_short(span: tuple[int, int]) -> bool:
+    return span[1] - span[0] < _SHORT
 
 
 def _regular(mask: Bool[Tensor, "row key"], place: Sequence[int], first: int, stop: int, offset: int) -> RowRun:

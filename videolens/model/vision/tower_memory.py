@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -122,15 +123,16 @@ class TowerMemory:
 
     def _one(self, tower: Tower, modules: list[nn.Module], name: object, clip: Tensor) -> Tensor:
         meddling: list[Any] = []
-
-        def run() -> Tensor:
-            with _watched(modules, meddling):
-                return tower.encode(clip)
-
+        run = partial(_encode, tower, modules, meddling, clip)
         found = self._features.get((name, clip.dtype, clip.shape, _hash(clip)), run)
         if meddling:
             self._features.clear()
         return found
+
+
+def _encode(tower: Tower, modules: list[nn.Module], meddling: list[Any], clip: Tensor) -> Tensor:
+    with _watched(modules, meddling):
+        return tower.encode(clip)
 
 
 def _content(tower: Tower) -> tuple[object, ...]:
@@ -194,25 +196,22 @@ def _hook_tables(modules: Iterable[nn.Module]) -> Iterator[_Hooks]:
 @contextmanager
 def _watched(modules: Iterable[nn.Module], meddling: list[Any]) -> Iterator[None]:
     """Collect in `meddling` the PyTorch hooks that do more than look: that return something, or write into tensors."""
-
-    def watched(hook: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            before = _versions((args, kwargs))
-            result = hook(*args, **kwargs)
-            if result is not None or _versions((args, kwargs)) != before:
-                meddling.append(hook)
-            return result
-
-        return call
-
     tables = [(table, dict(table)) for table in _hook_tables(modules)]
     try:
         for table, hooks in tables:
-            table.update({key: watched(hook) for key, hook in hooks.items()})
+            table.update({key: partial(_called, hook, meddling) for key, hook in hooks.items()})
         yield
     finally:
         for table, hooks in tables:  # a hook that has removed itself stays removed
             table.update({key: hook for key, hook in hooks.items() if key in table})
+
+
+def _called(hook: Callable[..., Any], meddling: list[Any], /, *args: Any, **kwargs: Any) -> Any:
+    before = _versions((args, kwargs))
+    result = hook(*args, **kwargs)
+    if result is not None or _versions((args, kwargs)) != before:
+        meddling.append(hook)
+    return result
 
 
 def _versions(values: object) -> list[int]:
