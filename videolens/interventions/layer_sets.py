@@ -7,6 +7,7 @@ here; the paper's text and tables count from 1.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from numbers import Integral
 
 from videolens.errors import VideolensError, near
@@ -73,7 +74,12 @@ def cut_layers(style: str, window: int | None, n_layers: int) -> dict[int, tuple
         VideolensError: an unknown style, a window where there is none or none where there must be, one that does not
             fit, or half of a single layer.
     """
-    window = window_of(style, window, n_layers)
+    return dict(_cut_layers(style, window_of(style, window, n_layers), n_layers))
+
+
+@lru_cache(maxsize=64)  # figures and claims ask a thousand times
+def _cut_layers(style: str, window: int | None, n_layers: int) -> dict[int, tuple[int, ...]]:
+    """Of a window that fits."""
     every = range(n_layers)
     if style in HALVES:
         middle = n_layers // 2

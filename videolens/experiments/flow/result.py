@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,7 +68,12 @@ class FlowMap(Result):
     @property
     def routes(self) -> list[str]:
         """Routes, in the order in which they were traced."""
-        return list(self.table["route"].unique())
+        return list(self._of_route)
+
+    @cached_property
+    def _of_route(self) -> dict[str, pd.DataFrame]:
+        """The rows of each route: every measurement begins with one of them."""
+        return dict(iter(self.table.groupby("route", sort=False)))
 
     def by_question(self, route: str, *, task: str | None = None, measure: str = "answer") -> pd.DataFrame:
         """The change of every question (index: task, question) by every knockout (columns: its layer).
@@ -92,7 +98,8 @@ class FlowMap(Result):
             SelectionError: the route or the task is not in this map.
             VideolensError: no such measure.
         """
-        return self.by_question(route, task=task, measure=measure).dropna().to_numpy(dtype=float)
+        values = measure_named(measure).of(self._rows(route, task)).reshape(-1, len(self.settings.cuts))
+        return values[~np.isnan(values).any(axis=1)]
 
     def within(self, route: str, *, task: str | None = None, measure: str = "answer") -> Within | None:
         """The least and the greatest change that a question along a route can have, on average: how far questions that
@@ -255,7 +262,5 @@ class FlowMap(Result):
         )
 
     def _rows(self, route: str, task: str | None) -> pd.DataFrame:
-        rows = self.table["route"] == self._known("route", route, self.routes)
-        if task is not None:
-            rows &= self.table["task"] == self._known("task", task, self.tasks)
-        return self.table[rows]
+        rows = self._of_route[self._known("route", route, self.routes)]
+        return rows if task is None else rows[rows["task"] == self._known("task", task, self.tasks)]
