@@ -13,10 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from jaxtyping import install_import_hook
+from helpers import shape_checks
 
 # The hook rewrites modules while they are imported, so it comes before the first import of videolens.
-install_import_hook("videolens", "beartype.beartype")
+shape_checks.install("videolens")
 
 import hypothesis
 import numpy as np
