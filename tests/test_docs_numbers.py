@@ -172,5 +172,6 @@ class TestNumbers:
     def test_answer_trace(self) -> None:
         model = vl.HookedVideoTransformer.from_pretrained("shapes")
         cut = {"video ↛ question": vl.Knockout("video", "question", layers=range(12))}
-        trace = vl.answer_trace(model, vl.load_dataset("shapes", n=24), interventions=cut, progress=False)
-        must_stand("lens.md", {"rise": f"{trace.rise(task='object count').layer}"})
+        asked = vl.load_dataset("shapes", task="object count", n=24)
+        trace = vl.answer_trace(model, asked, interventions=cut, progress=False)
+        must_stand("lens.md", {"rise": f"{trace.rise().layer}"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import re
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from types import FunctionType
 from typing import Any
 
@@ -32,8 +32,18 @@ def _checked(decorated: Any = None, **how: Any) -> Any:
         return partial(_checked, **how)
     if isinstance(decorated, FunctionType) and not names_a_shape(decorated):
         with suppress(BeartypeException):  # an annotation that only type checkers can read
-            return beartype(decorated)
+            return _switched(decorated, beartype(decorated))
     return _original(decorated, **how)
+
+
+def _switched(function: FunctionType, checked: Any) -> Any:
+    """Checked, unless a test switches jaxtyping's checks off to see what a user without them sees."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (function if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
+
+    return call
 
 
 def names_a_shape(function: FunctionType) -> bool:
