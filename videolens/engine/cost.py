@@ -48,6 +48,10 @@ class Cost:
         """Operations of a plain forward that reads out one row."""
         return n_layers * self.layer(n_pos, n_pos, n_pos * (n_pos + 1) // 2) + self.read_out(1)
 
+    def rows_alone(self, rows: int, n_layers: int) -> int:
+        """Operations of the first rows of a prompt, by themselves, in all layers."""
+        return n_layers * self.layer(rows, rows, rows * (rows + 1) // 2)
+
     def stream(self, rows: int) -> int:
         """Bytes of the residual stream of some rows."""
         return rows * self.d_model * self.itemsize

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videolens.engine.cost import Cost
+from videolens.engine.descent import goes_deep, most_waiting
 from videolens.engine.memory import memory_budget
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
@@ -158,6 +159,10 @@ class Planner:
         forward = self.cost.forward(self.n_pos, self.n_layers)
         passes = tuple(self._pass_plan(each, per_call, forward) for one in rounds for each, per_call in one.passes)
         flops = sum(self._flops(each) for one in rounds for each, _ in one.passes)
+        before = {
+            each.first_row for one in rounds for each, at_once in one.passes if goes_deep(each, at_once, self.n_pos)
+        }
+        flops += sum(self.cost.rows_alone(row, self.n_layers) for row in before)
         return Plan(
             interventions=len(staged),
             in_full=in_full,
@@ -231,12 +236,21 @@ class Planner:
     def _peak(self, calls: Sequence[tuple[Pass, int]]) -> int:
         """Bytes at the worst moment of a walk through the layers."""
         cost, n = self.cost, self.n_pos
-        clean = 2 * cost.stream(n) + cost.keys_values(n)
+        deep = [each for each, per_call in calls if goes_deep(each, per_call, n)]
+        level_by_level = [(each, per_call) for each, per_call in calls if each not in deep]
+        kept = sum(self.n_layers * cost.keys_values(each.first_row) for each in deep)
+        clean = 2 * cost.stream(n) + cost.keys_values(n) + kept
         peak = clean + cost.working(n)
         for layer in range(self.n_layers):
-            streams = sum(cost.stream(len(each.level(layer)) * (n - each.first_row)) for each, _ in calls)
+            streams = sum(cost.stream(len(each.level(layer)) * (n - each.first_row)) for each, _ in level_by_level)
             peak = max(peak, streams + clean + cost.working(n))
-            for each, per_call in calls:
+            for each in deep:  # before the clean run has gone through the layer
+                rows = n - each.first_row
+                waiting = cost.stream(most_waiting(each, self.n_layers) * rows)
+                copies = 0 if self.device.type == "cpu" else cost.keys_values(n)
+                beside = streams + kept + cost.stream(n) + waiting + copies
+                peak = max(peak, beside + cost.working(rows) + cost.stream(rows))
+            for each, per_call in level_by_level:
                 branches = min(per_call, len(each.level(layer)))
                 rows = branches * (n - each.first_row)
                 # the CPU's kernels read shared keys where they lie; elsewhere every branch has its own copy

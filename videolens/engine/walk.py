@@ -6,6 +6,7 @@
 3. Branches run a few at a time, on the rows of their pass only, each under its own hook functions and seeing what its
    own masks allow.
 4. In the last layer only the row that is asked for has a query.
+5. Of long passes, each branch is followed to its end before the next (`descent`), so that their streams do not wait.
 
 The walk itself keeps nothing but the residual streams of the branches and one layer's clean keys and values.
 """
@@ -22,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.engine.descent import descent, goes_deep
 from videolens.engine.full import batched_hooks, wide
 from videolens.engine.passes import Pass, Sights
 from videolens.engine.planning import Round
@@ -68,11 +70,13 @@ def walk(
         residual, at = clean.residuals[0], replace(clean.at, past=past)
     running = [_Running(model, prompt, each, per_call, sights, at) for each, per_call in one.passes]
     for each in running:
-        each.enter()
+        each.enter(residual)
     share = sum(each.work for each in running) + n_pos * (n_layers if clean is None else 1)
     asked = torch.tensor([sights.asked], device=residual.device)
     for layer, block in enumerate(model.blocks):
         last = layer == n_layers - 1
+        for each in running:
+            each.descend(layer, residual, asked, lambda rows: tick(rows / share))
         if clean is None or last:
             after = block(residual, replace(at, asked=asked) if last else at)
             k, v = past.layers.pop(layer)
@@ -80,8 +84,9 @@ def walk(
         else:
             after, (k, v) = clean.residuals[layer + 1], clean.keys_values.layers[layer]
         for each in running:
-            each.run(layer, residual, (k, v), asked - each.first_row if last else None)
-            tick(each.work_in(layer) / share)
+            if not each.deep:
+                each.run(layer, residual, (k, v), asked - each.first_row if last else None)
+                tick(each.work_in(layer) / share)
         residual = after
     for each in running:
         each.read_out(residual, at.only(asked), logits)
@@ -97,7 +102,10 @@ class _Running:
         self.model, self.prompt, self.one, self.at = model, prompt, one, at
         self.per_call, self.sights = per_call, sights
         self.first_row = one.first_row
+        self.deep = goes_deep(one, per_call, len(at.rows))
         self.streams: list[Tensor] = []
+        self._before = KeyValues()
+        self._waiting: dict[tuple[int, int], tuple[Tensor, int]] = {}
 
     @property
     def work(self) -> int:
@@ -108,14 +116,46 @@ class _Running:
         """Rows × branches of a layer."""
         return len(self.one.level(layer)) * (len(self.at.rows) - self.first_row)
 
-    def enter(self) -> None:
-        """Stage −1: run the front end under the hook functions that act there."""
+    def enter(self, clean: Float[Tensor, "1 pos d_model"]) -> None:
+        """Stage −1: run the front end under the hook functions that act there. Of a pass that goes deep, the clean rows
+        before its own go through all layers."""
         level = self.one.level(-1)
         self.streams = []
         for chunk in self._chunks(level):
             with self._hooked([branch.functions for branch in chunk]):
                 entered, _ = self.model.enter(self.prompt.repeated(len(chunk)))
             self.streams += entered[:, self.first_row :].unbind(0)
+        if self.deep and self.first_row:
+            rows, at = slice(self.first_row), self.at
+            alone = replace(at.only(rows), keys=at.keys[rows], past=self._before)
+            self.model.run_layers(clean[:, rows], alone)
+        if self.deep:
+            children = Counter(branch.parent for branch in self.one.level(0))
+            self._waiting = {(-1, i): (stream, children[i]) for i, stream in enumerate(self.streams)}
+            self.streams = [torch.empty(0)] * len(self.one.level(self.model.cfg.n_layers - 1))
+
+    def descend(
+        self, begin: int, clean: Float[Tensor, "1 pos d_model"], asked: Tensor, done: Callable[[int], None]
+    ) -> None:
+        """Of a pass that goes deep: follow the branches that begin in a layer to their ends."""
+        n_layers, past = self.model.cfg.n_layers, self._before.before(self.first_row)
+        for step in descent(self.one, begin, n_layers) if self.deep else ():
+            branch, last = self.one.level(step.layer)[step.place], step.layer == n_layers - 1
+            parents = [clean[0, self.first_row :] if step.parent is None else self._taken(step.layer - 1, step.parent)]
+            (x,) = self._through(step.layer, [branch], parents, past, asked - self.first_row if last else None)
+            if step.n_children:
+                self._waiting[step.layer, step.place] = (x, step.n_children)
+            elif last:
+                self.streams[step.place] = x
+            del x
+            done(len(self.at.rows) - self.first_row)
+
+    def _taken(self, layer: int, index: int) -> Tensor:
+        """What a branch leaves to those that continue it; the last of them takes it away."""
+        stream, left = self._waiting.pop((layer, index))
+        if left > 1:
+            self._waiting[layer, index] = (stream, left - 1)
+        return stream
 
     def run(
         self, layer: int, clean: Float[Tensor, "1 pos d_model"], keys_values: KeyValuePiece, asked: Tensor | None
@@ -130,18 +170,24 @@ class _Running:
         r = self.first_row
         for chunk in self._chunks(level):
             parents = [clean[0, r:] if b.parent is None else entering[b.parent] for b in chunk]
-            functions = [branch.others for branch in chunk]
-            # a copy where hook functions may edit it in place
-            x = torch.stack(parents) if len(parents) > 1 or any(functions) else parents[0][None]
-            del parents
             for branch in chunk:
                 uses[branch.parent] -= 1
                 if not uses[branch.parent]:
                     entering.pop(branch.parent, None)
-            at = replace(self.at.only(slice(r, None)), past=past, asked=asked, views=self._views(chunk, layer))
-            with self._hooked(functions):
-                x = self.model.blocks[layer](x, at)
-            self.streams += x.unbind(0)
+            self.streams += self._through(layer, chunk, parents, past, asked)
+
+    def _through(
+        self, layer: int, chunk: Sequence[Branch], parents: list[Tensor], past: KeyValues, asked: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Branches through a layer, from what enters it; the list of that is emptied."""
+        functions = [branch.others for branch in chunk]
+        # a copy where hook functions may edit it in place
+        x = torch.stack(parents) if len(parents) > 1 or any(functions) else parents[0][None]
+        parents.clear()
+        at = replace(self.at.only(slice(self.first_row, None)), past=past, asked=asked, views=self._views(chunk, layer))
+        with self._hooked(functions):
+            x = self.model.blocks[layer](x, at)
+        return x.unbind(0)
 
     def read_out(self, clean: Float[Tensor, "1 1 d_model"], at: Rows, logits: Tensor) -> None:
         """Stage n_layers: the final norm and the unembedding of the row that is asked for."""
