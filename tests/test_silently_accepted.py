@@ -149,3 +149,12 @@ def test_the_model_itself_refuses_no_tokens() -> None:
     for wrong in (0, -1, 1.5, "2", True):
         with pytest.raises(VideolensError, match=r"max_new_tokens = .*from 1 on"):
             model.generate(tiny_prompt(model), wrong)
+
+
+@pytest.mark.parametrize("source", ["response", "response | response"])
+def test_a_sweep_refuses_what_only_generated_tokens_would_feel(source: str, model, prompt) -> None:
+    knockout = vl.Knockout(source, "last", layers=[0])
+    assert model.generate(prompt, 2, [knockout]), "there it cuts something"
+    for engine in ("exact", "full"):
+        with pytest.raises(VideolensError, match=r"response.*use it with model\.generate"):
+            vl.sweep(model, prompt, [knockout], engine=engine)

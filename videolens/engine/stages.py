@@ -11,7 +11,8 @@ from functools import partial
 from operator import index
 from typing import Any
 
-from videolens.errors import VideolensError
+from videolens.errors import SelectionError, VideolensError
+from videolens.interventions.knockout import Knockout
 from videolens.interventions.protocol import HookFunction, as_interventions, is_declared, is_pair
 from videolens.model.listening import stage_of
 from videolens.model.transformer import HookedVideoTransformer
@@ -78,6 +79,11 @@ def _first_row(model: HookedVideoTransformer, prompt: Prompt, one: Any, function
     n_layers, n_pos = model.cfg.n_layers, prompt.shape[1]
     cone = one.cone(prompt)
     if cone is None:
+        if type(one) is Knockout:  # not those inside a pathway, which may cut nothing
+            raise SelectionError(
+                f"the knockout '{one.source} -> {one.target}' cuts nothing that the prompt's last position sees, only "
+                "what is generated after it: use it with model.generate, or cut something of the prompt"
+            )
         return n_pos
     try:
         layer, row = map(index, cone)
