@@ -127,6 +127,18 @@ def test_every_result_hands_out_copies() -> None:
         assert same(getattr(mine, field), before)
 
 
+@pytest.mark.parametrize("name", ["flow", "pathway"])
+def test_settings_stay_what_they_were(name: str) -> None:
+    folder = next(path for path in SAVED.iterdir() if path.name.startswith(name))
+    result = {"flow": vl.FlowMap, "pathway": vl.PathwayAccuracy}[name].load(folder)
+    before = repr(result.settings)
+    open_ones = [value for value in vars(result.settings) if isinstance(getattr(result.settings, value), (dict, list))]
+    assert "versions" in open_ones and ("pathway" in open_ones) == (name == "pathway")
+    for field in open_ones:
+        getattr(result.settings, field).clear()
+    assert repr(result.settings) == before
+
+
 def test_who_gave_a_table_may_go_on_with_it() -> None:
     flow = vl.FlowMap.load(SAVED / "flow")
     table = flow.to_dataframe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from copy import deepcopy
 from dataclasses import field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -52,6 +53,11 @@ class Made:
     verified: float | None = None
     noise: float | None = None
     seconds: float | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        handed_out = isinstance(value, (dict, list)) and not name.startswith("__")
+        return deepcopy(value) if handed_out else value
 
 
 def made_with(model: HookedVideoTransformer, gathered: Gathered | None = None) -> dict[str, Any]:
