@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, near
-from videolens.model.checkpoints.files import token_ids
+from videolens.model.checkpoints.settings import token_ids
 from videolens.model.decoder.config import ATTENTION_PATHS
 from videolens.model.decoder.rows import KeyValues, Rows, Where, fire, positions_of
 from videolens.model.decoder.views import padded_views

@@ -14,8 +14,8 @@ from videolens.errors import ModelError
 from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
-from videolens.model.checkpoints.files import token_ids
 from videolens.model.checkpoints.read import read_checkpoint
+from videolens.model.checkpoints.settings import token_ids
 from videolens.model.families import family_of
 from videolens.model.running import Running
 from videolens.model.turns import Turns
