@@ -21,12 +21,14 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near, validation_text
 from videolens.experiments.common.experiment import Skip
+from videolens.reading import parse_json, read_text
 
 if TYPE_CHECKING:
     from typing import Self
 
     from matplotlib.figure import Figure
 
+_LARGEST_TABLE = 2**32
 _LAZY = int(pd.__version__.split(".")[0]) >= 3  # copies on write
 
 
@@ -192,6 +194,12 @@ class Result(Drawn):
             raise VideolensError(
                 f"{settings} does not hold the settings of a {cls._called}: {validation_text(error, known)}"
             ) from error
+        except VideolensError:
+            raise
+        except Exception as error:  # whatever a table with other content than was saved makes the checks raise
+            raise VideolensError(
+                f"{path} holds a {cls._called} that is damaged ({type(error).__name__}: {error}): make it anew"
+            ) from error
 
     def _contents(self) -> dict[str, Any]:
         """What is written, by file: tables, and plain data for JSON."""
@@ -238,16 +246,18 @@ def _plain(settings: Any) -> Any:
 
 
 def _table(file: Path, called: str) -> pd.DataFrame:
+    if file.stat().st_size > _LARGEST_TABLE:
+        raise VideolensError(f"{file} has {file.stat().st_size} bytes: it is no table of a {called}")
     try:
         return pd.read_parquet(file)
-    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+    except (Exception, MemoryError) as error:  # a size that is damaged asks for memory that nobody has
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
 
 
 def _text(file: Path, called: str) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
-        json.loads(text)
-    except (OSError, ValueError) as error:
+        text = read_text(file)
+        parse_json(text, where="it", finite=False)
+    except VideolensError as error:
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
     return text
