@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isfinite
+from numbers import Real
 from operator import index
 from typing import Any, SupportsIndex, cast
 
@@ -89,6 +91,14 @@ def check_whole(
     if not fits:
         bound = "on" if most == 2**63 - 1 else f"to {most}"
         raise error(f"{name} = {value!r:.80}: give a whole number from {least} {bound}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number that a float can hold: not infinite, not a truth value, no text."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_flag(name: str, value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, Literal, get_args
@@ -57,6 +57,9 @@ class Question:
         for name in ("options", "alternatives"):
             if isinstance(getattr(self, name), str):
                 raise QuestionError(f"{name} is one string, {getattr(self, name)!r}: give a list of strings")
+            if not isinstance(getattr(self, name), Iterable) and getattr(self, name) is not None:
+                raise QuestionError(f"{name} is {getattr(self, name)!r:.80}: give a list of strings")
+            vars(self)[name] = None if getattr(self, name) is None else tuple(getattr(self, name))
         if self.style not in (None, *get_args(Style)):
             raise QuestionError(near(self.style, get_args(Style), kind="style of question"))
         open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)

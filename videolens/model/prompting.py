@@ -273,7 +273,8 @@ def _finish(
     check_made(residual, "the embeddings of this prompt's words", front.embed)
     axes = front.family.positions
     along = torch.arange(n_pos) if axes is None or clock is None else axes(front.config, tokens, clock)
-    cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))
+    with refusing(ModelError, "the rotary settings of config.json (rope_parameters) cannot be followed"):
+        cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))
     return Prompt(
         input_ids=ids,
         tokens=tokens,

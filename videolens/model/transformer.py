@@ -91,7 +91,7 @@ class HookedVideoTransformer(Running):
         """
         try:
             place = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise ModelError(f"device {str(device)!r} cannot be used here ({error}): use 'cpu'") from error
         read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)

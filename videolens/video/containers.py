@@ -72,7 +72,7 @@ def video_stream(path: Path, container: Any) -> Any:
             f"{path} has no video stream, only {', '.join(others) or 'nothing'}: give a file with pictures"
         )
     # the largest, the first of several: a preview can come first and be marked as the default
-    best = max(streams, key=lambda each: each.width * each.height)
+    best = max(streams, key=lambda each: 0 if each.codec_context is None else each.width * each.height)
     if best.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: re-encode it as H.264")
     return best

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 from contextlib import suppress
 from fractions import Fraction
@@ -13,7 +12,7 @@ import av
 from jaxtyping import UInt8
 from torch import Tensor
 
-from videolens.errors import VideoError
+from videolens.errors import VideoError, is_number
 
 
 def write_frames(path: Path, frames: UInt8[Tensor, "t h w c"], fps: float | int | None) -> Path:
@@ -22,8 +21,8 @@ def write_frames(path: Path, frames: UInt8[Tensor, "t h w c"], fps: float | int 
     Raises:
         VideoError: fps not above 0, or unknown; no such folder; FFmpeg cannot write there.
     """
-    if fps is None or not 0 < fps < math.inf:
-        raise VideoError(f"fps is {fps}: give frames per second above 0")
+    if not is_number(fps) or fps is None or fps <= 0:
+        raise VideoError(f"fps is {fps!r}: give frames per second above 0")
     if not path.parent.is_dir():
         raise VideoError(f"no such folder: {path.parent}: make it before writing {path.name}")
     height, width = frames.shape[1:3]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LARGEST_TABLE = 2**32
+_MOST_LAYERS = 10_000
 _LAZY = int(pd.__version__.split(".")[0]) >= 3  # copies on write
 
 
@@ -100,6 +102,9 @@ class Result(Drawn):
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]  # a copy: who gave a table may go on to change it
             object.__setattr__(self, each.name, getattr(self, each.name))
+        n_layers = getattr(getattr(self, "settings", None), "n_layers", 1)
+        if not 1 <= n_layers <= _MOST_LAYERS:
+            raise VideolensError(f"a {self._called} of {n_layers} layers: models have 1 to {_MOST_LAYERS}")
         for name, row in self._tables.items():
             table = getattr(self, name)
             if tuple(table.columns) != row._fields:
@@ -249,6 +254,7 @@ def _table(file: Path, called: str) -> pd.DataFrame:
     if file.stat().st_size > _LARGEST_TABLE:
         raise VideolensError(f"{file} has {file.stat().st_size} bytes: it is no table of a {called}")
     try:
+        pq.read_table(file).validate(full=True)  # text is looked at only when it is used
         return pd.read_parquet(file)
     except (Exception, MemoryError) as error:  # a size that is damaged asks for memory that nobody has
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error

@@ -27,7 +27,7 @@ from videolens.reading import Fields
 FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 """Where the settings are looked for, the most specific first."""
 
-_LARGEST = 2**14  # pixels along an edge
+_LARGEST = 2**12  # pixels along an edge
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -14,7 +14,7 @@ from videolens.errors import ModelError
 from videolens.model.vision.pixels import PixelSettings
 
 _MAX_ASPECT = 200
-_LEAST_AT_MOST = 2**26  # pixels to which small frames are grown
+_LEAST_AT_MOST = 2**20  # pixels to which small frames are grown
 _SHARE_OF_CONTEXT = 0.9  # of the tokens that `cap_pixels_per_frame` grants a clip
 
 
