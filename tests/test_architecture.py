@@ -33,7 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "cache": (),
     "reading": ("errors",),
-    "video": ("errors", "cache"),
+    "video": ("errors", "cache", "reading"),
     "question": ("errors", "video"),
     "datasets": ("errors", "cache", "reading", "video", "question"),
     "prompt": ("errors", "cache", "video", "question"),

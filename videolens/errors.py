@@ -101,6 +101,15 @@ def is_number(value: object) -> bool:
         return False
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: half of a surrogate pair, which a broken file can hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_flag(name: str, value: object) -> None:
     """Raise a `VideolensError` if a value, such as `verify`, is neither true nor false: any text would be true."""
     if not isinstance(value, bool):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +23,24 @@ from videolens.errors import VideolensError, validation_text
 
 _MOST_BYTES = 256 * 2**20  # listings of a million questions, and tokenizers of every language
 MOST_YAML = 256 * 2**10  # written by hand; reading it takes seconds a megabyte
-_MOST_NODES = 100_000
+_MOST_NODES = 20_000
 _DEEPEST = 64
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 """What parsers raise at input that they were not made for. `UnicodeError` is a `ValueError`."""
+
+
+def as_path(value: object, what: str, error: type[VideolensError] = VideolensError) -> Path:
+    """A path that was given; an error of ours for what is none, or what no file can be called."""
+    if not isinstance(value, (str, PathLike)):
+        raise error(f"{what} is {value!r:.80}: give a path, as text")
+    try:
+        path = Path(value)
+        if b"\0" in os.fsencode(path):
+            raise ValueError("it holds a zero byte")
+        path.expanduser().is_dir()
+    except (OSError, ValueError, TypeError, RuntimeError) as cause:  # of no user, too long, with a zero byte, of bytes
+        raise error(f"{what} is {str(value)[:80]!r}, and nothing can be called so ({cause}): give a path") from cause
+    return path
 
 
 def read_text(path: Path, *, most: int = _MOST_BYTES) -> str:

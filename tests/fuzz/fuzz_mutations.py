@@ -101,7 +101,10 @@ def damage(
         return said
     content, said = load(file.read_text()), ""
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        content, one = change(content, rng)
+        try:
+            content, one = change(content, rng)
+        except RecursionError:  # what one change has nested, another cannot copy
+            break
         said += f"; {one}"
     file.write_text(dumps(content), errors="surrogatepass")
     return said[2:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import warnings
@@ -204,7 +205,11 @@ def _prompt() -> vl.Prompt:
 
 
 def _calls() -> dict[str, Callable[[Any], Any]]:
-    shapes, prompt = _shapes, _prompt
+    shapes, prompt, quiet = _shapes, _prompt, {"progress": False}
+
+    def asked() -> list[vl.Question]:
+        return [vl.Question(VIDEO, "Up or down?", ["a", "b"], "a", id="1", task="t")]
+
     return {
         "from_pretrained": vl.HookedVideoTransformer.from_pretrained,
         "device": lambda x: vl.HookedVideoTransformer.from_pretrained("shapes", device=x),
@@ -234,7 +239,37 @@ def _calls() -> dict[str, Callable[[Any], Any]]:
         "a hook": lambda x: _hooked(lambda value, hook: x),
         "a hook of another shape": lambda x: _hooked(lambda value, hook: value[..., :1]),
         "a hook of another dtype": lambda x: _hooked(lambda value, hook: value.long()),
-        "window": lambda x: vl.trace_flow(shapes(), [_prompt()], window=x) if hasattr(vl, "trace_flow") else None,
+        "window": lambda x: vl.trace_flow(shapes(), asked(), window=x, samples="all", **quiet),
+        "routes": lambda x: vl.trace_flow(shapes(), asked(), routes=x, samples="all", **quiet),
+        "style": lambda x: vl.trace_flow(shapes(), asked(), style=x, samples="all", **quiet),
+        "samples": lambda x: vl.trace_flow(shapes(), asked(), samples=x, **quiet),
+        "questions": lambda x: vl.trace_flow(shapes(), x, **quiet),
+        "top": lambda x: vl.logit_lens(shapes(), asked(), top=x, **quiet),
+        "max_batch": lambda x: vl.measure_accuracy(shapes(), asked(), max_batch=x, **quiet),
+        "pictures": lambda x: vl.attention_map(shapes(), asked(), "Up", pictures=x, **quiet),
+        "words": lambda x: vl.attention_map(shapes(), asked(), x, **quiet),
+        "occurrence": lambda x: vl.attention_map(shapes(), asked(), "Up", occurrence=x, **quiet),
+        "seeds": lambda x: vl.evaluate_pathway(shapes(), asked(), vl.Pathway.closed(n_layers=12), seeds=x, **quiet),
+        "n_layers": lambda x: vl.Pathway.closed(n_layers=x),
+        "repeated": lambda x: prompt().repeated(x),
+        "with_response": lambda x: prompt().tokens.with_response(x),
+        "padded": lambda x: prompt().tokens.padded(x),
+        "selection": lambda x: prompt().tokens[x],
+        "rows": lambda x: shapes()(prompt(), rows=x),
+        "accumulated_bias": lambda x: shapes().accumulated_bias(x),
+        "to_single_token": lambda x: shapes().to_single_token(x),
+        "to_string": lambda x: shapes().to_string(x),
+        "frozen": lambda x: VIDEO.frozen(x).frames,
+        "shuffled": lambda x: VIDEO.shuffled(x).frames,
+        "blank": lambda x: VIDEO.blank(x).frames,
+        "sampling": lambda x: vl.Video.from_array(VIDEO.frames, sampling=x).frames,
+        "Patch": lambda x: vl.Patch(x, 1, source=vl.SourceRun(prompt(), {})),
+        "SourceRun": lambda x: vl.SourceRun(prompt(), x),
+        "from_spans": lambda x: vl.TokenMap.from_spans(x, {}, grid=(0, 0, 0), video=[]),
+        "load": lambda x: vl.FlowMap.load(x),
+        "Run.load": lambda x: vl.Run.load(x),
+        "write": lambda x: VIDEO.write("clip.mp4", x),
+        "write's path": lambda x: VIDEO.write(x, 2.0),
     }
 
 
@@ -245,6 +280,7 @@ def _hooked(function: Callable[..., Any]) -> None:
 
 def _call(folder: Path) -> None:
     name, value = json.loads((folder / "call.json").read_text())
+    os.chdir(folder)
     _calls()[name](mutations.JUNK[value])
 
 

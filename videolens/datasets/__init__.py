@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -90,31 +89,21 @@ def _tasks(task: str | None, tasks: Sequence[str] | None) -> list[str] | None:
     return list(tasks)
 
 
-def _root(root: object) -> Path:
-    if not isinstance(root, (str, os.PathLike)) or "\0" in str(root):
-        raise DatasetError(f"root is {root!r:.80}: give a directory, as text")
-    return Path(os.path.expanduser(root))
-
-
 def _found(name: str | Path, root: str | Path | None, wanted: Wanted) -> tuple[Benchmark, Path, Wanted]:
     """Which benchmark, where it lies, and what of it is loaded."""
     from videolens.datasets.benchmark import known_benchmarks
     from videolens.datasets.hub import fetch, is_hub_name
+    from videolens.reading import as_path
 
     known = known_benchmarks()
     if isinstance(name, str) and (named := known.get(name.lower())) is not None:
-        return named, *named.place(None if root is None else _root(root), wanted)
+        place = None if root is None else as_path(root, "root", DatasetError).expanduser()
+        return named, *named.place(place, wanted)
     if root is not None:
         rooted = ", ".join(repr(each) for each, benchmark in known.items() if benchmark.looks)
         raise DatasetError(f"root goes with {rooted}; {str(name)!r} says itself where it lies")
-    directory = Path(os.path.expanduser(name))
-    try:
-        there = directory.is_dir()
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"no data set can be called {str(name)[:80]!r} ({error}): give a name or a directory"
-        ) from error
-    if not there:
+    directory = as_path(name, "the data set", DatasetError).expanduser()
+    if not directory.is_dir():
         if not isinstance(name, str) or not is_hub_name(name):
             raise DatasetError(f"{directory} is no directory and " + near(str(name), known, kind="data set"))
         directory = fetch(name)

@@ -18,7 +18,7 @@ from pydantic import Field
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, near
 from videolens.experiments import declared, in_runs
-from videolens.reading import MOST_YAML, parse_yaml, read_text
+from videolens.reading import MOST_YAML, as_path, parse_yaml, read_text
 from videolens.runs.checking import checked, fields_of, is_plain
 
 DEFAULT_CHUNK = 4
@@ -106,7 +106,8 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     if isinstance(source, Mapping):
         where, content = "config", source
     else:
-        where, content = str(source), parse_yaml(read_text(_path(source), most=MOST_YAML), where=str(source))
+        where, path = str(source), as_path(source, "the config")
+        content = parse_yaml(read_text(path, most=MOST_YAML), where=where)
     if not isinstance(content, Mapping):
         raise VideolensError(f"{where}: a run is a mapping with model, dataset and experiments, got {content!r}")
     try:
@@ -125,12 +126,6 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     dataset = checked(_seeded(dataset, load_dataset, seed), load_dataset, where=f"{where}.dataset", kind="field")
     # 3.
     return RunConfig(model, dataset, _experiments(listed, seed, where), **settings, where=where)
-
-
-def _path(source: Any) -> Path:
-    if isinstance(source, (str, Path)) and "\0" not in str(source):
-        return Path(source)
-    raise VideolensError(f"the config is {source!r:.80}: give a YAML file, or a mapping")
 
 
 def most_threads() -> int:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 from pydantic import Field
 
 from videolens.errors import VideolensError
-from videolens.reading import Fields, fields_from, read_json
+from videolens.reading import Fields, as_path, fields_from, read_json
 from videolens.runs.config import most_threads
 from videolens.runs.parts import FORMAT, Chunk
 from videolens.runs.writing import LEFTOVER, clear_leftovers, make_directory, write_atomic
@@ -68,7 +68,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "the run's directory")
         self._lock: TextIO | None = None
         self._made = False
 

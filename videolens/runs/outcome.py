@@ -16,7 +16,7 @@ from videolens.errors import VideolensError, near
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment, Gathered
 from videolens.question import Question
-from videolens.reading import Fields, fields_from, read_json
+from videolens.reading import Fields, as_path, fields_from, read_json
 from videolens.runs.config import ExperimentConfig, RunConfig
 from videolens.runs.directory import MANIFEST, REPORT, RESULTS, SUMMARY
 from videolens.runs.parts import Part, joined
@@ -56,7 +56,7 @@ class Run:
         Raises:
             VideolensError: the directory holds no run, or one that is not finished.
         """
-        path = Path(path)
+        path = as_path(path, "the directory")
         if not (path / MANIFEST).is_file():
             raise VideolensError(f"{path} holds no run: give the directory that `run` wrote to")
         summary = path / RESULTS / SUMMARY

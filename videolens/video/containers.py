@@ -26,11 +26,7 @@ def opened(path: Path) -> Any:
 
     A playlist, which names other files, is not read: nothing but this one file is opened.
     """
-    try:
-        there = path.exists()
-    except (OSError, ValueError) as error:  # too long, or with a zero byte
-        raise VideoError(f"no file can be called {str(path)[:80]!r} ({error}): check the path") from error
-    if not there:
+    if not path.exists():
         raise VideoError(f"no such file: {path} (in {Path.cwd()}): check the path")
     if path.is_dir():
         raise VideoError(f"{path} is a directory: give the path of one video file in it")
@@ -41,6 +37,8 @@ def opened(path: Path) -> Any:
         raise VideoError(f"{path} has zero bytes: copy or download it again")
     try:
         container = av.open(f"file:{path.absolute()}", metadata_errors="replace", options=_alone())
+    except UnicodeEncodeError as error:
+        raise VideoError(f"{str(path)!r} is no name in UTF-8, which FFmpeg needs: rename the file") from error
     except PermissionError as error:
         raise VideoError(f"{path} may not be read: change its permissions (chmod +r)") from error
     except av.error.FFmpegError as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from videolens.cache import Recent
 from videolens.errors import VideoError, is_number, refusing
+from videolens.reading import as_path
 from videolens.video.decoding import Clip, read_clip, warn_about
 from videolens.video.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
 from videolens.video.sampling import Chosen, Request, Sampling
@@ -37,9 +38,7 @@ class _File:
 
 
 def _path(path: object) -> Path:
-    if not isinstance(path, (str, PathLike)) or "\0" in str(path):
-        raise VideoError(f"the path is {path!r:.80}: give the path of a video file, as text")
-    return Path(path)
+    return as_path(path, "the video", VideoError)
 
 
 def _read(path: Path, request: Request) -> Clip:
@@ -292,4 +291,4 @@ class Video(Film):
         if fps is None:
             span = float(self.seconds[-1] - self.seconds[0])
             fps = (len(self) - 1) / span if span > 0 else self.fps
-        return write_frames(Path(path), self.frames, fps)
+        return write_frames(_path(path), self.frames, fps)

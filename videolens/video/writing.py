@@ -21,8 +21,10 @@ def write_frames(path: Path, frames: UInt8[Tensor, "t h w c"], fps: float | int 
     Raises:
         VideoError: fps not above 0, or unknown; no such folder; FFmpeg cannot write there.
     """
-    if not is_number(fps) or fps is None or fps <= 0:
+    if not is_number(fps) or fps is None or not 0 < fps <= 1e6:
         raise VideoError(f"fps is {fps!r}: give frames per second above 0")
+    if not path.name:
+        raise VideoError(f"{str(path)!r} is no name of a file: give one that ends in .mp4 or .mkv")
     if not path.parent.is_dir():
         raise VideoError(f"no such folder: {path.parent}: make it before writing {path.name}")
     height, width = frames.shape[1:3]

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from videolens.errors import SelectionError, VideolensError, near, validation_text
-from videolens.experiments.common.experiment import Skip
-from videolens.reading import parse_json, read_text
+from videolens.errors import SelectionError, VideolensError, check_whole, near, validation_text
+from videolens.experiments.common.experiment import Skip, check_samples
+from videolens.reading import as_path, parse_json, read_text
 
 if TYPE_CHECKING:
     from typing import Self
@@ -102,9 +102,10 @@ class Result(Drawn):
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]  # a copy: who gave a table may go on to change it
             object.__setattr__(self, each.name, getattr(self, each.name))
-        n_layers = getattr(getattr(self, "settings", None), "n_layers", 1)
-        if not 1 <= n_layers <= _MOST_LAYERS:
-            raise VideolensError(f"a {self._called} of {n_layers} layers: models have 1 to {_MOST_LAYERS}")
+        settings = getattr(self, "settings", None)
+        check_whole("n_layers", getattr(settings, "n_layers", 1), least=1, most=_MOST_LAYERS)
+        check_whole("seed", getattr(settings, "seed", 0))
+        check_samples(getattr(settings, "samples", "all"))
         for name, row in self._tables.items():
             table = getattr(self, name)
             if tuple(table.columns) != row._fields:
@@ -162,7 +163,7 @@ class Result(Drawn):
         Raises:
             VideolensError: one of them is there already, and `overwrite` is False.
         """
-        path, files = Path(path), self._contents()
+        path, files = as_path(path, "the directory"), self._contents()
         if not overwrite and any((path / name).exists() for name in files):
             raise VideolensError(
                 f"{path} already holds a {self._called}: choose another directory, or pass overwrite=True"
@@ -182,7 +183,7 @@ class Result(Drawn):
         Raises:
             VideolensError: the directory holds no such result, or one that is damaged or contradicts itself.
         """
-        path = Path(path)
+        path = as_path(path, "the directory")
         read = {}
         for field, name in cls._files.items():
             file = path / name

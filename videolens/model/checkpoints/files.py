@@ -9,6 +9,7 @@ from videolens.errors import ModelError, near
 from videolens.model.checkpoints.adapters import refuse_adapter_files
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 from videolens.model.checkpoints.settings import is_there
+from videolens.reading import as_path
 
 
 def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
@@ -16,24 +17,19 @@ def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
 
     A `ModelError` if there is none (it lists the bundled names), or if it is an adapter that is not merged.
     """
-    if not isinstance(name, (str, os.PathLike)):
-        raise ModelError(f"the model's name is {name!r}: give a name or a directory, as text; {_bundled_hint()}")
+    try:
+        path = as_path(name, "the model's name", ModelError).expanduser()
+    except ModelError as error:
+        raise ModelError(f"{error}; {_bundled_hint()}") from error
     name = os.fspath(name)
-    if not isinstance(name, str) or "\0" in name:
-        raise ModelError(f"the model's name is {name!r}: give a name or a directory, as text; {_bundled_hint()}")
     if name in bundled_names():
         return bundled_path(name)
-    path = Path(os.path.expanduser(name))
-    try:
-        is_directory, is_file = path.is_dir(), path.is_file()
-    except OSError as error:  # a name that no file can have
-        raise ModelError(f"the model's name is {name:.80}: {error.strerror}; {_bundled_hint()}") from error
-    if name and is_directory:
+    if name and path.is_dir():
         refuse_adapter_files(path)
         if not is_there(path / "config.json"):
             raise ModelError(f"{path} is a directory without config.json, so not a checkpoint; {_bundled_hint()}")
         return path
-    if is_file:
+    if path.is_file():
         raise ModelError(f"{path} is a file; give the directory of a checkpoint (config.json, *.safetensors)")
     if not name or path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise ModelError(

@@ -22,7 +22,7 @@ from videolens.model.checkpoints.headers import Stored, stored_weights
 from videolens.model.checkpoints.settings import is_there, read_config, read_ends, read_settings
 from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
 from videolens.model.families import Family, family_of
-from videolens.model.vision.pixels import Preparation, preparation_of
+from videolens.model.vision.pixels import PixelSettings, Preparation, preparation_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
@@ -87,13 +87,15 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
         config: Any = module.config
         config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
+    pixels = preparation_of(directory, family.pixels)
+    _check_pixels(pixels, module.config)
     bundled = source in bundled_names()
     return Checkpoint(
         name=source,
         family=family,
         module=module,
         tokenizer=tokenizer,
-        pixels=preparation_of(directory, family.pixels),
+        pixels=pixels,
         template=settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template),
         ends=ends,
     )
@@ -123,6 +125,24 @@ def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
         f"{directory / 'config.json'} names code that comes with the checkpoint ({', '.join(code)}), which is refused: "
         "read it, and where you trust it give trust_remote_code=True"
     )
+
+
+def _check_pixels(pixels: Preparation | None, config: Any) -> None:
+    """Refuse frames far larger than the tower's: they would take memory that nobody has before it refuses them.
+
+    Raises:
+        ModelError: says both sizes.
+    """
+    side = getattr(getattr(config, "vision_config", None), "image_size", None)
+    side = max(side) if isinstance(side, (list, tuple)) else side
+    if not isinstance(pixels, PixelSettings) or not isinstance(side, int):
+        return
+    size = pixels.crop or pixels.size or 0
+    if (found := max(size) if isinstance(size, tuple) else size) > 4 * side:
+        raise ModelError(
+            f"the preprocessor prepares frames of {found} pixels, and the vision tower takes {side}: preprocessor "
+            "files and config.json must belong together"
+        )
 
 
 def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None) -> None:
