@@ -74,7 +74,11 @@ def _child(cases: list[tuple[Site, Path, int]], pipe: int) -> None:
     os.dup2(quiet, 2)
     for site, whole, seed in cases:
         os.write(pipe, b"begin\n")
-        os.write(pipe, (json.dumps(outcome(site, whole, seed)) + "\n").encode(errors="replace"))
+        try:
+            found = outcome(site, whole, seed)
+        except BaseException:  # of the fuzzer itself; nothing may leave a child but by its pipe
+            found = "wrong", f"the fuzzer: {traceback.format_exc()[-1500:]}"
+        os.write(pipe, (json.dumps(found) + "\n").encode(errors="replace"))
     os._exit(0)
 
 

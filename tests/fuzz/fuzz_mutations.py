@@ -103,7 +103,7 @@ def damage(
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         try:
             content, one = change(content, rng)
-        except RecursionError:  # what one change has nested, another cannot copy
+        except (RecursionError, OverflowError):  # what one change has nested or grown, another cannot
             break
         said += f"; {one}"
     file.write_text(dumps(content), errors="surrogatepass")

@@ -140,7 +140,9 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
     kept = slice(-2, None) if value.dtype == torch.bool else slice(None)  # a mask may become one for every head
     fits = isinstance(given, Tensor) and given.dtype == value.dtype and given.ndim == value.ndim
     if not fits or given.shape[kept] != value.shape[kept]:
-        found = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else f"{given!r:.80}"
+        found = (
+            f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else " ".join(f"{given!r:.60}".split())
+        )
         raise ModelError(
             f"a hook function of {point.name} gave {found}, expected a tensor as it got one, {value.dtype} "
             f"{list(value.shape)}: return one like it, or None where nothing changes"
