@@ -15,7 +15,8 @@ import videolens as vl
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answer_trace.experiment import AnswerTraceExperiment, _conditions
 from videolens.experiments.answer_trace.result import TraceRow, TraceSettings
-from videolens.experiments.common.asking import Asked, check_samples, tabulated
+from videolens.experiments.common.asking import Asked, tabulated
+from videolens.experiments.common.experiment import check_samples
 
 AFTER = {True: np.exp(2) / (np.exp(2) + 5), False: 1 / 6}
 """The logit of a colour that was taken is 2 after the norm, all other logits are 0; of six tokens."""

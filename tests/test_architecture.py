@@ -27,14 +27,15 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items(
 MAX_LINES, MAX_FUNCTION = 300, 60
 
 # floor by floor: a room may import from the rooms that stand before it in its list, and from itself
-BELOW_MODEL = ("errors", "cache", "video", "question", "prompt")
+BELOW_MODEL = ("errors", "cache", "reading", "video", "question", "prompt")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "_version": (),
     "errors": (),
     "cache": (),
-    "video": ("errors", "cache"),
+    "reading": ("errors",),
+    "video": ("errors", "cache", "reading"),
     "question": ("errors", "video"),
-    "datasets": ("errors", "cache", "video", "question"),
+    "datasets": ("errors", "cache", "reading", "video", "question"),
     "prompt": ("errors", "cache", "video", "question"),
     "model": BELOW_MODEL,
     "interventions": (*BELOW_MODEL, "model"),

@@ -329,7 +329,7 @@ def test_a_fault_in_an_object_is_named_with_its_file_and_field(fault: str, tmp_p
     [
         (b'[{"video": "a.mp4",\n  "question" "?"}]', "line 2 column 14"),
         (b"", "line 1 column 1"),
-        (b"[" * 100_000, "recursion"),
+        (b"[" * 100_000, "nested"),
         (b"[1, 2", "line 1 column"),
         (b'["\xff"]', "utf-8"),
         (b'[{"video": "a.mp4", "video": "b.mp4"}]', "the key 'video' stands twice"),

@@ -85,16 +85,14 @@ class TestBeforeAnythingIsRead:
         refused(single, "config.json", "modeling_other.py", "refused", "trust_remote_code=True")
         refused(single, "unknown model_type 'other'", trust_remote_code=True)  # nothing here reads it all the same
 
-    @pytest.mark.parametrize(
-        ("text", "said"), [("{", "cannot be read as JSON"), ("[1]", "JSON list"), ("", "cannot be read as JSON")]
-    )
+    @pytest.mark.parametrize(("text", "said"), [("{", "is not JSON"), ("[1]", "holds a list"), ("", "is not JSON")])
     def test_corrupt_config(self, single, text, said) -> None:
         (single / "config.json").write_text(text)
         refused(single, str(single / "config.json"), said, "expected an object of settings")
 
     def test_config_that_is_no_text(self, single) -> None:
         (single / "config.json").write_bytes(bytes(range(256)))
-        refused(single, str(single / "config.json"), "cannot be read as JSON")
+        refused(single, str(single / "config.json"), "cannot be read", "UTF-8")
 
     def test_quantised(self, single) -> None:
         edit(single / "config.json", quantization_config={"quant_method": "awq"})

@@ -101,7 +101,7 @@ def test_the_video_settings_come_before_the_image_settings(tmp_path) -> None:
 def test_no_file_no_settings_and_a_broken_file_is_named(tmp_path) -> None:
     assert preparation_of(tmp_path) is None
     (tmp_path / FILES[0]).write_text("{")
-    with pytest.raises(ModelError, match=r"video_preprocessor_config\.json is not valid JSON"):
+    with pytest.raises(ModelError, match=r"video_preprocessor_config\.json is not JSON"):
         preparation_of(tmp_path)
 
 

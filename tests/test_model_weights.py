@@ -58,7 +58,7 @@ ODD = Family(
 
 def odd_checkpoint(directory: Path, *, dtype: torch.dtype = torch.float32, tied: bool = False, shards: int = 1) -> Any:
     """Write a random one in its own layout; gives the module it was written from."""
-    from videolens.model.checkpoints.files import PlainConfig
+    from videolens.model.checkpoints.settings import PlainConfig
 
     settings = {
         "model_type": "odd",

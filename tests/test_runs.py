@@ -120,7 +120,8 @@ def files(out: Path) -> dict[str, tuple[int, int, bytes]]:
             {"experiments": [FLOW | {"windw": 3, "verify": 1}]},
             r"\[0\].verify: it takes true or false, got 1; .*\[0\].windw: unknown option",
         ),
-        ({"threads": 0}, r"config.yaml.threads: it takes a whole number from 1 on or null, got 0"),
+        ({"threads": 0}, r"config.yaml.threads: it takes .* from 1 to \d+, for this machine or null, got 0"),
+        ({"threads": 10**6}, r"config.yaml.threads: .* got 1000000"),
         ({"chunk": 0}, r"config.yaml.chunk: it takes a whole number from 1 on, got 0"),
         ({"seed": 1.5}, r"config.yaml.seed: it takes a whole number .*, got 1.5"),
         ({"experiments": [FLOW | {"window": 99}]}, r"config.yaml.experiments\[0\] \(flow\): a window of 99"),
@@ -384,9 +385,7 @@ def test_parts_are_checked_when_a_run_goes_on(config: dict[str, Any], tmp_path: 
         assert {name: file[2] for name, file in files(out).items()} == before
     shutil.rmtree(out / "results")
     shutil.copy(second, first)
-    with pytest.raises(
-        vl.VideolensError, match=r"00000.part is a part of something else: its index is 1, expected 0"
-    ):
+    with pytest.raises(vl.VideolensError, match=r"00000.part is a part of something else: its index is 1, expected 0"):
         vl.run(config, out, progress=False)
 
 
@@ -482,11 +481,11 @@ def test_directories_that_somebody_changed(config: dict[str, Any], tmp_path: Pat
     assert {name: one[2] for name, one in files(out).items()} == {name: one[2] for name, one in before.items()}
 
     for broken, message in (
-        ({"format": 1}, "identity is missing"),
-        (json.loads(manifest) | {"format": 99}, "not the description of a run .*another format"),
+        ({"format": 1}, "'identity' is missing"),
+        (json.loads(manifest) | {"format": 99}, "not the description of a run .*format: .*got 99"),
         (json.loads(manifest) | {"identity": []}, "not the description of a run"),
-        (json.loads(manifest) | {"identity": {}}, "identity.config is missing"),
-        ({name: value for name, value in json.loads(manifest).items() if name != "threads"}, "threads is missing"),
+        (json.loads(manifest) | {"identity": {}}, "'identity.config' is missing"),
+        ({name: value for name, value in json.loads(manifest).items() if name != "threads"}, "'threads' is missing"),
     ):
         (out / "run.json").write_text(json.dumps(broken))
         with pytest.raises(vl.VideolensError, match=message):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from numbers import Real
 from operator import index
 from typing import Any, SupportsIndex, cast
 
@@ -36,6 +39,22 @@ class ModelError(VideolensError):
     """A model cannot be found, loaded or run as asked."""
 
 
+@contextmanager
+def refusing(error: type[VideolensError], what: str) -> Iterator[None]:
+    """Whatever somebody else's code raises in here at what it was not made for is an error of ours.
+
+    Args:
+        error: which.
+        what: what is the matter and what to do, before the cause in brackets.
+    """
+    try:
+        yield
+    except (VideolensError, MemoryError):
+        raise
+    except Exception as cause:
+        raise error(f"{what} ({type(cause).__name__}: {cause})") from cause
+
+
 def near(name: object, known: Iterable[str], *, kind: str = "name", where: str | None = None) -> str:
     """Say that `name` is unknown, which known names come close, and what is known.
 
@@ -56,14 +75,39 @@ def near(name: object, known: Iterable[str], *, kind: str = "name", where: str |
     return f"unknown {kind} {name!r}{hint} known: {listed}"
 
 
-def check_whole(name: str, value: object, *, least: int = 0, error: type[VideolensError] = VideolensError) -> None:
-    """Raise an error of ours if a value, such as a seed, is no whole number from `least` on."""
+def check_whole(
+    name: str,
+    value: object,
+    *,
+    least: int = 0,
+    most: int = 2**63 - 1,
+    error: type[VideolensError] = VideolensError,
+) -> None:
+    """Raise an error of ours if a value, such as a seed, is no whole number from `least` to `most`."""
     try:
-        fits = not isinstance(value, bool) and index(cast(SupportsIndex, value)) >= least
+        fits = not isinstance(value, bool) and least <= index(cast(SupportsIndex, value)) <= most
     except TypeError:
         fits = False
     if not fits:
-        raise error(f"{name} = {value!r}: give a whole number from {least} on")
+        bound = "on" if most == 2**63 - 1 else f"to {most}"
+        raise error(f"{name} = {value!r:.80}: give a whole number from {least} {bound}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number that a float can hold: not infinite, not a truth value, no text."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: half of a surrogate pair, which a broken file can hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_flag(name: str, value: object) -> None:

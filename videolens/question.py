@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, Literal, get_args
 
-from videolens.errors import QuestionError, near
+from videolens.errors import QuestionError, is_unicode, near
 from videolens.video import edits
 from videolens.video.video import Video
 
@@ -57,6 +57,9 @@ class Question:
         for name in ("options", "alternatives"):
             if isinstance(getattr(self, name), str):
                 raise QuestionError(f"{name} is one string, {getattr(self, name)!r}: give a list of strings")
+            if not isinstance(getattr(self, name), Iterable) and getattr(self, name) is not None:
+                raise QuestionError(f"{name} is {getattr(self, name)!r:.80}: give a list of strings")
+            vars(self)[name] = None if getattr(self, name) is None else tuple(getattr(self, name))
         if self.style not in (None, *get_args(Style)):
             raise QuestionError(near(self.style, get_args(Style), kind="style of question"))
         open_ended = self.options is None or (len(self.options) == 0 and self.completion is not None)
@@ -76,6 +79,9 @@ class Question:
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name in ("task", "id")):
                 raise QuestionError(f"{name} must be text, got {value!r}: write str({value!r}), or leave it out")
+        texts = (self.stem, *(self.options or ()), *self.alternatives, self.answer, self.completion, self.task, self.id)
+        if broken := [text for text in texts if text is not None and not is_unicode(text)]:
+            raise QuestionError(f"{broken[0]!r:.80} holds half of a character (a surrogate): read its file as UTF-8")
         if not isinstance(self.meta, Mapping):
             raise QuestionError(f"meta is {self.meta!r}: give what else is known by name, a mapping")
         if not self.stem.strip():

@@ -61,12 +61,9 @@ def _option(text: str) -> tuple[str, Any]:
     Raises:
         VideolensError: it is not of the form OPTION=VALUE, or the value is not YAML.
     """
-    import yaml
+    from videolens.reading import parse_yaml
 
     name, equals, value = text.partition("=")
-    try:
-        if not (equals and name.strip()):
-            raise VideolensError(f"--set {text!r}: give OPTION=VALUE, such as samples=all")
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise VideolensError(f"--set {text!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+    if not (equals and name.strip()):
+        raise VideolensError(f"--set {text!r}: give OPTION=VALUE, such as samples=all")
+    return name.strip(), parse_yaml(value, where=f"--set {text!r}: the value")

@@ -93,14 +93,16 @@ def _found(name: str | Path, root: str | Path | None, wanted: Wanted) -> tuple[B
     """Which benchmark, where it lies, and what of it is loaded."""
     from videolens.datasets.benchmark import known_benchmarks
     from videolens.datasets.hub import fetch, is_hub_name
+    from videolens.reading import as_path
 
     known = known_benchmarks()
     if isinstance(name, str) and (named := known.get(name.lower())) is not None:
-        return named, *named.place(None if root is None else Path(root).expanduser(), wanted)
+        place = None if root is None else as_path(root, "root", DatasetError).expanduser()
+        return named, *named.place(place, wanted)
     if root is not None:
         rooted = ", ".join(repr(each) for each, benchmark in known.items() if benchmark.looks)
         raise DatasetError(f"root goes with {rooted}; {str(name)!r} says itself where it lies")
-    directory = Path(name).expanduser()
+    directory = as_path(name, "the data set", DatasetError).expanduser()
     if not directory.is_dir():
         if not isinstance(name, str) or not is_hub_name(name):
             raise DatasetError(f"{directory} is no directory and " + near(str(name), known, kind="data set"))

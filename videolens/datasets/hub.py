@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from shutil import disk_usage
 
 from videolens.errors import DatasetError
+
+_MOST_MEMBERS, _MOST_TIMES, _ALWAYS = 1_000_000, 20, 2**28
+"""Files of an archive; its bytes unpacked by those packed (videos are packed already); bytes that are always fine."""
 
 
 def is_hub_name(name: str) -> bool:
@@ -44,15 +50,39 @@ def unpack(archive: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [m for m in packed.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+            _check_size(archive, members)
             loose = any(len(PurePosixPath(member.filename).parts) == 1 for member in members)
             folder = archive.with_suffix("") if loose else archive.parent
             for member in members:
                 target = folder / member.filename
-                if not target.is_file() or target.stat().st_size != member.file_size:
+                if target.is_file() and target.stat().st_size == member.file_size:
+                    continue
+                try:
                     packed.extract(member, folder)
+                except BaseException:  # a full disk, say: a part of a file is taken for none
+                    target.unlink(missing_ok=True)
+                    raise
     except (zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{archive} is damaged ({error}): delete it and load the data set again") from error
     except RuntimeError as error:  # a password, or a way of packing that Python does not know
         raise DatasetError(f"{archive} cannot be unpacked ({error}): unzip it there by another tool") from error
-    except OSError as error:
+    except (OSError, ValueError, EOFError, struct.error) as error:
+        if isinstance(error, DatasetError):
+            raise
         raise DatasetError(f"{archive} cannot be unpacked beside itself ({error}): make room, or unzip it") from error
+
+
+def _check_size(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse an archive that unpacks to more than a data set can be, fills the disk, or writes elsewhere."""
+    for member in members:
+        parts = PurePosixPath(member.filename).parts
+        if member.filename.startswith("/") or ".." in parts or "\\" in member.filename or ":" in parts[0]:
+            raise DatasetError(f"{archive} holds {member.filename!r}, which leads out of it: unzip it by another tool")
+    size, packed, room = sum(m.file_size for m in members), archive.stat().st_size, disk_usage(archive.parent).free
+    if len(members) > _MOST_MEMBERS or size > _MOST_TIMES * packed + _ALWAYS:
+        raise DatasetError(
+            f"{archive} has {packed} bytes and would unpack to {len(members)} files of {size} bytes, more than any "
+            "data set of videos: unzip it by another tool if you trust it"
+        )
+    if size > room:
+        raise DatasetError(f"{archive} unpacks to {size} bytes, and {room} are free beside it: make room")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videolens.errors import DatasetError
+from videolens.errors import DatasetError, VideolensError
 from videolens.question import repeated
+from videolens.reading import parse_json, read_text
 
+_ADDRESS = re.compile(
+    r"([a-z]|file|concatf?|subfile.*|crypto|cache|async|data|pipe|fd|https?|s?ftp|ftps|rtm?ps?|rtsp|tls|tcp|udp|unix):",
+    re.IGNORECASE,
+)
+"""How names begin that FFmpeg takes for more than a name, or Windows for a drive."""
 _LONGEST_S = 1e9  # thirty years; a whole number in JSON may be too large for a float
 
 
@@ -41,7 +47,7 @@ class Record:
         return value
 
     def file(self, field: str) -> str:
-        """A field that can be the name of a file, or a path below a folder."""
+        """A field that can be the name of a file, or a path below a folder: not out of it, and no address."""
         value = self.text(field)
         try:
             longest = max(len(os.fsencode(part)) for part in value.split("/"))
@@ -49,6 +55,10 @@ class Record:
             longest = 256
         if longest > 255 or "\0" in value:
             raise self.error(field, f"no file can be called {value[:40]!r}: give its name, at most 255 bytes long")
+        if value.startswith(("/", "~")) or ".." in value.split("/") or _ADDRESS.match(value):
+            raise self.error(
+                field, f"{value[:80]!r} leads out of the data set: give a name, or a path below its folder"
+            )
         return value
 
     def text_or_none(self, field: str) -> str | None:
@@ -127,11 +137,9 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
             entries, or an entry lacks a field.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error}): check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not JSON ({error}): download it again, or mend it there") from error
+        content = parse_json(read_text(path), where=str(path), finite=False)
+    except VideolensError as error:
+        raise DatasetError(str(error)) from error
     wanted, name = (dict, "an object of questions by their keys") if keyed else (list, "a list of questions")
     if not isinstance(content, wanted):
         raise DatasetError(f"{path} holds {_kind(content)}, not {name} as {benchmark}'s files do")
@@ -148,16 +156,6 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
             )
         records.append(Record(path, key, fields))
     return records
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file; Python would keep the last of two values with one key and drop the other unsaid."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-        found[key] = value
-    return found
 
 
 def _kind(value: Any) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from videolens.datasets.benchmark import Wanted, register, slug
 from videolens.datasets.shapes_tasks import MAKERS, TASKS, TEMPORAL_TASKS, Ask
 from videolens.datasets.shapes_world import FPS, Scene, render
 from videolens.datasets.tvbench import TVBench
-from videolens.errors import DatasetError, near
+from videolens.errors import DatasetError, VideolensError, check_whole, near
+from videolens.reading import read_json
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_N = 100
@@ -107,8 +109,7 @@ def write_shapes(
     Raises:
         DatasetError: unknown task or split, `n` below 1, or a negative seed.
     """
-    if n < 1:
-        raise DatasetError(f"n = {n} questions per task: ask for at least one")
+    check_whole("n", n, least=1, error=DatasetError)
     for task in tasks:
         _check(task, split, seed)
     directory = Path(directory)
@@ -125,9 +126,8 @@ def write_shapes(
             listing = directory / "json" / f"{slug(task)}.json"
             listing.parent.mkdir(exist_ok=True)
             if not (keep_longer and _begins_with(listing, entries)):
-                part = _unfinished(listing)
-                part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-                part.replace(listing)
+                with _whole(listing) as part:
+                    part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     return directory
 
 
@@ -137,9 +137,8 @@ def write_clip(scene: Scene, path: Path) -> None:
         return
     from videolens.video.video import Video
 
-    part = _unfinished(path)
-    Video.from_array(render(scene), fps=FPS).write(part, fps=FPS)
-    part.replace(path)
+    with _whole(path) as part:
+        Video.from_array(render(scene), fps=FPS).write(part, fps=FPS)
 
 
 def cache_directory(seed: int, split: str) -> Path:
@@ -148,15 +147,28 @@ def cache_directory(seed: int, split: str) -> Path:
     return Path(os.environ.get("VIDEOLENS_CACHE") or user / "videolens") / f"shapes-v{VERSION}" / f"seed-{seed}" / split
 
 
-def _unfinished(path: Path) -> Path:
-    """Where this process writes a file until it is whole."""
-    return path.with_name(f".{os.getpid()}-{path.name}")
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Where this process writes a file until it is whole; then it gets its name. What fails leaves nothing behind.
+
+    Raises:
+        DatasetError: there is no room, or no right to write.
+    """
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written ({error}): make room, or set VIDEOLENS_CACHE") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _begins_with(listing: Path, entries: list[dict[str, Any]]) -> bool:
     try:
-        return bool(json.loads(listing.read_text())[: len(entries)] == entries)
-    except (OSError, ValueError, TypeError):
+        return bool(read_json(listing, kind=list)[: len(entries)] == entries)
+    except VideolensError:
         return False
 
 
@@ -165,8 +177,7 @@ def _check(task: str, split: str, seed: int) -> None:
         raise DatasetError(near(task, TASKS, kind="task"))
     if split not in SPLITS:
         raise DatasetError(near(split, SPLITS, kind="split"))
-    if not isinstance(seed, int) or seed < 0:
-        raise DatasetError(f"seed = {seed!r}: give a whole number; seeds count from 0")
+    check_whole("seed", seed, error=DatasetError)
 
 
 class Shapes(TVBench):

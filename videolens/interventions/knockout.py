@@ -81,6 +81,12 @@ class Knockout:
         *,
         earlier_frames: bool = False,
     ) -> None:
+        for name, selection in (("source", source), ("target", target)):
+            if not isinstance(selection, str):
+                raise SelectionError(
+                    f"the {name} of a knockout is {selection!r:.80}: give a selection by name, such as 'video' or "
+                    "'stem | last'; name positions of your own with spans=… of model.prompt_from_ids"
+                )
         vars(self).update(
             source=source,
             target=target,

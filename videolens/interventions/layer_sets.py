@@ -119,7 +119,7 @@ def window_of(style: str, window: int | None, n_layers: int) -> int | None:
     A `VideolensError` for an unknown style, a window that does not fit or is of no use, half of a single layer.
     """
     _check_depth(n_layers)
-    if style not in STYLES:
+    if not isinstance(style, str) or style not in STYLES:
         raise VideolensError(near(str(style), STYLES, kind="style of window"))
     if style in HALVES and n_layers < 2:
         raise VideolensError(f"a model of {n_layers} layer has no halves: choose another style")

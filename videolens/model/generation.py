@@ -70,6 +70,11 @@ def generate(
         ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
         VideolensError: an intervention on layers or heads that the model does not have.
     """
+    if not isinstance(prompt, Prompt) and not (isinstance(prompt, Tensor) and prompt.ndim == 2):
+        raise ModelError(
+            f"what is continued is a Prompt, or token ids [batch pos], got {prompt!r:.80}; model.prompt(question) "
+            "makes a prompt of a Question"
+        )
     n_pos = prompt.shape[1]
     check_whole("max_new_tokens", max_new_tokens, least=1, error=ModelError)
     check_flag("stop_at_eos", stop_at_eos)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformer_lens import HookedRootModule
 
-from videolens.errors import ModelError
+from videolens.errors import ModelError, check_whole, refusing
 from videolens.prompt.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -63,9 +63,11 @@ class LensSurface(HookedRootModule):
             return ids
         if isinstance(input, Tensor):
             return input
-        tokenizer = self._tokenizer()
+        tokenizer, several = self._tokenizer(), [input] if isinstance(input, str) else input
+        if not isinstance(several, (list, tuple)) or not several or not all(isinstance(one, str) for one in several):
+            raise ModelError(f"what becomes tokens is text, or a list of texts, got {input!r:.80}")
         bos = tokenizer.bos_token_id
-        rows = [tokenizer(text)["input_ids"] for text in ([input] if isinstance(input, str) else input)]
+        rows = [tokenizer(text)["input_ids"] for text in several]
         if prepend_bos is not None and bos is not None:
             rows = [[bos] * prepend_bos + (row[1:] if row[:1] == [bos] else row) for row in rows]
         if truncate:
@@ -87,8 +89,9 @@ class LensSurface(HookedRootModule):
 
     def to_string(self, tokens: Tensor | Sequence[int]) -> str | list[str]:
         """Text of token ids [pos], or of each row of [batch pos]."""
-        ids = torch.as_tensor(tokens)
-        return self._tokenizer().batch_decode(ids) if ids.ndim == 2 else self._tokenizer().decode(ids)
+        with refusing(ModelError, f"token ids are whole numbers [pos] or [batch pos], got {tokens!r:.80}"):
+            ids = torch.as_tensor(tokens).to(torch.int64)
+            return self._tokenizer().batch_decode(ids) if ids.ndim == 2 else self._tokenizer().decode(ids)
 
     def to_str_tokens(self, input: str | Prompt | Tensor | Sequence[int], prepend_bos: bool | None = None) -> list[str]:
         """Each token of a text or of ids [pos] as a string of its own."""
@@ -158,6 +161,7 @@ class LensSurface(HookedRootModule):
             mlp_input: count the attention of `layer` too.
             include_mlp_biases: count the MLPs' biases.
         """
+        check_whole("layer", layer, most=self.cfg.n_layers - mlp_input, error=ModelError)
         total = torch.zeros(self.cfg.d_model, device=self.frontend.device, dtype=self.cfg.dtype)
         for block in self.blocks[:layer]:
             total = total + block.attn.b_O + (block.mlp.b_out if include_mlp_biases else 0)

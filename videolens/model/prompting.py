@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.errors import ModelError, PromptError
+from videolens.errors import ModelError, PromptError, refusing
 from videolens.model.families import Clock
 from videolens.model.finite import check_made
 from videolens.model.running import Running
@@ -35,22 +35,32 @@ def prompt_from_question(
             f"{model.cfg.model_name!r} has no tokenizer files, so a question cannot be written in its tokens: add "
             "them to the checkpoint, or use model.prompt_from_ids(input_ids, pixel_values, spans=…)"
         )
+    if not isinstance(question, Question):
+        raise PromptError(f"a prompt is made of one Question(video, stem, …), got {type(question).__name__}")
     front = model.frontend
-    placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
+    try:
+        placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
+    except (LookupError, OverflowError):
+        placeholder = None
+    if placeholder is None:
+        raise ModelError(
+            f"config.json of {model.cfg.model_name!r} has the token {front.video_token} stand for a video, which its "
+            "tokenizer does not have: the checkpoint needs its own tokenizer files"
+        )
     if template is None:
         template = chat_template(model.tokenizer, placeholder, source=str(model.cfg.model_name))
     elif isinstance(template, str):
         template = template_named(template)
-    if not isinstance(question, Question):
-        raise PromptError(f"a prompt is made of one Question(video, stem, …), got {type(question).__name__}")
     if not isinstance(template, PromptTemplate):
         raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
     video = question.video
     pixels, clock = prepare(video.frames), Clock.of(video)
     layout = _layout(front, pixels, clock)
-    coded = encode_question(
-        question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder
-    )
+    with refusing(PromptError, f"the tokenizer of {model.cfg.model_name!r} cannot write the question as tokens"):
+        coded = encode_question(
+            question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder
+        )
+    model.check_ids(coded.input_ids[None])
     known = {name: getattr(coded, name) for name in ("answer_token", "option_tokens", "text")}
     return _finish(model, coded.input_ids[None], pixels[None], coded.tokens, clock, question=question, **known)
 
@@ -114,7 +124,9 @@ def prompt_from_ids(
 def _layout(front: FrontEnd, pixels: Float[Tensor, "*clip frame channel height width"], clock: Clock) -> VideoLayout:
     """What stands for a clip in a prompt."""
     frames, _, height, width = pixels.shape[-4:]
-    return front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
+    what = f"{frames} frames of {height} × {width} pixels give no grid of video tokens: config.json contradicts itself"
+    with refusing(ModelError, what):
+        return front.family.layout(front.config, front.family.grid(front.config, frames, height, width), clock)
 
 
 def _repeated(
@@ -261,7 +273,8 @@ def _finish(
     check_made(residual, "the embeddings of this prompt's words", front.embed)
     axes = front.family.positions
     along = torch.arange(n_pos) if axes is None or clock is None else axes(front.config, tokens, clock)
-    cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))
+    with refusing(ModelError, "the rotary settings of config.json (rope_parameters) cannot be followed"):
+        cos, sin = front.rotary(residual, along.to(ids.device).unsqueeze(-2))
     return Prompt(
         input_ids=ids,
         tokens=tokens,

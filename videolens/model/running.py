@@ -13,8 +13,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from videolens.errors import ModelError, near
-from videolens.model.checkpoints.files import token_ids
+from videolens.errors import ModelError, check_whole, near
+from videolens.model.checkpoints.settings import token_ids
 from videolens.model.decoder.config import ATTENTION_PATHS
 from videolens.model.decoder.rows import KeyValues, Rows, Where, fire, positions_of
 from videolens.model.decoder.views import padded_views
@@ -58,8 +58,8 @@ class Running(Listening):
         if return_type not in ("logits", "loss", None):
             raise ModelError(near(return_type, ("logits", "loss"), kind="return_type") + ", or None")
         n_layers = self.cfg.n_layers
-        if stop_at_layer is not None and not -n_layers <= stop_at_layer <= n_layers:
-            raise ModelError(f"stop_at_layer {stop_at_layer} is outside the model: it has {n_layers} layers")
+        if stop_at_layer is not None:
+            check_whole("stop_at_layer", stop_at_layer, least=-n_layers, most=n_layers, error=ModelError)
         if isinstance(input, (str, list)):
             input = self.to_tokens(input)
         watched = None if rows is None else positions_of(input, rows).to(self.frontend.device)

@@ -14,8 +14,8 @@ from videolens.errors import ModelError
 from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
-from videolens.model.checkpoints.files import token_ids
 from videolens.model.checkpoints.read import read_checkpoint
+from videolens.model.checkpoints.settings import token_ids
 from videolens.model.families import family_of
 from videolens.model.running import Running
 from videolens.model.turns import Turns
@@ -91,7 +91,7 @@ class HookedVideoTransformer(Running):
         """
         try:
             place = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise ModelError(f"device {str(device)!r} cannot be used here ({error}): use 'cpu'") from error
         read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)

@@ -41,6 +41,7 @@ from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSett
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.question import Question
+from videolens.reading import read_json
 
 PAGE, SETTINGS = "report.html", "demo.json"
 
@@ -236,6 +237,6 @@ def _check_directory(out: Path, settings: DemoSettings) -> None:
     if out.exists() and not out.is_dir():
         raise VideolensError(f"{out} is a file: give a directory to write to")
     if (out / SETTINGS).is_file():
-        there = json.loads((out / SETTINGS).read_text())
+        there = read_json(out / SETTINGS, finite=False)
         if there != asdict(settings):
             raise VideolensError(f"{out} holds a demonstration with other settings ({there}): choose another directory")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.errors import PromptError
+from videolens.errors import PromptError, check_whole
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
@@ -197,6 +197,7 @@ class Prompt:
 
     def repeated(self, n: int) -> Prompt:
         """This prompt of one as a batch of n, without copies."""
+        check_whole("n", n, least=1, most=2**20, error=PromptError)
         copies = self._with(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
         return replace(copies, next_position=self.next_position * n)
 

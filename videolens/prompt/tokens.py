@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from videolens.errors import SelectionError, near
+from videolens.errors import SelectionError, check_whole, near
 from videolens.prompt.selections import (
     CODE,
     DERIVED,
@@ -232,11 +232,13 @@ class TokenMap:
 
     def with_response(self, n: int, *, texts: Sequence[str] | None = None) -> TokenMap:
         """This map with `n` generated positions after it."""
+        check_whole("n", n, most=2**20, error=SelectionError)
         texts = texts if texts is not None else ("response",) * n
         return self._longer("response", (0, n), None if self.texts is None else (*self.texts, *texts))
 
     def padded(self, n: int) -> TokenMap:
         """This map with `n` positions of padding before it."""
+        check_whole("n", n, most=2**20, error=SelectionError)
         return self._longer("pad", (n, 0), None if self.texts is None else (*("pad",) * n, *self.texts))
 
     def _longer(self, role: str, more: tuple[int, int], texts: tuple[str, ...] | None) -> TokenMap:
@@ -275,6 +277,7 @@ class TokenMap:
         Raises:
             SelectionError: unknown name, positions outside the prompt, overlapping spans, or a span that disagrees.
         """
+        check_whole("n_pos", n_pos, most=2**20, error=SelectionError)
         arrays = arrays_from_spans(n_pos, spans, grid=grid, video=video, seconds=seconds)
         made = cls(**arrays, grid=grid, texts=None if texts is None else tuple(texts))
         if made.answer is None and {"true option", "false options"} & spans.keys():

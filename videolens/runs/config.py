@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pydantic import Field
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, near
 from videolens.experiments import declared, in_runs
+from videolens.reading import MOST_YAML, as_path, parse_yaml, read_text
 from videolens.runs.checking import checked, fields_of, is_plain
 
 DEFAULT_CHUNK = 4
@@ -104,7 +106,8 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     if isinstance(source, Mapping):
         where, content = "config", source
     else:
-        where, content = str(source), _read_yaml(Path(source))
+        where, path = str(source), as_path(source, "the config")
+        content = parse_yaml(read_text(path, most=MOST_YAML), where=where)
     if not isinstance(content, Mapping):
         raise VideolensError(f"{where}: a run is a mapping with model, dataset and experiments, got {content!r}")
     try:
@@ -125,6 +128,14 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     return RunConfig(model, dataset, _experiments(listed, seed, where), **settings, where=where)
 
 
+def most_threads() -> int:
+    """As many threads as torch is given at most: more than that slow a machine down, and far more bring it down."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
+_Threads = Annotated[
+    int, Field(ge=1, le=most_threads(), description=f"a whole number from 1 to {most_threads()}, for this machine")
+]
 _Counted = Annotated[int, Field(ge=1, description="a whole number from 1 on")]
 
 
@@ -137,7 +148,7 @@ class _Given:
     experiments: list[str | dict[str, Any]]
     seed: int = 0
     chunk: _Counted = DEFAULT_CHUNK
-    threads: _Counted | None = None
+    threads: _Threads | None = None
     figures: bool = True
 
 
@@ -190,31 +201,3 @@ def _experiments(listed: list[Any], seed: int, where: str) -> tuple[ExperimentCo
         )
         found.append(ExperimentConfig(name, label, options))
     return tuple(found)
-
-
-class _Strict(yaml.SafeLoader):
-    """YAML in which a key that is there twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":  # "<<": what it brings in may be given again
-                continue
-            name = self.construct_object(key, deep=True)
-            if isinstance(name, (str, int)) and name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", key.start_mark)
-            seen.add(str(name) if not isinstance(name, (str, int)) else name)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VideolensError(
-            f"the config {path} cannot be read ({getattr(error, 'strerror', None) or error}): give a YAML file"
-        ) from error
-    try:
-        return yaml.load(text, _Strict)
-    except yaml.YAMLError as error:
-        raise VideolensError(f"{path} is not YAML: {' '.join(str(error).split())}") from error

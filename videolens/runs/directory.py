@@ -11,15 +11,50 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
+
+from pydantic import Field
 
 from videolens.errors import VideolensError
+from videolens.reading import Fields, as_path, fields_from, read_json
+from videolens.runs.config import most_threads
 from videolens.runs.parts import FORMAT, Chunk
 from videolens.runs.writing import LEFTOVER, clear_leftovers, make_directory, write_atomic
 
 LOCK, MANIFEST, CONFIG, LOG = ".videolens-lock", "run.json", "config.yaml", "log.jsonl"
 PARTS, RESULTS, SUMMARY, REPORT = "parts", "results", "summary.json", "report.html"
-_IDENTITY = ("config", "versions", "model", "dataset")
+
+
+class _Files(Fields):
+    files: dict[str, Any]
+
+
+class _Asked(Fields):
+    task: str
+    id: str
+    digest: str
+
+
+class _Questions(Fields):
+    questions: list[_Asked]
+
+
+class _Identity(Fields):
+    """What a run is of."""
+
+    config: dict[str, Any]
+    versions: dict[str, str]
+    model: _Files
+    dataset: _Questions
+
+
+class _Manifest(Fields):
+    """What a run's description holds."""
+
+    format: Annotated[int, Field(ge=1, le=FORMAT, description="a format that is known")]
+    identity: _Identity
+    threads: Annotated[int, Field(ge=1, le=max(1024, most_threads()))]
+    machine: str
 
 
 class RunDirectory:
@@ -33,7 +68,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "the run's directory")
         self._lock: TextIO | None = None
         self._made = False
 
@@ -106,14 +141,9 @@ class RunDirectory:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or found["format"] not in range(1, FORMAT + 1):
-                raise ValueError("another format")
-            if missing := [name for name in ("identity", "threads", "machine") if name not in found]:
-                raise ValueError(f"{missing[0]} is missing")
-            if missing := [name for name in _IDENTITY if not isinstance(found["identity"].get(name), dict)]:
-                raise ValueError(f"identity.{missing[0]} is missing")
-        except (ValueError, KeyError, AttributeError) as error:
+            found: dict[str, Any] = read_json(path, finite=False)
+            fields_from(_Manifest, found, "")
+        except VideolensError as error:
             raise VideolensError(f"{path} is not the description of a run ({error}): give another directory") from error
         if found["format"] != FORMAT and not self.finished:
             raise VideolensError(

@@ -16,12 +16,25 @@ from videolens.errors import VideolensError, near
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment, Gathered
 from videolens.question import Question
+from videolens.reading import Fields, as_path, fields_from, read_json
 from videolens.runs.config import ExperimentConfig, RunConfig
 from videolens.runs.directory import MANIFEST, REPORT, RESULTS, SUMMARY
 from videolens.runs.parts import Part, joined
 from videolens.runs.report import report, section_of
 from videolens.runs.summary import spelled
 from videolens.runs.writing import LEFTOVER, commit_directory
+
+
+class _Told(Fields):
+    name: str
+    without: str | None
+    failures: list[dict[str, Any]]
+
+
+class _Summary(Fields):
+    """What is read of a summary."""
+
+    experiments: dict[str, _Told]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +56,16 @@ class Run:
         Raises:
             VideolensError: the directory holds no run, or one that is not finished.
         """
-        path = Path(path)
+        path = as_path(path, "the directory")
         if not (path / MANIFEST).is_file():
             raise VideolensError(f"{path} holds no run: give the directory that `run` wrote to")
         summary = path / RESULTS / SUMMARY
         if not summary.is_file():
             raise VideolensError(f"the run in {path} is not finished: run it again with the same config, it goes on")
         try:
-            found = json.loads(summary.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = read_json(summary, finite=False)
+            fields_from(_Summary, found, "")
+        except VideolensError as error:
             raise VideolensError(
                 f"{summary} cannot be read ({error}): take {summary.parent} away and run the config again, which makes "
                 "it anew from the run's parts"

@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, refusing
 from videolens.experiments.common.asking import tabulated
 from videolens.experiments.common.experiment import Cost, Experiment, Gathered, Skip
+from videolens.reading import parse_json
 from videolens.runs.writing import write_atomic
 
 FORMAT = 2
@@ -119,29 +120,28 @@ def read_part(path: Path, chunk: Chunk) -> Part:
     content, digest = read[:-_DIGEST], read[-_DIGEST:]
     if sha256(content).digest() != digest:
         raise DamagedPartError(f"{path} is damaged: the SHA-256 of its {len(read)} bytes is not the one it ends with")
-    try:
+    with refusing(DamagedPartError, f"{path} is whole, but no part of a run"):
         table = pq.read_table(BytesIO(content))
-        found = json.loads((table.schema.metadata or {})[_KEY])["chunk"]
+        found = dict(parse_json((table.schema.metadata or {})[_KEY], where=f"its {_KEY!r}")["chunk"])
         contents = {each["name"]: each["content"] for each in table.to_pylist()}
-        about = json.loads(contents.pop(_ABOUT))
+        about = parse_json(contents.pop(_ABOUT), where=f"its {_ABOUT!r}", finite=False)
         tables = {name: pd.read_parquet(BytesIO(content)) for name, content in contents.items()}
-    except (KeyError, TypeError, ValueError):  # pyarrow's errors are among them
-        raise DamagedPartError(f"{path} is whole, but no part of a run") from None
+        part = Part(
+            tables.pop(_TABLE),
+            {name.removeprefix(_ALSO): each for name, each in tables.items()},
+            tuple(Skip(**skip) for skip in about["skipped"]),
+            tuple(Failure(**failure) for failure in about["failures"]),
+            tuple(Cost(**cost) for cost in about["costs"]),
+            about["answered"],
+            about["pictured"],
+        )
     for name, expected in chunk.plain().items():
         if found.get(name) != expected:
             raise VideolensError(
                 f"{path} is a part of something else: its {name} is {found.get(name)!r}, expected {expected!r}; take "
                 "it out of the directory, and the run makes its own"
             )
-    return Part(
-        tables.pop(_TABLE),
-        {name.removeprefix(_ALSO): each for name, each in tables.items()},
-        tuple(Skip(**skip) for skip in about["skipped"]),
-        tuple(Failure(**failure) for failure in about["failures"]),
-        tuple(Cost(**cost) for cost in about["costs"]),
-        about["answered"],
-        about["pictured"],
-    )
+    return part
 
 
 def joined(experiment: Experiment[Any], parts: Sequence[Part], n_asked: int) -> Gathered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 LEFTOVER = ".unfinished-"
@@ -25,6 +26,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:  # a full disk does not say by itself which file it was
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
     # 2.
     os.replace(unfinished, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,18 +10,35 @@ import av
 
 from videolens.errors import VideoError
 
+_NOT_ONE_FILE = {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
+"""Formats of FFmpeg that name other files, addresses or commands, which are then opened."""
+
+
+@cache
+def _alone() -> dict[str, str]:
+    """Options with which FFmpeg opens a file and nothing else: no neighbours, no addresses."""
+    formats = sorted({name for each in av.formats_available for name in each.split(",")} - _NOT_ONE_FILE)
+    return {"protocol_whitelist": "file", "format_whitelist": ",".join(formats)}
+
 
 def opened(path: Path) -> Any:
-    """The PyAV container of a file; a `VideoError` if it is missing, a directory, empty, truncated or unreadable."""
+    """The PyAV container of a file; a `VideoError` if it is missing, a directory, empty, truncated or unreadable.
+
+    A playlist, which names other files, is not read: nothing but this one file is opened.
+    """
     if not path.exists():
         raise VideoError(f"no such file: {path} (in {Path.cwd()}): check the path")
     if path.is_dir():
         raise VideoError(f"{path} is a directory: give the path of one video file in it")
+    if not path.is_file():
+        raise VideoError(f"{path} is no file that can be read to its end: give a video file")
     size = path.stat().st_size
     if size == 0:
         raise VideoError(f"{path} has zero bytes: copy or download it again")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(f"file:{path.absolute()}", metadata_errors="replace", options=_alone())
+    except UnicodeEncodeError as error:
+        raise VideoError(f"{str(path)!r} is no name in UTF-8, which FFmpeg needs: rename the file") from error
     except PermissionError as error:
         raise VideoError(f"{path} may not be read: change its permissions (chmod +r)") from error
     except av.error.FFmpegError as error:
@@ -52,7 +70,7 @@ def video_stream(path: Path, container: Any) -> Any:
             f"{path} has no video stream, only {', '.join(others) or 'nothing'}: give a file with pictures"
         )
     # the largest, the first of several: a preview can come first and be marked as the default
-    best = max(streams, key=lambda each: each.width * each.height)
+    best = max(streams, key=lambda each: 0 if each.codec_context is None else each.width * each.height)
     if best.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: re-encode it as H.264")
     return best

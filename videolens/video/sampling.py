@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from operator import index
 
 import numpy as np
 from jaxtyping import Float64
 
-from videolens.errors import VideoError, near
+from videolens.errors import VideoError, is_number, near
 
+_MOST_FRAMES = 1_000_000
 Sampler = Callable[[int, int, int], Sequence[int]]
 """(first frame, last frame, how many) → the frames to take."""
 
@@ -97,12 +97,13 @@ class Request:
             raise VideoError(near(self.sampling, names, kind="sampling") + ", a function, or frame numbers")
         if self.colour_matrix is not None and self.colour_matrix not in COLOUR_MATRICES:
             raise VideoError(near(self.colour_matrix, COLOUR_MATRICES, kind="colour matrix"))
-        if not isinstance(self.n_frames, Integral) or self.n_frames < 1:
+        whole = isinstance(self.n_frames, Integral) and not isinstance(self.n_frames, bool)
+        if not whole or not 1 <= self.n_frames <= _MOST_FRAMES:
             raise VideoError(
-                f"n_frames is {self.n_frames!r}: ask for at least one frame of {self.name}, a whole number"
+                f"n_frames is {self.n_frames!r:.80}: ask for 1 to {_MOST_FRAMES} frames of {self.name}, a whole number"
             )
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+            if value is not None and not is_number(value):
                 raise VideoError(f"{name} is {value!r}: give seconds, or None for the whole of {self.name}")
         if self.start is not None and self.start < 0:
             raise VideoError(f"start is {self.start} s, before {self.name} begins: give a time from 0 s on")

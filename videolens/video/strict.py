@@ -12,8 +12,9 @@ import numpy as np
 from videolens.errors import VideoError
 from videolens.video.containers import opened, video_stream
 
-STRICT = {"err_detect": "bitstream+buffer+explode"}
-"""Options of a decoder under which damage is an error, where the coding lets it be noticed."""
+STRICT = {"err_detect": "bitstream+buffer+explode", "max_pixels": str(2**27)}
+"""Options of a decoder under which damage is an error, where the coding lets it be noticed; and no picture is larger
+than four times 8K, whatever a file says."""
 
 _ONE_EACH = {"vp8", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "hevc", "mjpeg", "ffv1"}
 """Decoders of codings in which every packet holds one picture: one that does not come out is lost."""

@@ -13,7 +13,8 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from videolens.cache import Recent
-from videolens.errors import VideoError
+from videolens.errors import VideoError, is_number, refusing
+from videolens.reading import as_path
 from videolens.video.decoding import Clip, read_clip, warn_about
 from videolens.video.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
 from videolens.video.sampling import Chosen, Request, Sampling
@@ -34,6 +35,10 @@ class _File:
         except OSError:
             return _read(self.path, self.request)
         return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: _read(self.path, self.request))
+
+
+def _path(path: object) -> Path:
+    return as_path(path, "the video", VideoError)
 
 
 def _read(path: Path, request: Request) -> Clip:
@@ -83,7 +88,7 @@ class Video(Film):
             VideoError: the file is missing, a directory, empty, truncated, damaged, no video or has no pictures; the
                 part lies outside the video; n_frames < 1.
         """
-        return cls(_read(Path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
+        return cls(_read(_path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
 
     @classmethod
     def open(
@@ -99,7 +104,7 @@ class Video(Film):
 
         The clips decoded last are kept, up to 256 MiB; others are decoded again when they are looked at again.
         """
-        return cls(_File(Path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
+        return cls(_File(_path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
 
     @classmethod
     def from_array(
@@ -118,14 +123,15 @@ class Video(Film):
             VideoError: not bytes of shape [t h w 3], no frame, fps not above 0, or as `from_file`.
         """
         # a copy: a later change of the array must not change the video
-        pixels = frames.clone() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames))
+        with refusing(VideoError, "frames are no array of bytes [frames height width 3]"):
+            pixels = frames.clone() if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames))
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8 or 0 in pixels.shape:
             raise VideoError(
                 f"frames must be bytes (uint8) of shape [frames height width 3], got {pixels.dtype} of shape "
                 f"{list(pixels.shape)}: convert with (255 * frames).astype('uint8') or move the colour axis last"
             )
-        if not fps > 0:
-            raise VideoError(f"fps is {fps}: give frames per second above 0")
+        if not is_number(fps) or not 1e-6 <= fps <= 1e6:
+            raise VideoError(f"fps is {fps!r}: give frames per second above 0, as a number")
         n, duration, request = len(pixels), len(pixels) / fps, None
         if n_frames is None and isinstance(sampling, str) and start is None and end is None:
             chosen = Chosen(list(range(n)), n)
@@ -285,4 +291,4 @@ class Video(Film):
         if fps is None:
             span = float(self.seconds[-1] - self.seconds[0])
             fps = (len(self) - 1) / span if span > 0 else self.fps
-        return write_frames(Path(path), self.frames, fps)
+        return write_frames(_path(path), self.frames, fps)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.errors import VideolensError
+from videolens.errors import check_whole
 from videolens.experiments.accuracy.conditions import apply, check
 from videolens.experiments.accuracy.result import Accuracy, AccuracyRow, AccuracySettings
 from videolens.experiments.common.asking import ask_all
@@ -54,8 +54,7 @@ def measure_accuracy(
         QuestionError: a question without options or answer, or one whose reversed answer is not known.
         VideolensError: no questions, an unknown condition, or options that begin with the same token.
     """
-    if max_batch < 1:
-        raise VideolensError(f"max_batch must be at least 1, got {max_batch}")
+    check_whole("max_batch", max_batch, least=1)
     experiment = AccuracyExperiment(model, conditions=conditions, seed=seed, called=name, max_batch=max_batch)
     return ask_all(experiment, questions, progress=progress)
 

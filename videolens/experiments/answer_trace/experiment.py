@@ -18,8 +18,8 @@ from videolens.engine.full import full_logits
 from videolens.engine.stages import stage_interventions
 from videolens.errors import SelectionError, VideolensError
 from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace, TraceRow, TraceSettings
-from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
-from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Skip, Tick
+from videolens.experiments.common.asking import ask_all, why_left_out
+from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.readout import FINAL_NORM, NO_NORM, listeners, read_logits
 from videolens.experiments.common.words import token_text

@@ -15,12 +15,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.engine import last_logits
-from videolens.errors import SelectionError, VideolensError, near
+from videolens.errors import SelectionError, VideolensError, check_whole, near
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.result import AVERAGED, AttentionMap, AttentionMapSettings, AttentionRow
 from videolens.experiments.attention_map.words import check_words, rows_of
-from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
-from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick
+from videolens.experiments.common.asking import ask_all, why_left_out
+from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
 from videolens.interventions.numbering import chosen_numbers
 from videolens.interventions.protocol import Acting, as_interventions, described
@@ -132,6 +132,9 @@ class AttentionMapExperiment(Experiment[AttentionMap]):
 
     def __post_init__(self) -> None:
         check_samples(self.samples)
+        check_whole("pictures", self.pictures)
+        if self.occurrence is not None:
+            check_whole("occurrence", self.occurrence, least=-(2**31))
         if isinstance(self.heads, str) and self.heads != "mean":
             raise VideolensError(near(self.heads, ("mean",), kind="choice of heads") + ", or numbers, or None for each")
         cfg = self.model.cfg

@@ -7,14 +7,14 @@ tokens are decoded, one more at a time, and those whose characters lie in the wo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from videolens.errors import SelectionError
+from videolens.errors import SelectionError, is_unicode
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_selection
 
@@ -29,8 +29,8 @@ def check_words(words: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         SelectionError: none, something that is no text, or one name twice.
     """
-    names = (words,) if isinstance(words, str) else tuple(words)
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+    names = (words,) if isinstance(words, str) else tuple(words) if isinstance(words, Iterable) else ()
+    if not names or not all(isinstance(name, str) and name.strip() and is_unicode(name) for name in names):
         raise SelectionError(f"words are {words!r}: name words of the question or selections, such as 'true option'")
     if len(set(names)) < len(names):
         raise SelectionError(f"words are {list(names)!r}: one of them is there twice")

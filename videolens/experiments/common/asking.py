@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from tqdm import tqdm
 
-from videolens.errors import VideolensError, check_flag, check_whole, near
+from videolens.errors import VideolensError, check_flag, check_whole
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Named, Row
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -108,18 +108,7 @@ def tabulated(experiment: Experiment[Any], rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(experiment.row._fields)).astype(dict(experiment.dtypes))
 
 
-SAMPLES = ("correct", "wrong", "all")
-"""Which questions an experiment keeps: those that the model answers rightly, wrongly, or all."""
-
 _REASONS = {None: "the right answer is not known", True: "answered rightly", False: "answered wrongly"}
-
-
-def check_samples(samples: str) -> None:
-    """Raises:
-    VideolensError: no such choice of samples.
-    """
-    if samples not in SAMPLES:
-        raise VideolensError(near(samples, SAMPLES, kind="choice of samples"))
 
 
 def why_left_out(samples: str, correct: bool | None) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import pandas as pd
 
 from videolens.engine.sweeping import Sweep
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, near
 from videolens.experiments.common.thumbnails import LONGEST, thumbnails
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -212,3 +212,15 @@ def ask_one(experiment: Experiment[Any], one: Named, tick: Tick, *, pictured: in
         clips = experiment.clips_of(one.prompt, one.name, one.task)
         return replace(asked, also={**asked.also, "clips": clips})
     return asked
+
+
+SAMPLES = ("correct", "wrong", "all")
+"""Which questions an experiment keeps: those that the model answers rightly, wrongly, or all."""
+
+
+def check_samples(samples: str) -> None:
+    """Raises:
+    VideolensError: no such choice of samples.
+    """
+    if samples not in SAMPLES:
+        raise VideolensError(near(samples, SAMPLES, kind="choice of samples"))

@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from videolens.errors import SelectionError, VideolensError, near, validation_text
-from videolens.experiments.common.experiment import Skip
+from videolens.errors import SelectionError, VideolensError, check_whole, near, validation_text
+from videolens.experiments.common.experiment import Skip, check_samples
+from videolens.reading import as_path, parse_json, read_text
 
 if TYPE_CHECKING:
     from typing import Self
 
     from matplotlib.figure import Figure
 
+_LARGEST_TABLE = 2**32
+_MOST_LAYERS = 10_000
 _LAZY = int(pd.__version__.split(".")[0]) >= 3  # copies on write
 
 
@@ -98,6 +102,10 @@ class Result(Drawn):
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]  # a copy: who gave a table may go on to change it
             object.__setattr__(self, each.name, getattr(self, each.name))
+        settings = getattr(self, "settings", None)
+        check_whole("n_layers", getattr(settings, "n_layers", 1), least=1, most=_MOST_LAYERS)
+        check_whole("seed", getattr(settings, "seed", 0))
+        check_samples(getattr(settings, "samples", "all"))
         for name, row in self._tables.items():
             table = getattr(self, name)
             if tuple(table.columns) != row._fields:
@@ -155,7 +163,7 @@ class Result(Drawn):
         Raises:
             VideolensError: one of them is there already, and `overwrite` is False.
         """
-        path, files = Path(path), self._contents()
+        path, files = as_path(path, "the directory"), self._contents()
         if not overwrite and any((path / name).exists() for name in files):
             raise VideolensError(
                 f"{path} already holds a {self._called}: choose another directory, or pass overwrite=True"
@@ -175,7 +183,7 @@ class Result(Drawn):
         Raises:
             VideolensError: the directory holds no such result, or one that is damaged or contradicts itself.
         """
-        path = Path(path)
+        path = as_path(path, "the directory")
         read = {}
         for field, name in cls._files.items():
             file = path / name
@@ -191,6 +199,12 @@ class Result(Drawn):
             known = {each.name for each in fields(cls._settings_class())}
             raise VideolensError(
                 f"{settings} does not hold the settings of a {cls._called}: {validation_text(error, known)}"
+            ) from error
+        except VideolensError:
+            raise
+        except Exception as error:  # whatever a table with other content than was saved makes the checks raise
+            raise VideolensError(
+                f"{path} holds a {cls._called} that is damaged ({type(error).__name__}: {error}): make it anew"
             ) from error
 
     def _contents(self) -> dict[str, Any]:
@@ -238,16 +252,19 @@ def _plain(settings: Any) -> Any:
 
 
 def _table(file: Path, called: str) -> pd.DataFrame:
+    if file.stat().st_size > _LARGEST_TABLE:
+        raise VideolensError(f"{file} has {file.stat().st_size} bytes: it is no table of a {called}")
     try:
+        pq.read_table(file).validate(full=True)  # text is looked at only when it is used
         return pd.read_parquet(file)
-    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+    except (Exception, MemoryError) as error:  # a size that is damaged asks for memory that nobody has
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
 
 
 def _text(file: Path, called: str) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
-        json.loads(text)
-    except (OSError, ValueError) as error:
+        text = read_text(file)
+        parse_json(text, where="it", finite=False)
+    except VideolensError as error:
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
     return text

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from videolens.errors import VideolensError, refusing
 from videolens.model.vision.pixels import PixelSettings, Preparation
 from videolens.prompt.prompt import Prompt
 
@@ -40,8 +41,9 @@ def thumbnails(prompt: Prompt, settings: Preparation | None, *, longest: int = L
 
 
 def pixels_of(png: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """A thumbnail's pixels."""
-    return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+    """A thumbnail's pixels; a `VideolensError` if the picture is damaged."""
+    with refusing(VideolensError, "the small picture of a frame is damaged: make the result anew"):
+        return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def _levels(

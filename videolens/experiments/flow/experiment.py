@@ -15,8 +15,8 @@ from torch import Tensor
 
 from videolens.engine import Base, Sweep, base, check_engine, sweep
 from videolens.errors import SelectionError
-from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
-from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick
+from videolens.experiments.common.asking import ask_all, why_left_out
+from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.words import token_text
 from videolens.experiments.flow.plan import check_routes, route_knockouts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from videolens.engine import Plan, plan
 from videolens.errors import SelectionError, VideolensError
@@ -74,6 +74,8 @@ def check_routes(
     """The width of the window, if the style has one; raises for routes, windows and styles that do not exist."""
     if isinstance(routes, str):
         raise VideolensError(f"routes is one string, {routes!r}: give a list of routes")
+    if not isinstance(routes, Iterable) or not all(isinstance(route, str) for route in routes):
+        raise VideolensError(f"routes is {routes!r:.80}: give a list of routes, each by name")
     if not routes or len(set(routes)) != len(routes):
         raise VideolensError(f"routes must name at least one route, each once, got {list(routes)}")
     for route in routes:

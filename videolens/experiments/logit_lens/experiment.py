@@ -17,8 +17,8 @@ from torch import Tensor
 
 from videolens.engine.full import full_logits
 from videolens.errors import VideolensError, near
-from videolens.experiments.common.asking import ask_all, check_samples, why_left_out
-from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick
+from videolens.experiments.common.asking import ask_all, why_left_out
+from videolens.experiments.common.experiment import Asked, Experiment, Frame, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.readout import FINAL_NORM, INPUT_EMBEDDING, listeners, top_words
 from videolens.experiments.common.words import token_text

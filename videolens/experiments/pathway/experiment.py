@@ -98,8 +98,8 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
         for kind in random:
             if kind not in list(MATCHES):
                 raise VideolensError(near(kind, MATCHES, kind="kind of random cut"))
-        for name, number in (("seeds", self.seeds), ("seed", self.seed)):
-            check_whole(name, number)
+        check_whole("seed", self.seed)
+        check_whole("seeds", self.seeds, most=10_000)
         if self.seeds < 1 and random:
             raise VideolensError(f"seeds = {self.seeds}: draw at least one random cut of each kind, or pass random=[]")
         check_engine(self.engine)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from torch import nn
 
-from videolens.errors import ModelError
+from videolens.errors import ModelError, VideolensError
+from videolens.reading import read_json
 
 _FILES = ("adapter_config.json", "adapter_model*")
 _KEYS = re.compile(r"(^|\.)(lora_\w+|base_layer|modules_to_save|ia3_\w+|adapter_\w+)(\.|$)")
@@ -27,8 +27,8 @@ def refuse_adapter_files(directory: Path) -> None:
     if not files:
         return
     try:
-        base = json.loads((directory / _FILES[0]).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
+        base = read_json(directory / _FILES[0])["base_model_name_or_path"]
+    except (VideolensError, KeyError):
         base = "a model that it does not name"
     raise ModelError(
         f"{directory} holds an adapter ({', '.join(path.name for path in files)}) for {base}, which is not merged into "

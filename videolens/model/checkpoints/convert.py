@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from videolens.errors import ModelError, refusing
+from videolens.model.checkpoints.settings import check_config
 from videolens.model.decoder.attention import Attention
 from videolens.model.decoder.block import Block
 from videolens.model.decoder.config import VideoTransformerConfig
@@ -28,8 +30,18 @@ class Converted:
 
 
 def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
-    """Take a loaded model's parts as they lie; everything else of it can be dropped."""
-    config = module.config
+    """Take a loaded model's parts as they lie; everything else of it can be dropped.
+
+    Raises:
+        ModelError: its config has a setting that cannot be followed.
+    """
+    with refusing(ModelError, f"config.json does not describe a {family.model_type!r} model as it is read here"):
+        check_config(module.config)
+        return _converted(module, family, name=name)
+
+
+def _converted(module: nn.Module, family: Family, *, name: str) -> Converted:
+    config: Any = module.config
     text = family.text_config(config)
     decoder: Any = module.get_submodule(family.decoder)
     head: Any = module.get_submodule(family.unembed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -17,12 +16,16 @@ from torch import nn
 from videolens.errors import ModelError
 from videolens.model.checkpoints.adapters import refuse_adapter_keys
 from videolens.model.checkpoints.bundled import bundled_names
-from videolens.model.checkpoints.files import Stored, find, read_config, read_ends, stored_weights
+from videolens.model.checkpoints.claims import check_layers, check_size
+from videolens.model.checkpoints.files import find
+from videolens.model.checkpoints.headers import Stored, stored_weights
+from videolens.model.checkpoints.settings import is_there, read_config, read_ends, read_settings
 from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
 from videolens.model.families import Family, family_of
-from videolens.model.vision.pixels import Preparation, preparation_of
+from videolens.model.vision.pixels import PixelSettings, Preparation, preparation_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
 BUNDLED_TEMPLATE = "shapes"
 
 
@@ -50,7 +53,8 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
 
     1. Find it: a bundled name, else a directory, else a hub name of the form owner/name.
     2. `model_type` and `architectures` of its config.json say which family reads it.
-    3. Look at its weight files: all there, whole, safetensors, of floats that models compute in.
+    3. Look at its weight files: all there, whole, safetensors, of floats that models compute in, and about as many as
+       config.json describes.
     4. Read the weights; a key that is missing or has the wrong shape is an error, never a random tensor.
     5. Tokenizer and preprocessor settings where the checkpoint has them.
 
@@ -68,6 +72,9 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     _check_kinds(stored, dtype)
     refuse_adapter_keys(os.fspath(name), stored)
     ends = read_ends(directory)
+    where = str(directory / "config.json")
+    check_layers(settings, stored, where)
+    check_size(family, settings, stored, where)
     # 4. its weights
     source = os.fspath(name)
     if callable(family.architecture):
@@ -80,13 +87,15 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
     if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
         config: Any = module.config
         config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
+    pixels = preparation_of(directory, family.pixels)
+    _check_pixels(pixels, module.config)
     bundled = source in bundled_names()
     return Checkpoint(
         name=source,
         family=family,
         module=module,
         tokenizer=tokenizer,
-        pixels=preparation_of(directory, family.pixels),
+        pixels=pixels,
         template=settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template),
         ends=ends,
     )
@@ -94,7 +103,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
 
 def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
     """The family of a config; an error for none, a text-only model, or one that needs code of its own."""
-    model_type, architectures = str(settings.get("model_type", "none given")), settings.get("architectures") or ()
+    model_type, architectures = settings.get("model_type") or "none given", settings.get("architectures") or ()
     try:
         family = family_of(model_type, architectures)
     except ModelError as error:
@@ -108,11 +117,32 @@ def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: 
 
 
 def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
-    code = sorted({str(where).partition(".")[0] + ".py" for where in dict(settings["auto_map"]).values()})
+    named = [
+        each for where in settings["auto_map"].values() for each in (where if isinstance(where, list) else [where])
+    ]
+    code = sorted({each.partition(".")[0] + ".py" for each in named if each})
     return (
         f"{directory / 'config.json'} names code that comes with the checkpoint ({', '.join(code)}), which is refused: "
         "read it, and where you trust it give trust_remote_code=True"
     )
+
+
+def _check_pixels(pixels: Preparation | None, config: Any) -> None:
+    """Refuse frames far larger than the tower's: they would take memory that nobody has before it refuses them.
+
+    Raises:
+        ModelError: says both sizes.
+    """
+    side = getattr(getattr(config, "vision_config", None), "image_size", None)
+    side = max(side) if isinstance(side, (list, tuple)) else side
+    if not isinstance(pixels, PixelSettings) or not isinstance(side, int):
+        return
+    size = pixels.crop or pixels.size or 0
+    if (found := max(size) if isinstance(size, tuple) else size) > 4 * side:
+        raise ModelError(
+            f"the preprocessor prepares frames of {found} pixels, and the vision tower takes {side}: preprocessor "
+            "files and config.json must belong together"
+        )
 
 
 def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None) -> None:
@@ -193,15 +223,19 @@ def _key_of(name: str, stored: Mapping[str, Stored]) -> str:
 def _tokenizer(directory: Path, *, trust_remote_code: bool) -> Any:
     import transformers
 
-    if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
+    if not any(is_there(directory / file) for file in _TOKENIZER_FILES):
         return None
+    held = [file for file in dict.fromkeys((*_TOKENIZER_FILES, *_TOKENIZER_SETTINGS)) if is_there(directory / file)]
+    settings = {file: read_settings(directory / file) for file in held if file in _TOKENIZER_SETTINGS}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
-        if (chat := directory / "chat_template.json").is_file():  # of the processor: it knows what a video is
-            tokenizer.chat_template = json.loads(chat.read_text())["chat_template"]
+        if (chat := settings.get("chat_template.json")) is not None:  # of the processor: it knows what a video is
+            tokenizer.chat_template = str(chat["chat_template"])
+        tokenizer("a")["input_ids"]
         return tokenizer
-    except Exception as error:  # whatever its files make the tokenizer raise
-        held = [file for file in (*_TOKENIZER_FILES, "chat_template.json") if (directory / file).is_file()]
+    except BaseException as error:  # whatever its files make the tokenizer raise; a panic of Rust is no Exception
+        if isinstance(error, MemoryError) or (not isinstance(error, Exception) and "Panic" not in type(error).__name__):
+            raise
         raise ModelError(
             f"the tokenizer in {directory} ({held}) cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from videolens.errors import ModelError
-from videolens.model.checkpoints.files import PlainConfig, Stored
+from videolens.model.checkpoints.headers import Stored
+from videolens.model.checkpoints.settings import PlainConfig
 from videolens.model.families import Family
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}

@@ -128,12 +128,26 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
     """Pass a tensor through a hook point; its hook functions can read which rows and keys it holds.
 
     `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions. Costs nothing without hook functions.
+
+    Raises:
+        ModelError: a function gives something else than a tensor of the same shape and dtype.
     """
     if not is_listened_to(point):
         return value
     if at is not None:
         point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys
-    return point(value)
+    given = point(value)
+    kept = slice(-2, None) if value.dtype == torch.bool else slice(None)  # a mask may become one for every head
+    fits = isinstance(given, Tensor) and given.dtype == value.dtype and given.ndim == value.ndim
+    if not fits or given.shape[kept] != value.shape[kept]:
+        found = (
+            f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else " ".join(f"{given!r:.60}".split())
+        )
+        raise ModelError(
+            f"a hook function of {point.name} gave {found}, expected a tensor as it got one, {value.dtype} "
+            f"{list(value.shape)}: return one like it, or None where nothing changes"
+        )
+    return given
 
 
 def positions_of(prompt: Prompt | Tensor, rows: Where) -> Int64[Tensor, " row"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from videolens.errors import ModelError, PromptError
+from videolens.errors import ModelError, PromptError, refusing
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
 from videolens.model.families import Family
 from videolens.model.identity import Weights, digest
@@ -150,16 +150,14 @@ class FrontEnd(nn.Module):
         A `ModelError` if the tower does not take frames of this size.
         """
         pixels = pixels.to(self.device, self.dtype)
-        try:
+        vision = getattr(self.config, "vision_config", None)
+        expected = getattr(vision, "image_size", "of another size")
+        what = (
+            f"the vision tower does not take pixels of shape {tuple(pixels.shape)} [batch frame channel height width]; "
+            f"it expects 3 channels and frames of {expected} pixels: prepare them with model.pixels"
+        )
+        with refusing(ModelError, what):
             return self.family.features(self._parts, pixels, self.config)
-        except (ValueError, RuntimeError) as error:
-            vision = getattr(self.config, "vision_config", None)
-            expected = getattr(vision, "image_size", "of another size")
-            raise ModelError(
-                f"the vision tower does not take pixels of shape {tuple(pixels.shape)} [batch frame channel height "
-                f"width]; it expects 3 channels and frames of {expected} pixels: prepare them with model.pixels "
-                f"({error})"
-            ) from error
 
     def features(
         self, pixels: Float[Tensor, "clip frame channel height width"]
@@ -172,7 +170,10 @@ class FrontEnd(nn.Module):
         self, features: Float[Tensor, "batch frame patch d_vision"], grid: tuple[int, int, int]
     ) -> Float[Tensor, "batch placeholder d_model"]:
         """What takes the placeholders' place, from the tower's features: video tokens, and a model's own newlines."""
-        return self.family.project(self._parts, features, self.config, grid).to(self.dtype)
+        with refusing(
+            ModelError, f"the projector makes no video tokens of a grid {grid}: config.json contradicts itself"
+        ):
+            return self.family.project(self._parts, features, self.config, grid).to(self.dtype)
 
     @property
     def _parts(self) -> dict[str, nn.Module | nn.Parameter]:

@@ -6,24 +6,28 @@ processors of transformers (bicubic with antialiasing, rounded to whole levels b
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from torch import Tensor
 
-from videolens.errors import ModelError
+from videolens.errors import ModelError, refusing
+from videolens.model.checkpoints.settings import checked_fields, is_there, read_settings
 from videolens.model.vision.resampling import FILTERS, resize
+from videolens.reading import Fields
 
 FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 """Where the settings are looked for, the most specific first."""
 
+_LARGEST = 2**12  # pixels along an edge
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -55,6 +59,24 @@ class PixelSettings:
     rescale: float | None = 1 / 255
     mean: tuple[float, ...] | None = _CLIP_MEAN
     std: tuple[float, ...] | None = _CLIP_STD
+
+    def __post_init__(self) -> None:
+        sides = [side for size in (self.size, self.crop) for side in (size if isinstance(size, tuple) else [size])]
+        if not all(side is None or 1 <= side <= _LARGEST for side in sides):
+            raise ModelError(
+                f"the preprocessor asks for frames of size {self.size}, cropped to {self.crop}: expected 1 to "
+                f"{_LARGEST} pixels along each edge"
+            )
+        if self.rescale is not None and not math.isfinite(self.rescale):
+            raise ModelError(f"the preprocessor rescales by {self.rescale}: expected a finite number")
+        for name, values in (("mean", self.mean), ("standard deviation", self.std)):
+            if values is None:
+                continue
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name != "mean" and min(values) <= 0):
+                raise ModelError(
+                    f"the preprocessor's {name} is {list(values)}: expected one finite number for each of the colours "
+                    "red, green and blue" + ("" if name == "mean" else ", above 0")
+                )
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> PixelSettings:
@@ -107,21 +129,57 @@ def preparation_of(
         ModelError: a file that is not JSON, or asks for what cannot be followed.
     """
     for path in (directory / name for name in FILES):
-        if not path.is_file():
+        if not is_there(path):
             continue
-        try:
-            settings = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{path} is not valid JSON ({error}); expected preprocessor settings") from error
+        settings = read_settings(path)
         # processor_config.json keeps one table per modality and may hold none for pixels
-        settings = settings.get("video_processor") or settings.get("image_processor") or settings
+        parts = checked_fields(_Parts, settings, path)
+        settings = parts.video_processor or parts.image_processor or settings
         if path.name == "processor_config.json" and not {"size", "image_mean"} & set(settings):
             continue
+        checked_fields(_Known, settings, path)
         try:
-            return (read or PixelSettings.from_dict)(settings)
+            with refusing(ModelError, "its settings cannot be followed"):
+                return (read or PixelSettings.from_dict)(settings)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
     return None
+
+
+_Number = Annotated[int | float, Field(ge=-(2**40), le=2**40)] | None
+_Block = Annotated[int, Field(ge=1, le=1024)]
+_Size = _Number | dict[str, _Number] | list[_Number]
+
+
+class _Parts(Fields):
+    """What a file holds besides, or instead of, the settings themselves."""
+
+    video_processor: dict[str, Any] | None = None
+    image_processor: dict[str, Any] | None = None
+
+
+class _Known(Fields):
+    """The settings that something here reads, whatever the family: their kinds."""
+
+    do_resize: bool | None = None
+    do_center_crop: bool | None = None
+    do_rescale: bool | None = None
+    do_normalize: bool | None = None
+    cap_pixels_per_frame: bool | None = None
+    size: _Size = None
+    crop_size: _Size = None
+    resample: int | None = None
+    rescale_factor: float | None = None
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
+    patch_size: _Block = 14
+    merge_size: _Block = 2
+    temporal_patch_size: _Block = 2
+    min_pixels: _Number = None
+    max_pixels: _Number = None
+    min_tokens: _Number = 16
+    max_tokens: _Number = 16384
+    max_video_tokens: _Number = 128_000
 
 
 def _size(size: Any) -> int | tuple[int, int]:

@@ -14,6 +14,7 @@ from videolens.errors import ModelError
 from videolens.model.vision.pixels import PixelSettings
 
 _MAX_ASPECT = 200
+_LEAST_AT_MOST = 2**20  # pixels to which small frames are grown
 _SHARE_OF_CONTEXT = 0.9  # of the tokens that `cap_pixels_per_frame` grants a clip
 
 
@@ -98,10 +99,10 @@ class SmartResize:
             )
         )
         factor = int(settings.get("patch_size", 14)) * int(settings.get("merge_size", 2))
-        if factor < 1 or not 0 < least <= most:
+        if factor < 1 or not 0 < least <= most or least > _LEAST_AT_MOST:
             raise ModelError(
                 f"the preprocessor asks for frames of {least} to {most} pixels in blocks of {factor} × {factor}: "
-                "min_pixels must be positive and not above max_pixels"
+                f"min_pixels must be positive and not above max_pixels or {_LEAST_AT_MOST}"
             )
         clip, lowest = (most if shared else None), 0
         if settings.get("cap_pixels_per_frame"):
