@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.flow import TASKS, plausible_flow
+from matplotlib import rcParams
+from matplotlib.text import Text
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
@@ -116,3 +118,16 @@ def test_drawing_never_touches_pyplot() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path) -> None:
+    """Neither drawn as one, nor an error where it would not be right."""
+    names = ("costs $5 or $6", r"$\frac{1$ and \frac", "a_b^c $$")
+    flow = plausible_flow(r"$\model$", n=3, tasks=names, more_routes=INTO_FALSE_OPTIONS)
+    for kind in KINDS:
+        figure = flow.figure(kind)
+        figure.savefig(tmp_path / "figure.png")
+        for each in figure.findobj(Text):
+            assert "$" not in each.get_text() or each._preprocess_math(each.get_text())[1] is False
+    assert "costs $5 or $6" in words(flow.figure("heat map")) or "costs $5" in words(flow.figure("routes"))
+    assert rcParams["text.parse_math"], "the user's own figures are as they were"

@@ -99,7 +99,7 @@ def invented_attention(model: str = "shapes", *, layers: int = 12, heads: int = 
     return SegmentAttention(share, names, SegmentSettings(model=model, n=40))
 
 
-EVIL = "<script>evil()<!-- \"'&<i>"
+EVIL = "<script>evil()<!-- \"'&<i> $\\frac{$"
 """A name that must never become HTML."""
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -63,8 +63,28 @@ class Drawn:
                 f"the figure of a {self._called} cannot be drawn with {', '.join(asked)} ({error}); its options: "
                 f"{', '.join(known) or 'none'}"
             ) from None
-        figure: Figure = draw(*given, **options)
-        return figure
+        return _as_it_stands(draw, given, options)
+
+
+def _as_it_stands(draw: Callable[..., Figure], given: Sequence[Any], options: Mapping[str, Any]) -> Figure:
+    """What `draw` gives, with every text as it stands: `$…$` in a question or a name is no formula.
+
+    A text keeps how it is read from when it is made, so those of ticks, which are made late, are made here. Texts that
+    wrap are measured as formulas whatever they are told (matplotlib 3.10), so there dollars are escaped.
+    """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    with rc_context({"text.parse_math": False}):
+        figure = draw(*given, **options)
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.get_ticklabels()
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_wrap():
+            text.set_parse_math(True)
+            text.set_text(text.get_text().replace("$", r"\$"))
+    return figure
 
 
 class Result(Drawn):

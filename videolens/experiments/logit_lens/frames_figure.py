@@ -115,7 +115,6 @@ def _panel(
         text, size = _fitted(_drawable(word), points, bold=color is not None)
         weight = "bold" if color is not None else "normal"
         drawn = axes.text(x, y, text, ha="center", va="center", fontsize=size, color=INK, fontweight=weight)
-        drawn.set_parse_math(False)
         drawn.set_path_effects(halo)
         axes.add_patch(Rectangle((x - 0.4, y + 0.33), 0.8, 0.06, facecolor="white", alpha=0.75, linewidth=0))
         axes.add_patch(Rectangle((x - 0.4, y + 0.33), 0.8 * probability, 0.06, facecolor=INK, linewidth=0))
