@@ -15,6 +15,7 @@ from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.files import token_ids
+from videolens.model.checkpoints.placing import device_named, dtype_named
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.families import family_of
 from videolens.model.running import Running
@@ -71,8 +72,9 @@ class HookedVideoTransformer(Running):
         cls,
         name: str | os.PathLike[str],
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: str | torch.device = "cpu",
+        revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> HookedVideoTransformer:
         """Load a bundled model ("shapes", "shapes-image"), a checkpoint directory, or a repository on the hub.
@@ -81,19 +83,18 @@ class HookedVideoTransformer(Running):
 
         Args:
             name: what to load.
-            dtype: of weights and activations; None: the checkpoint's own.
-            device: where to put it.
+            dtype: of weights and activations, or its name ("bfloat16"); None: the checkpoint's own.
+            device: where to put it; "auto": CUDA or MPS where there is one, else the CPU (`model.cfg.device` says).
+            revision: branch, tag or commit of a repository on the hub.
             trust_remote_code: run code that comes with the checkpoint.
 
         Raises:
-            ModelError: not found (lists the bundled names), an unknown or text-only architecture (lists the known
-                families), weights that are not safetensors or do not fit, a device that this machine lacks.
+            ModelError: not found (lists the bundled names), a revision of something that is here, an unknown or
+                text-only architecture (lists the known families), weights that are not safetensors or do not fit, a
+                device that this machine lacks.
         """
-        try:
-            place = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"device {str(device)!r} cannot be used here ({error}): use 'cpu'") from error
-        read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
+        place = device_named(device)
+        read = read_checkpoint(name, dtype=dtype_named(dtype), revision=revision, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)
         model = cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template, ends=read.ends)
         return model.to(place)
