@@ -36,6 +36,10 @@ class ModelError(VideolensError):
     """A model cannot be found, loaded or run as asked."""
 
 
+class UnknownNameError(VideolensError, AttributeError):
+    """An attribute that is not here, and what to use in its place; to `hasattr` it is simply not there."""
+
+
 def near(name: object, known: Iterable[str], *, kind: str = "name", where: str | None = None) -> str:
     """Say that `name` is unknown, which known names come close, and what is known.
 

@@ -63,9 +63,15 @@ class LensSurface(HookedRootModule):
             return ids
         if isinstance(input, Tensor):
             return input
+        texts = [input] if isinstance(input, str) else input
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            raise ModelError(
+                f"text is one string or a list of them, got {type(input).__name__}; of a Question make a prompt: "
+                "model.prompt(question)"
+            )
         tokenizer = self._tokenizer()
         bos = tokenizer.bos_token_id
-        rows = [tokenizer(text)["input_ids"] for text in ([input] if isinstance(input, str) else input)]
+        rows = [tokenizer(text)["input_ids"] for text in texts]
         if prepend_bos is not None and bos is not None:
             rows = [[bos] * prepend_bos + (row[1:] if row[:1] == [bos] else row) for row in rows]
         if truncate:
@@ -116,9 +122,11 @@ class LensSurface(HookedRootModule):
 
     def chosen(self, logits: Float[Tensor, "*batch d_vocab"]) -> Int64[Tensor, "*batch"]:
         """The likeliest token that the tokenizer has: a padded id means nothing, whatever its logit."""
-        if self._padded:
-            logits = logits.index_fill(-1, self.padded_ids.to(logits.device), -torch.inf)
-        return logits.argmax(-1)
+        return self.possible(logits).argmax(-1)
+
+    def possible(self, logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits, −∞ for ids that the tokenizer does not have."""
+        return logits.index_fill(-1, self.padded_ids.to(logits.device), -torch.inf) if self._padded else logits
 
     def shown(self, token: int) -> str:
         """One token as text; "<padded 32005>" where the tokenizer has no such token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -120,17 +121,20 @@ class HookedVideoTransformer(Running):
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
-    def prompt(self, question: Question, template: PromptTemplate | str | None = None) -> Prompt:
+    def prompt(self, question: Question | Sequence[Question], template: PromptTemplate | str | None = None) -> Prompt:
         """Everything needed to ask a question: tokens and what each is, pixels, and the layer-0 residual.
 
         Args:
-            question: with or without options.
+            question: with or without options; several are one batch (`Prompt.batch`), padded on the left.
             template: the words around it, or their name; None: what the checkpoint was trained with.
 
         Raises:
             ModelError: the checkpoint has no tokenizer or preprocessor files.
             PromptError: no options, an answer that is not among them, more tokens than the context holds.
         """
+        if not isinstance(question, Question) and isinstance(question, (list, tuple)):
+            singles = [self.prompt(each, template) for each in question]
+            return singles[0] if len(singles) == 1 else Prompt.batch(singles)
         return prompting.prompt_from_question(
             self, question, self.template if template is None else template, self.pixels
         )

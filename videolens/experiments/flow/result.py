@@ -17,6 +17,7 @@ from videolens.experiments.common.statistics import Interval, Within, bootstrap,
 from videolens.experiments.flow.measures import ShareRight, measure_named, open_layers, share_right
 from videolens.experiments.flow.split import FlowSplit, split_flow
 from videolens.experiments.flow.table import FlowRow, FlowSettings, check_table
+from videolens.interventions.knockout import route_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +245,7 @@ class FlowMap(Result):
         )
 
     def _rows(self, route: str, task: str | None) -> pd.DataFrame:
-        rows = self.table["route"] == self._known("route", route, self.routes)
+        rows = self.table["route"] == self._known("route", route_name(route), self.routes)
         if task is not None:
             rows &= self.table["task"] == self._known("task", task, self.tasks)
         return self.table[rows]
