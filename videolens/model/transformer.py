@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from videolens.errors import ModelError
+from videolens.errors import ModelError, check_flag
 from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
@@ -19,6 +19,7 @@ from videolens.model.checkpoints.files import token_ids
 from videolens.model.checkpoints.placing import device_named, dtype_named
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.families import family_of
+from videolens.model.folding import fold_norms
 from videolens.model.running import Running
 from videolens.model.turns import Turns
 from videolens.model.vision.pixels import Preparation
@@ -76,6 +77,7 @@ class HookedVideoTransformer(Running):
         dtype: torch.dtype | str | None = None,
         device: str | torch.device = "cpu",
         revision: str | None = None,
+        fold_ln: bool = False,
         trust_remote_code: bool = False,
     ) -> HookedVideoTransformer:
         """Load a bundled model ("shapes", "shapes-image"), a checkpoint directory, or a repository on the hub.
@@ -87,6 +89,8 @@ class HookedVideoTransformer(Running):
             dtype: of weights and activations, or its name ("bfloat16"); None: the checkpoint's own.
             device: where to put it; "auto": CUDA or MPS where there is one, else the CPU (`model.cfg.device` says).
             revision: branch, tag or commit of a repository on the hub.
+            fold_ln: fold norm weights into what reads through them, as TransformerLens does unless told not to: the
+                same outputs to rounding, and `cache.apply_ln_to_stack(…) @ model.W_U` are then logits (`fold_norms`).
             trust_remote_code: run code that comes with the checkpoint.
 
         Raises:
@@ -98,13 +102,22 @@ class HookedVideoTransformer(Running):
         read = read_checkpoint(name, dtype=dtype_named(dtype), revision=revision, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)
         model = cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template, ends=read.ends)
-        return model.to(place)
+        return cls._ready(model.to(place), fold_ln)
+
+    @staticmethod
+    def _ready(model: HookedVideoTransformer, fold_ln: bool) -> HookedVideoTransformer:
+        check_flag("fold_ln", fold_ln)
+        if fold_ln:
+            fold_norms(model)
+        return model
 
     @classmethod
     def from_hugging_face(
-        cls, module: nn.Module, *, tokenizer: Any = None, pixels: Preparation | None = None
+        cls, module: nn.Module, *, tokenizer: Any = None, pixels: Preparation | None = None, fold_ln: bool = False
     ) -> HookedVideoTransformer:
         """Convert a model that is already loaded. Weights are shared; its vision tower and projector are taken over.
+
+        With `fold_ln` the decoder's are copies, and the module stays as it was.
 
         Raises:
             ModelError: its `config.model_type` belongs to no known family, or it carries an adapter that is not merged.
@@ -117,7 +130,8 @@ class HookedVideoTransformer(Running):
             name=config._name_or_path or config.model_type,
         )
         ends = token_ids(getattr(getattr(module, "generation_config", None), "eos_token_id", None))
-        return cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template, ends=ends)
+        model = cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template, ends=ends)
+        return cls._ready(model, fold_ln)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
