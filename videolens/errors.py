@@ -55,6 +55,10 @@ def refusing(error: type[VideolensError], what: str) -> Iterator[None]:
         raise error(f"{what} ({type(cause).__name__}: {cause})") from cause
 
 
+class UnknownNameError(VideolensError, AttributeError):
+    """An attribute that is not here, and what to use in its place; to `hasattr` it is simply not there."""
+
+
 def near(name: object, known: Iterable[str], *, kind: str = "name", where: str | None = None) -> str:
     """Say that `name` is unknown, which known names come close, and what is known.
 

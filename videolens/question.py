@@ -9,11 +9,22 @@ from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, Literal, get_args
 
-from videolens.errors import QuestionError, is_unicode, near
+from videolens.errors import QuestionError, UnknownNameError, is_unicode, near
 from videolens.video import edits
 from videolens.video.video import Video
 
 Style = Literal["multiple choice", "open-ended"]
+_OF_PROMPTS = (
+    "tokens",
+    "input_ids",
+    "residual",
+    "shape",
+    "single",
+    "device",
+    "option_tokens",
+    "answer_token",
+    "rotary",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +63,14 @@ class Question:
     alternatives: Sequence[str] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     style: Style | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Nothing: what only a prompt has is an error that says how to make one."""
+        if name in _OF_PROMPTS:
+            raise UnknownNameError(
+                f"a Question has no {name} before a model has laid it out: give prompt = model.prompt(question)"
+            )
+        raise AttributeError(f"'Question' object has no attribute {name!r}")
 
     def __post_init__(self) -> None:
         for name in ("options", "alternatives"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import BUNDLED, Commands, quiet, tell
+from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
 
 
 def add(commands: Commands) -> None:
@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
         "(default: as is and reversed)",
     )
     accuracy.add_argument("--out", metavar="DIR", help="also write every single answer there")
+    add_placing(accuracy)
     accuracy.set_defaults(run=run)
 
 
@@ -37,14 +38,15 @@ def run(options: argparse.Namespace) -> None:
     quiet()
     from videolens.datasets.shapes import TASKS
     from videolens.model.checkpoints.files import short_name
-    from videolens.model.transformer import HookedVideoTransformer
+    from videolens.pages.loading import load
     from videolens.pages.shapes_accuracy import shapes_accuracy
 
     names = options.model or ["shapes", "shapes-image"]
     # a directory is called by its last part, unless two are called alike
     short = [short_name(name) for name in names]
     called = short if len(set(short)) == len(short) else names
-    models = {call: HookedVideoTransformer.from_pretrained(name) for call, name in zip(called, names, strict=True)}
+    place = {"device": options.device, "dtype": options.dtype}
+    models = {call: load(name, **place, say=say) for call, name in zip(called, names, strict=True)}
     result = shapes_accuracy(
         models,
         n=options.n,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
 
 
 def add(commands: Commands) -> None:
@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
     demo.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: %(default)s)")
     demo.add_argument("--model", default="shapes", help=f"the video-tuned model: {BUNDLED} (default: %(default)s)")
     demo.add_argument("--base", default="shapes-image", help="the image-only base (default: %(default)s)")
+    add_placing(demo)
     demo.set_defaults(run=run)
 
 
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         n_accuracy=options.n_accuracy,
         seed=options.seed,
         split=options.split,
+        dtype=options.dtype,
     )
-    page = run_demo(options.out, settings, say=say)
+    page = run_demo(options.out, settings, device=options.device, say=say)
     tell(f"{page}")

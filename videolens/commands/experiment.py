@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
 from videolens.errors import VideolensError
 from videolens.experiments import in_runs
 
@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
             help="an option of the experiment, its value as YAML: samples=all, 'layers=[0, 1]', …; once per option",
         )
         one.add_argument("--out", required=True, metavar="DIR", help="the run's directory, new or of the same run")
+        add_placing(one)
         one.set_defaults(run=partial(run, name))
 
 
@@ -49,7 +50,8 @@ def run(name: str, options: argparse.Namespace) -> int:
 
     dataset = {"name": options.dataset, "tasks": options.task, "split": options.split, "n": options.n}
     settings = dict(_option(text) for text in options.set)
-    config = {"model": options.model, "dataset": dataset, "experiments": [settings | {"name": name}]}
+    model = {"name": options.model, "device": options.device, "dtype": options.dtype}
+    config = {"model": model, "dataset": dataset, "experiments": [settings | {"name": name}]}
     found = run_config(config, options.out, say=say)
     tell(f"{found}\n\n{found.path / 'results'}")
     return 1 if found.without else 0

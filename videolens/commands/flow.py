@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from videolens.commands.shared import BUNDLED, Commands, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
 from videolens.interventions.layer_sets import STYLES
 
 
@@ -56,6 +56,7 @@ def add(commands: Commands) -> None:
         help="what may be used besides the model, such as 500M or 4G (default: half of what is free)",
     )
     flow.add_argument("--plan", action="store_true", help="print what the map would cost, and stop")
+    add_placing(flow)
     flow.add_argument("--out", default="out/flow", metavar="DIR", help="where to write (default: %(default)s)")
     flow.add_argument("--overwrite", action="store_true", help="replace a flow map that is there already")
     flow.set_defaults(run=run)
@@ -79,8 +80,9 @@ def run(options: argparse.Namespace) -> None:
         id=os.path.basename(options.video),
     )
     cuts = {"routes": options.route or ROUTES, "window": options.window, "style": options.style}
+    cuts |= {"device": options.device, "dtype": options.dtype, "max_memory": options.max_memory, "say": say}
     if options.plan:
-        tell(str(plan_own_clip(options.model, question, **cuts, max_memory=options.max_memory)))
+        tell(str(plan_own_clip(options.model, question, **cuts)))
         return
     found = map_own_clip(
         options.model,
@@ -88,10 +90,8 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         **cuts,
         engine=options.engine,
-        max_memory=options.max_memory,
         verify=options.verify,
         overwrite=options.overwrite,
-        say=say,
     )
     judged = {True: ", which is right", False: ", which is wrong", None: ""}[found.correct]
     tell(f"answer: {found.answer}{judged} (probability {found.probability:.2f})\n{found.page}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import Commands, quiet, say, tell
+from videolens.commands.shared import Commands, add_placing, quiet, say, tell
 
 
 def add(commands: Commands) -> None:
@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
         help="videos that are not there: one error for all of them, or their questions left out and listed (default: "
         "what the config says)",
     )
+    add_placing(command, device=None)
     command.set_defaults(run=run)
 
 
@@ -32,11 +33,12 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from videolens.runs import run as run_config
-    from videolens.runs.config import read_config
+    from videolens.runs.config import placed, read_config
 
     config = read_config(options.config)
     if options.missing is not None:
         config = replace(config, dataset=config.dataset | {"missing": options.missing})
+    config = placed(config, device=options.device, dtype=options.dtype)
     found = run_config(config, options.out, say=say)
     tell(f"{found}\n\n{found.path / 'results'}")
     return 1 if found.without else 0

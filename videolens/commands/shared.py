@@ -11,6 +11,21 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 BUNDLED = "a bundled model (shapes, shapes-image), a checkpoint directory, or a name on the Hugging Face hub"
 
 
+def add_placing(command: argparse.ArgumentParser, device: str | None = "auto") -> None:
+    """`--device` and `--dtype`, of every command that runs a model. `device`: the default; None: another says."""
+    command.add_argument(
+        "--device",
+        default=device,
+        help="where the model runs: auto (CUDA or MPS where there is one, else the CPU), cpu, cuda, cuda:1, mps "
+        f"(default: {device or 'what the config says'})",
+    )
+    command.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help=f"of weights and activations (default: {'the checkpoint’s own' if device else 'what the config says'})",
+    )
+
+
 def quiet() -> None:
     """Keep other packages' notes off the terminal: what this program has to say should be readable."""
     from transformers.utils import logging

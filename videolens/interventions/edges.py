@@ -42,7 +42,7 @@ class OpenEdges:
 
     def live_edges(self, prompt: Prompt | TokenMap) -> int:
         """Open pairs on some path to the last token. With nothing cut: (layers − 1) × n (n + 1) / 2 + n."""
-        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
+        tokens = prompt if isinstance(prompt, TokenMap) else prompt.tokens
         return count_live(self._each(tokens), self.n_layers, int(tokens["last"][0]))
 
     def _each(self, prompt: Prompt | TokenMap) -> Allowed:

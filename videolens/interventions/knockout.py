@@ -7,6 +7,7 @@ Map the Flow, section "Attention knockout": `source -> target` in a set of layer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,14 @@ pathway is chosen by. "cross-part": from the tokens of earlier frames, separator
 later frames."""
 
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
+
+
+def route_name(name: str) -> str:
+    """A route as it stands in tables: "video -> last", however the arrow and the spaces were written."""
+    if "->" not in str(name) and "→" not in str(name):
+        return name
+    return " -> ".join(" ".join(part.split()) for part in re.split("->|→", name))
+
 
 MaskFunction = Callable[[Tensor, Any], Tensor]
 
@@ -103,10 +112,13 @@ class Knockout:
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
         """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, or any "source -> target" of selections.
 
+        Spaces do not matter.
+
         Raises:
             SelectionError: neither; the message lists the known ones. (Whether a prompt has the selections is checked
                 when there is a prompt.)
         """
+        name = route_name(name)
         if name in _BETWEEN_FRAMES:
             return cls(_BETWEEN_FRAMES[name], _BETWEEN_FRAMES[name], layers, heads, earlier_frames=True)
         source, arrow, target = (part.strip() for part in str(name).partition(" -> "))

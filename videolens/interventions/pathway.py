@@ -266,7 +266,7 @@ class Pathway(OpenEdges):
 
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
         """Causal pairs that are open in a 0-based layer."""
-        tokens = prompt.tokens if isinstance(prompt, Prompt) else prompt
+        tokens = prompt if isinstance(prompt, TokenMap) else prompt.tokens
         mask = causal_mask(tokens.n_pos)
         for knockout in self.knockouts:
             if layer in knockout.layers:

@@ -67,7 +67,7 @@ class RandomBlocking(OpenEdges):
 
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
         """Causal pairs that are open in a 0-based layer."""
-        return _drawn(self, prompt.tokens if isinstance(prompt, Prompt) else prompt)(layer)
+        return _drawn(self, prompt if isinstance(prompt, TokenMap) else prompt.tokens)(layer)
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`. Generated tokens see everything."""

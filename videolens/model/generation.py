@@ -1,10 +1,14 @@
-"""Greedy decoding with a key/value cache; hook functions see every step, and interventions hold in every step."""
+"""Decoding with a key/value cache, greedy or drawn.
+
+Hook functions see every step, and interventions hold in every step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,8 +16,10 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import ModelError, check_flag, check_whole
+from videolens.model.acting import functions_of
 from videolens.model.decoder.rows import KeyValues
 from videolens.model.running import Running
+from videolens.model.sampling import Drawing, refuse_others
 from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 
@@ -46,13 +52,21 @@ class Generation:
 @torch.no_grad()
 def generate(
     model: Running,
-    prompt: Prompt | Int64[Tensor, "batch pos"],
+    prompt: Prompt | Int64[Tensor, "batch pos"] | str,
     max_new_tokens: int = 32,
     interventions: Any = (),
     *,
     stop_at_eos: bool = True,
+    do_sample: bool | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    **others: Any,
 ) -> Generation:
-    """Greedy continuation with a key/value cache. Hook functions act on the prompt and on every generated token.
+    """Continuation with a key/value cache, greedy unless a setting of sampling is given.
+
+    Hook functions act on the prompt and on every generated token.
 
     1. Everything is checked: numbers, interventions, names of hook points.
     2. One forward of the prompt leaves keys and values; its last row gives the first token.
@@ -60,21 +74,26 @@ def generate(
        intervention's functions are called for this row as they are for the rows of the prompt.
 
     Args:
-        prompt: what is continued.
+        prompt: what is continued: a prompt, token ids, or one text.
         max_new_tokens: at most so many.
         interventions: what holds meanwhile, all of it at once: objects with `.hooks(prompt)` (knockouts, patches),
             or (hook point, function) pairs. None of it is left afterwards.
         stop_at_eos: end a row at its end-of-sequence token.
+        do_sample: draw tokens; None: if any of the following is given. (TransformerLens draws unless told not to.)
+        temperature: logits are divided by it; 0: the likeliest token. None: 1.
+        top_k: draw from the so many likeliest tokens.
+        top_p: draw from the fewest likeliest tokens that together have this probability.
+        seed: of the draws; None: of torch's own generator.
+        others: settings that other packages have: an error that says what to write here.
 
     Raises:
-        ModelError: the prompt and the new tokens do not fit the context, something that is no intervention.
+        ModelError: the prompt and the new tokens do not fit the context, something that is no intervention, a setting
+            of sampling that is out of range or would have no effect.
         VideolensError: an intervention on layers or heads that the model does not have.
     """
-    if not isinstance(prompt, Prompt) and not (isinstance(prompt, Tensor) and prompt.ndim == 2):
-        raise ModelError(
-            f"what is continued is a Prompt, or token ids [batch pos], got {prompt!r:.80}; model.prompt(question) "
-            "makes a prompt of a Question"
-        )
+    refuse_others(others, tuple(signature(generate).parameters)[1:])
+    drawing = Drawing(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    prompt = _continued(model, prompt)
     n_pos = prompt.shape[1]
     check_whole("max_new_tokens", max_new_tokens, least=1, error=ModelError)
     check_flag("stop_at_eos", stop_at_eos)
@@ -85,13 +104,26 @@ def generate(
         )
     _check_frequencies(model, prompt, max_new_tokens)
     ends = torch.tensor(model.eos_tokens if stop_at_eos else [], dtype=torch.int64, device=model.frontend.device)
-    functions = _functions(model, prompt, interventions)
+    functions = functions_of(model.cfg, prompt, interventions, called="interventions")
     with model.hooks(fwd_hooks=functions) if functions else nullcontext():
-        tokens = _greedy(model, prompt, max_new_tokens, ends)
+        tokens = _written(model, prompt, max_new_tokens, ends, drawing)
     texts = [""] * len(tokens)
     if model.tokenizer is not None:
         texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return Generation(tokens=tokens, texts=tuple(texts))
+
+
+def _continued(model: Running, given: Any) -> Prompt | Int64[Tensor, "batch pos"]:
+    """Step 1: what is continued, as a prompt or ids."""
+    if isinstance(given, str):
+        return model.to_tokens(given)
+    if not isinstance(given, Prompt) and not (isinstance(given, Tensor) and given.ndim == 2):
+        what = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise ModelError(
+            f"a Prompt, token ids [batch pos] or one text is continued, got {what}; model.prompt(question) makes a "
+            "prompt of a Question"
+        )
+    return given
 
 
 def _check_frequencies(model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], max_new_tokens: int) -> None:
@@ -111,8 +143,12 @@ def _check_frequencies(model: Running, prompt: Prompt | Int64[Tensor, "batch pos
         )
 
 
-def _greedy(
-    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], max_new_tokens: int, ends: Int64[Tensor, " end"]
+def _written(
+    model: Running,
+    prompt: Prompt | Int64[Tensor, "batch pos"],
+    max_new_tokens: int,
+    ends: Int64[Tensor, " end"],
+    drawing: Drawing,
 ) -> Int64[Tensor, "batch new"]:
     """Steps 2 and 3."""
     n_pos = prompt.shape[1]
@@ -124,7 +160,7 @@ def _greedy(
     while True:
         # Only the newest row is read out: a prompt's other logits are of no use here.
         logits = model.read_out(model.run_layers(residual, at)[:, -1:], at.last)
-        token = model.chosen(logits[:, -1])
+        token = drawing.choose(model.possible(logits[:, -1]), model.chosen)
         if written:
             token = torch.where(done, written[-1], token)
         written.append(token)
@@ -135,27 +171,3 @@ def _greedy(
         residual, at = model.enter_token(
             token, position=n_pos + new, past=past, rotary=[first + new for first in after], padding=padding
         )
-
-
-def _functions(
-    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], interventions: Any
-) -> list[tuple[str, Callable[..., Any]]]:
-    """The hook functions of all interventions, in their order, once the model has what they act on."""
-    if hasattr(interventions, "hooks") or not isinstance(interventions, Iterable) or isinstance(interventions, str):
-        interventions = [interventions]
-    functions: list[tuple[str, Callable[..., Any]]] = []
-    for each in interventions:
-        if hasattr(each, "hooks"):
-            if not isinstance(prompt, Prompt):
-                raise ModelError(f"{each!r} acts on a Prompt, and what is continued here are token ids: make a prompt")
-            if hasattr(each, "check"):
-                each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
-            functions += each.hooks(prompt)
-        elif isinstance(each, tuple) and len(each) == 2 and callable(each[1]):
-            functions.append(each)
-        else:
-            raise ModelError(
-                f"{each!r} is no intervention: give objects with .hooks(prompt), such as a Knockout, or pairs "
-                "(hook point, function)"
-            )
-    return functions

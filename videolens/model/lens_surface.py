@@ -63,11 +63,15 @@ class LensSurface(HookedRootModule):
             return ids
         if isinstance(input, Tensor):
             return input
-        tokenizer, several = self._tokenizer(), [input] if isinstance(input, str) else input
-        if not isinstance(several, (list, tuple)) or not several or not all(isinstance(one, str) for one in several):
-            raise ModelError(f"what becomes tokens is text, or a list of texts, got {input!r:.80}")
+        texts = [input] if isinstance(input, str) else input
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ModelError(
+                f"text is one string or a list of them, got {input!r:.80}; of a Question make a prompt: "
+                "model.prompt(question)"
+            )
+        tokenizer = self._tokenizer()
         bos = tokenizer.bos_token_id
-        rows = [tokenizer(text)["input_ids"] for text in several]
+        rows = [tokenizer(text)["input_ids"] for text in texts]
         if prepend_bos is not None and bos is not None:
             rows = [[bos] * prepend_bos + (row[1:] if row[:1] == [bos] else row) for row in rows]
         if truncate:
@@ -119,9 +123,11 @@ class LensSurface(HookedRootModule):
 
     def chosen(self, logits: Float[Tensor, "*batch d_vocab"]) -> Int64[Tensor, "*batch"]:
         """The likeliest token that the tokenizer has: a padded id means nothing, whatever its logit."""
-        if self._padded:
-            logits = logits.index_fill(-1, self.padded_ids.to(logits.device), -torch.inf)
-        return logits.argmax(-1)
+        return self.possible(logits).argmax(-1)
+
+    def possible(self, logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits, −∞ for ids that the tokenizer does not have."""
+        return logits.index_fill(-1, self.padded_ids.to(logits.device), -torch.inf) if self._padded else logits
 
     def shown(self, token: int) -> str:
         """One token as text; "<padded 32005>" where the tokenizer has no such token."""

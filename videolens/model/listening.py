@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from transformer_lens import ActivationCache
 
 from videolens.errors import ModelError, near
-from videolens.model.lens_surface import LensSurface
+from videolens.model.acting import functions_of
+from videolens.model.lens_tools import LensTools
 from videolens.model.turns import Turns
-
-HookList = Sequence[tuple[str | Callable, Callable]]
 
 # hook point -> the switch without which it never fires
 _SWITCHED = {
@@ -34,7 +33,7 @@ def stage_of(name: str, n_layers: int) -> int:
     return n_layers if name.startswith("ln_final") else -1
 
 
-class Listening(LensSurface):
+class Listening(LensTools):
     """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match nothing,
     and a second thread.
 
@@ -67,19 +66,26 @@ class Listening(LensSurface):
         super()._enable_hook(name, hook, dir)
 
     @contextmanager
-    def hooks(self, fwd_hooks: HookList = (), bwd_hooks: HookList = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def hooks(self, fwd_hooks: Any = (), bwd_hooks: Any = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
         """As in TransformerLens: hook functions for the time of a `with` block, gone after it, whatever happens."""
-        with (
-            self.turns.taken(self, alone=True),
-            super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as hooked,
-        ):
+        forward = functions_of(self.cfg, None, fwd_hooks)
+        backward = functions_of(self.cfg, None, bwd_hooks, called="bwd_hooks")
+        with self.turns.taken(self, alone=True), super().hooks(forward, backward, *args, **kwargs) as hooked:
             yield hooked
 
-    def run_with_hooks(
-        self, *model_args: Any, fwd_hooks: HookList = (), bwd_hooks: HookList = (), **kwargs: Any
-    ) -> Any:
-        """As in TransformerLens: one forward under hook functions, which are gone afterwards, whatever happens."""
-        return super().run_with_hooks(*model_args, fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **kwargs)
+    def run_with_hooks(self, *model_args: Any, fwd_hooks: Any = (), bwd_hooks: Any = (), **kwargs: Any) -> Any:
+        """As in TransformerLens: one forward under hook functions, which are gone afterwards, whatever happens.
+
+        Args:
+            model_args: what `forward` takes.
+            fwd_hooks: pairs (hook point, function), and interventions such as a `Knockout`, one or several.
+            bwd_hooks: pairs (hook point, function) for the gradients.
+            kwargs: as in TransformerLens, and what `forward` takes.
+        """
+        given = model_args[0] if model_args else kwargs.get("input")
+        forward = functions_of(self.cfg, given, fwd_hooks)
+        backward = functions_of(self.cfg, None, bwd_hooks, called="bwd_hooks")
+        return super().run_with_hooks(*model_args, fwd_hooks=forward, bwd_hooks=backward, **kwargs)
 
     def add_hook(self, name: str | Callable[[str], bool], hook: Any, *args: Any, **kwargs: Any) -> None:
         """As in TransformerLens: add a hook function that stays until `reset_hooks`."""

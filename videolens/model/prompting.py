@@ -27,7 +27,7 @@ from videolens.question import Question
 
 
 def prompt_from_question(
-    model: Running, question: Question, template: PromptTemplate | str | None, prepare: Callable[[Tensor], Tensor]
+    model: Running, question: object, template: PromptTemplate | str | None, prepare: Callable[[Tensor], Tensor]
 ) -> Prompt:
     """See `HookedVideoTransformer.prompt`; `prepare` is its `pixels`."""
     if model.tokenizer is None:

@@ -6,15 +6,16 @@ So a run under hook functions that begin there need compute nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
+from videolens.model.acting import functions_of
 from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
 from videolens.model.finite import check_logits
 from videolens.model.identity import Weights
@@ -96,7 +97,7 @@ def resume(
     *,
     layer: int,
     row: int,
-    fwd_hooks: Sequence[tuple[str | Callable, Callable]] = (),
+    fwd_hooks: Any = (),
     rows: Where = "last",
 ) -> Float[Tensor, "batch asked d_vocab"]:
     """Logits of some rows under hook functions that change nothing before `layer` and `row`; only what lies behind
@@ -113,7 +114,7 @@ def resume(
         clean: what `run_clean` gave.
         layer: the first layer to run.
         row: the first row to run.
-        fwd_hooks: (hook point, function) as for `run_with_hooks`.
+        fwd_hooks: as for `run_with_hooks`.
         rows: which rows' logits: a selection or positions, none before `row`.
 
     Raises:
@@ -136,14 +137,15 @@ def resume(
             f"rows from {int(asked.min())} on are asked for, but the run resumes at row {row}: ask for rows from there "
             "on (those before are the clean run's), or resume earlier"
         )
-    for name, _ in fwd_hooks:
+    functions = functions_of(model.cfg, clean.prompt, fwd_hooks)
+    for name, _ in functions:
         if isinstance(name, str) and stage_of(name, n_layers) < layer:
             raise ModelError(
                 f"{name} comes before layer {layer}, where the run resumes: resume earlier, or leave it out"
             )
     at = replace(clean.at.only(slice(row, None)), past=clean.keys_values.before(row), views=clean.at.views)
     residual = clean.residuals[layer][:, row:].clone()
-    with model.hooks(fwd_hooks) if fwd_hooks else nullcontext():
+    with model.hooks(functions) if functions else nullcontext():
         residual = model.run_layers(residual, at, start=layer, stop=n_layers - 1)
         residual = model.run_layers(residual, replace(at, asked=asked - row), start=n_layers - 1)
         return model.read_out(residual, at.only(asked - row))

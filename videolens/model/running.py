@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
@@ -43,7 +42,8 @@ class Running(Listening):
 
         Args:
             input: what to run.
-            return_type: "logits"; "loss": mean next-token cross entropy over targets that are not video; None: nothing.
+            return_type: "logits"; "loss": mean next-token cross entropy over targets that are neither video nor
+                padding (`loss_fn`); None: nothing.
             stop_at_layer: give the residual stream [batch pos d_model] that enters this layer instead; −1 is the last
                 layer.
             rows: the query rows, as a selection or positions, whose attention scores and patterns hook functions see:
@@ -73,9 +73,7 @@ class Running(Listening):
             return logits
         if return_type is None:
             return None
-        ids = (input.input_ids if isinstance(input, Prompt) else input).to(logits.device)
-        targets = ids[:, 1:].masked_fill(ids[:, 1:] == self.frontend.video_token, -100)
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
+        return self.loss_fn(logits, input)
 
     def enter(
         self, input: Prompt | Int64[Tensor, "batch pos"], *, past: KeyValues | None = None

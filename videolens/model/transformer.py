@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,13 +11,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from videolens.errors import ModelError
+from videolens.errors import ModelError, check_flag
 from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
+from videolens.model.checkpoints.placing import device_named, dtype_named
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.checkpoints.settings import token_ids
 from videolens.model.families import family_of
+from videolens.model.folding import fold_norms
 from videolens.model.running import Running
 from videolens.model.turns import Turns
 from videolens.model.vision.pixels import Preparation
@@ -71,8 +74,10 @@ class HookedVideoTransformer(Running):
         cls,
         name: str | os.PathLike[str],
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: str | torch.device = "cpu",
+        revision: str | None = None,
+        fold_ln: bool = False,
         trust_remote_code: bool = False,
     ) -> HookedVideoTransformer:
         """Load a bundled model ("shapes", "shapes-image"), a checkpoint directory, or a repository on the hub.
@@ -81,28 +86,38 @@ class HookedVideoTransformer(Running):
 
         Args:
             name: what to load.
-            dtype: of weights and activations; None: the checkpoint's own.
-            device: where to put it.
+            dtype: of weights and activations, or its name ("bfloat16"); None: the checkpoint's own.
+            device: where to put it; "auto": CUDA or MPS where there is one, else the CPU (`model.cfg.device` says).
+            revision: branch, tag or commit of a repository on the hub.
+            fold_ln: fold norm weights into what reads through them, as TransformerLens does unless told not to: the
+                same outputs to rounding, and `cache.apply_ln_to_stack(…) @ model.W_U` are then logits (`fold_norms`).
             trust_remote_code: run code that comes with the checkpoint.
 
         Raises:
-            ModelError: not found (lists the bundled names), an unknown or text-only architecture (lists the known
-                families), weights that are not safetensors or do not fit, a device that this machine lacks.
+            ModelError: not found (lists the bundled names), a revision of something that is here, an unknown or
+                text-only architecture (lists the known families), weights that are not safetensors or do not fit, a
+                device that this machine lacks.
         """
-        try:
-            place = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-            raise ModelError(f"device {str(device)!r} cannot be used here ({error}): use 'cpu'") from error
-        read = read_checkpoint(name, dtype=dtype, trust_remote_code=trust_remote_code)
+        place = device_named(device)
+        read = read_checkpoint(name, dtype=dtype_named(dtype), revision=revision, trust_remote_code=trust_remote_code)
         parts = convert(read.module, read.family, name=read.name)
         model = cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template, ends=read.ends)
-        return model.to(place)
+        return cls._ready(model.to(place), fold_ln)
+
+    @staticmethod
+    def _ready(model: HookedVideoTransformer, fold_ln: bool) -> HookedVideoTransformer:
+        check_flag("fold_ln", fold_ln)
+        if fold_ln:
+            fold_norms(model)
+        return model
 
     @classmethod
     def from_hugging_face(
-        cls, module: nn.Module, *, tokenizer: Any = None, pixels: Preparation | None = None
+        cls, module: nn.Module, *, tokenizer: Any = None, pixels: Preparation | None = None, fold_ln: bool = False
     ) -> HookedVideoTransformer:
         """Convert a model that is already loaded. Weights are shared; its vision tower and projector are taken over.
+
+        With `fold_ln` the decoder's are copies, and the module stays as it was.
 
         Raises:
             ModelError: its `config.model_type` belongs to no known family, or it carries an adapter that is not merged.
@@ -115,21 +130,25 @@ class HookedVideoTransformer(Running):
             name=config._name_or_path or config.model_type,
         )
         ends = token_ids(getattr(getattr(module, "generation_config", None), "eos_token_id", None))
-        return cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template, ends=ends)
+        model = cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template, ends=ends)
+        return cls._ready(model, fold_ln)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
-    def prompt(self, question: Question, template: PromptTemplate | str | None = None) -> Prompt:
+    def prompt(self, question: Question | Sequence[Question], template: PromptTemplate | str | None = None) -> Prompt:
         """Everything needed to ask a question: tokens and what each is, pixels, and the layer-0 residual.
 
         Args:
-            question: with or without options.
+            question: with or without options; several are one batch (`Prompt.batch`), padded on the left.
             template: the words around it, or their name; None: what the checkpoint was trained with.
 
         Raises:
             ModelError: the checkpoint has no tokenizer or preprocessor files.
             PromptError: no options, an answer that is not among them, more tokens than the context holds.
         """
+        if not isinstance(question, Question) and isinstance(question, (list, tuple)):
+            singles = [self.prompt(each, template) for each in question]
+            return singles[0] if len(singles) == 1 else Prompt.batch(singles)
         return prompting.prompt_from_question(
             self, question, self.template if template is None else template, self.pixels
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
+from videolens.pages.loading import load
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.question import Question
@@ -50,6 +50,7 @@ def run_demo(
     out: str | Path,
     settings: DemoSettings | None = None,
     *,
+    device: str = "cpu",
     say: Callable[[str], None] = lambda text: None,
     progress: bool = True,
 ) -> Path:
@@ -68,6 +69,7 @@ def run_demo(
     Args:
         out: the directory. What an earlier run with the same settings wrote is written again.
         settings: None: the bundled pair, twenty questions a task.
+        device: where both models run; "auto": CUDA or MPS where there is one.
         say: called with a line of text for every step.
         progress: show bars.
 
@@ -80,17 +82,18 @@ def run_demo(
     settings = settings if settings is not None else DemoSettings()
     out = Path(out)
     _check_directory(out, settings)
-    demo = _compute(settings, say=say, progress=progress)
+    demo = _compute(settings, device, say=say, progress=progress)
     say("writing tables, figures and the page")
     _write(out, demo, progress=progress)
     return out / PAGE
 
 
-def _compute(settings: DemoSettings, *, say: Callable[[str], None], progress: bool) -> Demo:
+def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None], progress: bool) -> Demo:
     """Steps 1 to 5."""
     began = time.monotonic()
     say(f"loading {settings.model} and {settings.base}")
-    models = {name: HookedVideoTransformer.from_pretrained(name) for name in (settings.model, settings.base)}
+    both = (settings.model, settings.base)
+    models = {name: load(name, device=device, dtype=settings.dtype, say=say) for name in both}
     tuned, base = models.values()
     questions = [
         question
@@ -182,7 +185,7 @@ def _write(out: Path, demo: Demo, *, progress: bool) -> None:
     """Tables, figures, results and the page."""
     settings = demo.settings
     out.mkdir(parents=True, exist_ok=True)
-    (out / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    (out / SETTINGS).write_text(json.dumps(settings.plain(), indent=2) + "\n")
     save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
     demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
     demo.claims.save(out, overwrite=True)
@@ -238,5 +241,5 @@ def _check_directory(out: Path, settings: DemoSettings) -> None:
         raise VideolensError(f"{out} is a file: give a directory to write to")
     if (out / SETTINGS).is_file():
         there = read_json(out / SETTINGS, finite=False)
-        if there != asdict(settings):
+        if there != settings.plain():
             raise VideolensError(f"{out} holds a demonstration with other settings ({there}): choose another directory")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from videolens.drawing.view import View
 from videolens.errors import VideolensError
@@ -38,6 +39,7 @@ class DemoSettings:
         n_accuracy: questions of each task for the accuracies; the mapped ones are the first of them.
         seed: of the questions, the shuffled frames and the bootstrap.
         split: of the procedural benchmark.
+        dtype: of both models; None: the checkpoints' own.
 
     Raises:
         VideolensError: less than one question, or the same model twice.
@@ -49,6 +51,11 @@ class DemoSettings:
     n_accuracy: int = 40
     seed: int = 0
     split: str = "test"
+    dtype: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; without a dtype where none is asked for."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("dtype", None)}
 
     def __post_init__(self) -> None:
         for name in ("n", "n_accuracy"):

@@ -31,6 +31,7 @@ from videolens.interventions.layer_sets import STYLES
 from videolens.model.checkpoints.files import short_name
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip, clips_section, settings_section
+from videolens.pages.loading import load
 from videolens.pages.saving import describe, save_figure
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -64,14 +65,17 @@ def plan_own_clip(
     routes: Sequence[str] = ROUTES,
     window: int | None = None,
     style: str = "centre",
+    device: str = "cpu",
+    dtype: str | None = None,
     max_memory: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """What `map_own_clip` will cost with the same arguments. Nothing is written, and only the question is asked.
 
     Raises:
         VideolensError: as the model and the question raise, or too little memory for one window.
     """
-    model = HookedVideoTransformer.from_pretrained(model_name)
+    model = load(model_name, device=device, dtype=dtype, say=say)
     return plan_flow(model, _ask(model, question)[1], routes, window, style=style, max_memory=max_memory)
 
 
@@ -83,6 +87,8 @@ def map_own_clip(
     routes: Sequence[str] = ROUTES,
     window: int | None = None,
     style: str = "centre",
+    device: str = "cpu",
+    dtype: str | None = None,
     engine: Literal["exact", "full"] = "exact",
     max_memory: int | None = None,
     verify: bool = False,
@@ -107,7 +113,7 @@ def map_own_clip(
             f"{out} already holds a flow map: choose another directory with --out, or pass --overwrite"
         )
     say(f"loading {model_name}")
-    model = HookedVideoTransformer.from_pretrained(model_name)
+    model = load(model_name, device=device, dtype=dtype, say=say)
     name = short_name(model_name)
     # 1. ask
     known = question.answer is not None

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from pydantic import Field
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, near
 from videolens.experiments import declared, in_runs
+from videolens.model.checkpoints.placing import device_named
 from videolens.reading import MOST_YAML, as_path, parse_yaml, read_text
 from videolens.runs.checking import checked, fields_of, is_plain
 
@@ -48,7 +49,8 @@ class RunConfig:
     """A config, resolved: nothing in it is left to a default that could change.
 
     Attributes:
-        model: name, dtype, device, trust_remote_code of `HookedVideoTransformer.from_pretrained`.
+        model: name, dtype, device, trust_remote_code, and revision if there is one, of
+            `HookedVideoTransformer.from_pretrained`. What "auto" stands for here is in the place of it.
         dataset: keywords of `load_dataset`.
         experiments: in the order in which they are asked.
         seed: of whatever takes a seed and has none of its own here.
@@ -122,7 +124,7 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     seed = settings["seed"]
     if model.get("dtype") is not None:
         model["dtype"] = str(model["dtype"]).removeprefix("torch.")
-    model = checked(model, _Model, where=f"{where}.model", kind="field")
+    model = _resolved(checked(model, _Model, where=f"{where}.model", kind="field"))
     dataset = checked(_seeded(dataset, load_dataset, seed), load_dataset, where=f"{where}.dataset", kind="field")
     # 3.
     return RunConfig(model, dataset, _experiments(listed, seed, where), **settings, where=where)
@@ -159,7 +161,21 @@ class _Model:
     name: str
     dtype: str | None = None
     device: str = "cpu"
+    revision: str | None = None
     trust_remote_code: bool = False
+
+
+def _resolved(model: dict[str, Any]) -> dict[str, Any]:
+    """With the device that "auto" is on this machine: a run goes on on the kind of device that it was begun on."""
+    if model["device"] == "auto":
+        model["device"] = str(device_named("auto"))
+    return {name: value for name, value in model.items() if name != "revision" or value is not None}
+
+
+def placed(config: RunConfig, *, device: str | None = None, dtype: str | None = None) -> RunConfig:
+    """The config with another device or dtype, where they are given."""
+    given = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+    return replace(config, model=_resolved(config.model | given))
 
 
 def _named(given: str | dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _READ = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _ENDS = 2**16
 
 
-def model_fingerprint(name: str, *, trust_remote_code: bool) -> dict[str, Any]:
+def model_fingerprint(name: str, *, revision: str | None = None, trust_remote_code: bool) -> dict[str, Any]:
     """SHA-256 of a checkpoint: of every byte of every file that loading may read.
 
     Returns:
@@ -25,7 +25,7 @@ def model_fingerprint(name: str, *, trust_remote_code: bool) -> dict[str, Any]:
     Raises:
         ModelError: there is no such checkpoint.
     """
-    directory = find(name, trust_remote_code=trust_remote_code)
+    directory = find(name, revision=revision, trust_remote_code=trust_remote_code)
     patterns = (*_READ, "*.py") if trust_remote_code else _READ
     files = sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
     found = {}

@@ -26,7 +26,11 @@ def identity_of(config: RunConfig, questions: Sequence[Question]) -> dict[str, A
         DatasetError: a question without an id, or two with the same.
     """
     asked = question_digests(questions)
-    model = model_fingerprint(config.model["name"], trust_remote_code=config.model["trust_remote_code"])
+    model = model_fingerprint(
+        config.model["name"],
+        revision=config.model.get("revision"),
+        trust_remote_code=config.model["trust_remote_code"],
+    )
     return {
         "config": config.plain(),
         "versions": versions() | {name: version(name) for name in ("numpy", "pandas", "pyarrow")},

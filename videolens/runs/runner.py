@@ -15,6 +15,7 @@ from videolens.datasets import load_dataset
 from videolens.errors import VideolensError
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment
+from videolens.model.checkpoints.placing import dtype_named, where_it_runs
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.runs.asking import ask_chunk, cut
@@ -80,7 +81,7 @@ def run(
         # 3.
         threads = there["threads"] if there is not None else config.threads or torch.get_num_threads()
         with _threads(threads):
-            model = _model(config)
+            model = _model(config, say)
             experiments = _experiments(config, model)
             if there is None:
                 directory.begin({"format": FORMAT, "identity": identity, "threads": threads, "machine": machine()})
@@ -111,19 +112,21 @@ def _questions(config: RunConfig) -> list[Question]:
     return questions
 
 
-def _model(config: RunConfig) -> HookedVideoTransformer:
-    """The model.
+def _model(config: RunConfig, say: Say) -> HookedVideoTransformer:
+    """The model; `say` is called with where it runs.
 
     Raises:
-        ModelError: it cannot be loaded.
-        VideolensError: its dtype is none that a model has.
+        ModelError: it cannot be loaded, or its dtype is none that a model has.
     """
     asked = dict(config.model)
-    name, dtype = asked.pop("name"), asked.pop("dtype")
-    kind = None if dtype is None else getattr(torch, dtype, None)
-    if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
-        raise VideolensError(f"{config.where}.model.dtype: {dtype!r}; give float32, bfloat16 or float16")
-    return HookedVideoTransformer.from_pretrained(name, dtype=kind, **asked)
+    try:
+        dtype_named(asked["dtype"])
+    except VideolensError as error:
+        raise type(error)(f"{config.where}.model.dtype: {error}") from None
+    model = HookedVideoTransformer.from_pretrained(asked.pop("name"), **asked)
+    if where := where_it_runs(model, asked["device"]):
+        say(f"{config.model['name']} runs {where}")
+    return model
 
 
 def _experiments(config: RunConfig, model: HookedVideoTransformer) -> dict[str, Experiment[Any]]:

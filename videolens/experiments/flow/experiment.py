@@ -22,7 +22,7 @@ from videolens.experiments.common.words import token_text
 from videolens.experiments.flow.plan import check_routes, route_knockouts
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowRow, FlowSettings
-from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.interventions.knockout import ROUTES, Knockout, route_name
 from videolens.interventions.layer_sets import cut_layers
 from videolens.interventions.rerounded import Rerounded
 from videolens.model.transformer import HookedVideoTransformer
@@ -130,7 +130,7 @@ class FlowExperiment(Experiment[FlowMap]):
         check_samples(self.samples)
         check_engine(self.engine)
         self.window = check_routes(self.model, self.routes, self.window, self.style)
-        self.routes = tuple(self.routes)
+        self.routes = tuple(map(route_name, self.routes))
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from videolens.engine import Plan, plan
 from videolens.errors import SelectionError, VideolensError
-from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.interventions.knockout import ROUTES, Knockout, route_name
 from videolens.interventions.layer_sets import cut_layers, window_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -76,7 +76,7 @@ def check_routes(
         raise VideolensError(f"routes is one string, {routes!r}: give a list of routes")
     if not isinstance(routes, Iterable) or not all(isinstance(route, str) for route in routes):
         raise VideolensError(f"routes is {routes!r:.80}: give a list of routes, each by name")
-    if not routes or len(set(routes)) != len(routes):
+    if not routes or len(set(map(route_name, routes))) != len(routes):
         raise VideolensError(f"routes must name at least one route, each once, got {list(routes)}")
     for route in routes:
         Knockout.route(route, layers=0)

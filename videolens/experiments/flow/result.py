@@ -18,6 +18,7 @@ from videolens.experiments.common.statistics import Interval, Within, bootstrap,
 from videolens.experiments.flow.measures import ShareRight, measure_named, open_layers, share_right
 from videolens.experiments.flow.split import FlowSplit, split_flow
 from videolens.experiments.flow.table import FlowRow, FlowSettings, check_table
+from videolens.interventions.knockout import route_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,5 +263,5 @@ class FlowMap(Result):
         )
 
     def _rows(self, route: str, task: str | None) -> pd.DataFrame:
-        rows = self._of_route[self._known("route", route, self.routes)]
+        rows = self._of_route[self._known("route", route_name(route), self.routes)]
         return rows if task is None else rows[rows["task"] == self._known("task", task, self.tasks)]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from videolens.errors import SelectionError, VideolensError, near
 from videolens.experiments.common.result import Drawn
+from videolens.interventions.knockout import route_name
 
 GROUPS = {
     "falls": "cutting lowers its probability",
@@ -99,6 +100,7 @@ def split_flow(flow: Any, route: str = "cross-frame", *, by: str = "mean") -> Fl
     """
     if by not in SIGNS:
         raise SelectionError(near(str(by), SIGNS, kind="way to decide a question's sign"))
+    route = route_name(route)
     changes = flow.by_question(route)
     values = changes.to_numpy(dtype=float)
     peaks = values[np.arange(len(values)), np.abs(values).argmax(axis=1)]

@@ -12,16 +12,21 @@ from videolens.model.checkpoints.settings import is_there
 from videolens.reading import as_path
 
 
-def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
+def find(name: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool) -> Path:
     """The directory of a bundled checkpoint, a directory, or that of a repository on the hub, once it is here.
 
-    A `ModelError` if there is none (it lists the bundled names), or if it is an adapter that is not merged.
+    A `ModelError` if there is none (it lists the bundled names), if it is an adapter that is not merged, or if a
+    revision is asked for of something that is not on the hub.
     """
     try:
         path = as_path(name, "the model's name", ModelError).expanduser()
     except ModelError as error:
         raise ModelError(f"{error}; {_bundled_hint()}") from error
     name = os.fspath(name)
+    if revision is not None and (name in bundled_names() or Path(name).expanduser().is_dir()):
+        raise ModelError(
+            f"revision {revision!r} of {name!r}, which is here: only repositories on the hub have revisions"
+        )
     if name in bundled_names():
         return bundled_path(name)
     if name and path.is_dir():
@@ -35,7 +40,7 @@ def find(name: str | os.PathLike[str], *, trust_remote_code: bool) -> Path:
         raise ModelError(
             near(name, bundled_names(), kind="model") + "; nor is it a directory or a hub name (owner/name)"
         )
-    return _download(name, trust_remote_code=trust_remote_code)
+    return _download(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def short_name(name: str) -> str:
@@ -43,18 +48,21 @@ def short_name(name: str) -> str:
     return name.rstrip("/").split("/")[-1] or "model"
 
 
-def _download(name: str, *, trust_remote_code: bool) -> Path:
+def _download(name: str, *, revision: str | None, trust_remote_code: bool) -> Path:
     """A repository's files of the kinds that are read; of its weights none but safetensors."""
     from huggingface_hub import snapshot_download
 
     code = ["*.py"] if trust_remote_code else []
+    at = "" if revision is None else f", revision {revision!r}"
     try:
         found = snapshot_download(
-            name, allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja", *code]
+            name,
+            revision=revision,
+            allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja", *code],
         )
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{name!r}: no such directory here, and not found on the hub ({type(error).__name__}: {error}); "
+            f"{name!r}{at}: no such directory here, and not found on the hub ({type(error).__name__}: {error}); "
             f"{_bundled_hint()}"
         ) from error
     refuse_adapter_files(Path(found))

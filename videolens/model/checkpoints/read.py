@@ -48,7 +48,9 @@ class Checkpoint:
     ends: tuple[int, ...] = ()
 
 
-def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, trust_remote_code: bool) -> Checkpoint:
+def read_checkpoint(
+    name: str | os.PathLike[str], *, dtype: torch.dtype | None, revision: str | None = None, trust_remote_code: bool
+) -> Checkpoint:
     """Read a bundled checkpoint, a directory, or a repository on the hub.
 
     1. Find it: a bundled name, else a directory, else a hub name of the form owner/name.
@@ -63,7 +65,7 @@ def read_checkpoint(name: str | os.PathLike[str], *, dtype: torch.dtype | None, 
             not whole, or do not fit.
     """
     # 1. find it
-    directory = find(name, trust_remote_code=trust_remote_code)
+    directory = find(name, revision=revision, trust_remote_code=trust_remote_code)
     # 2. its family
     settings = read_config(directory)
     family = _family(directory, settings, trust_remote_code=trust_remote_code)

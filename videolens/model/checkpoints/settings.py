@@ -22,6 +22,9 @@ class PlainConfig(SimpleNamespace):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(**{name: _plain(value) for name, value in settings.items()})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PlainConfig, ({},), vars(self)  # so that a model that holds one can be copied
+
     def get_text_config(self) -> Any:
         """The decoder's part, under whichever of the usual names it is here; the whole where there is none."""
         for name in ("text_config", "llm_config", "language_config"):
