@@ -104,7 +104,7 @@ def test_a_mask_may_become_one_for_every_head_and_no_other_shape(model, prompt) 
     )
     assert torch.allclose(wide, clean, atol=1e-5)
     for wrong in (lambda mask, hook: mask[..., :1], lambda mask, hook: mask.float()):
-        with pytest.raises(ModelError, match="hook_mask gave"):
+        with pytest.raises(ModelError, match="True = may attend"):
             model.run_with_hooks(prompt, fwd_hooks=[(point, wrong)])
 
 

@@ -266,7 +266,7 @@ def test_stopping_early_and_the_loss(model, prompt) -> None:
     assert torch.equal(model(prompt, stop_at_layer=2), cache["resid_pre", 2])
     assert torch.equal(model(prompt, stop_at_layer=-1), cache["resid_pre", 2])
     assert model(prompt, return_type=None) is None
-    with pytest.raises(ModelError, match="stop_at_layer 4 is outside the model: it has 3 layers"):
+    with pytest.raises(ModelError, match="stop_at_layer = 4: give a whole number from -3 to 3"):
         model(prompt, stop_at_layer=4)
     ids = torch.randint(3, 90, (2, 9))
     expected = torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())

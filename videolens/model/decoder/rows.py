@@ -137,9 +137,9 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
     if at is not None:
         point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys
     given = point(value)
-    kept = slice(-2, None) if value.dtype == torch.bool else slice(None)  # a mask may become one for every head
-    fits = isinstance(given, Tensor) and given.dtype == value.dtype and given.ndim == value.ndim
-    if not fits or given.shape[kept] != value.shape[kept]:
+    if isinstance(given, Tensor) and value.dtype == torch.bool:
+        return given  # a mask may become one for every head: who asked for it checks it
+    if not (isinstance(given, Tensor) and given.dtype == value.dtype and given.shape == value.shape):
         found = (
             f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else " ".join(f"{given!r:.60}".split())
         )
