@@ -42,4 +42,4 @@ def test_a_block_runs_alone(block: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_there_are_blocks_and_few_cannot_run() -> None:
     blocks = [str(param.values[0]) for param in BLOCKS]
-    assert len(blocks) > 12 and sum(block.startswith("# needs ") for block in blocks) <= 2
+    assert len(blocks) > 12 and sum(block.startswith("# needs ") for block in blocks) <= 3
