@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videolens.errors import DatasetError
+from videolens.errors import DatasetError, check_text
 from videolens.question import repeated
 
 _LONGEST_S = 1e9  # thirty years; a whole number in JSON may be too large for a float
@@ -139,6 +139,7 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
         raise DatasetError(f"{path} holds no questions: take the file away, or write some")
     records = []
     for key, fields in content.items() if isinstance(content, dict) else enumerate(content):
+        check_text(f"{path}: the key", str(key), error=DatasetError)
         if not isinstance(fields, dict):
             raise DatasetError(f"{path}, entry {key!r} is {_kind(fields)}, not an object with {', '.join(required)}")
         lacking = [field for field in required if field not in fields]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, utf8
 from videolens.runs.parts import FORMAT, Chunk
 from videolens.runs.writing import LEFTOVER, clear_leftovers, make_directory, write_atomic
 
@@ -124,7 +124,7 @@ class RunDirectory:
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Say what the run is. From here on the directory is this run's."""
-        write_atomic(self.path / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomic(self.path / MANIFEST, utf8(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"))
 
     @property
     def finished(self) -> bool:
@@ -150,8 +150,8 @@ class RunDirectory:
     def log(self, event: str, **about: Any) -> None:
         """Add a line about what happened, with the time: for people, nothing reads it back."""
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event} | about, ensure_ascii=False)
-        with (self.path / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        with (self.path / LOG).open("ab") as stream:
+            stream.write(utf8(line + "\n"))
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

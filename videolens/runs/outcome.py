@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, near, utf8
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment, Gathered
 from videolens.question import Question
@@ -167,10 +167,10 @@ def write_results(
         ],
         "experiments": found,
     }
-    (unfinished / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (unfinished / "summary.md").write_text(spelled(summary) + "\n", encoding="utf-8")
+    (unfinished / SUMMARY).write_bytes(utf8(json.dumps(summary, indent=2, ensure_ascii=False) + "\n"))
+    (unfinished / "summary.md").write_bytes(utf8(spelled(summary) + "\n"))
     if config.figures:
-        (unfinished / REPORT).write_text(report(summary, sections), encoding="utf-8")
+        (unfinished / REPORT).write_bytes(utf8(report(summary, sections)))
     commit_directory(unfinished, path / RESULTS)
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from videolens.errors import SelectionError, VideolensError, near, validation_text
+from videolens.errors import SelectionError, VideolensError, near, utf8, validation_text
 from videolens.experiments.common.experiment import Skip
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Result(Drawn):
             if isinstance(content, pd.DataFrame):
                 content.to_parquet(path / name, index=False)
             else:
-                (path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                (path / name).write_bytes(utf8(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
         return path
 
     @classmethod
