@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from videolens.errors import VideoError, VideolensError
 from videolens.video import decoding, listing
-from videolens.video import video as video_module
+from videolens.video import files as files_module
 from videolens.video.sampling import Request, midpoints, stride, uniform
 from videolens.video.video import Video
 
@@ -399,9 +399,9 @@ def test_only_so_many_clips_are_remembered(files: dict[str, Path], monkeypatch: 
         reads.append(path)
         return decoding.read_clip(path, *asked)
 
-    monkeypatch.setattr(video_module, "read_clip", counted)
-    monkeypatch.setattr(video_module._recent, "room", 2 * 8 * HEIGHT * WIDTH * 3)
-    video_module._recent.clear()
+    monkeypatch.setattr(files_module, "read_clip", counted)
+    monkeypatch.setattr(files_module._recent, "room", 2 * 8 * HEIGHT * WIDTH * 3)
+    files_module._recent.clear()
     clips = [Video.open(files[name]) for name in ("b-frames.mp4", "plain.mkv", "vp9.webm")]
     for clip in (*clips[:2], *clips[:2]):
         assert len(clip.frames) == len(clip)

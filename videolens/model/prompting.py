@@ -24,10 +24,11 @@ from videolens.prompt.template import PromptTemplate
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 from videolens.question import Question
+from videolens.video.video import Video
 
 
 def prompt_from_question(
-    model: Running, question: Question, template: PromptTemplate | str | None, prepare: Callable[[Tensor], Tensor]
+    model: Running, question: Question, template: PromptTemplate | str | None, prepare: Callable[[Video], Tensor]
 ) -> Prompt:
     """See `HookedVideoTransformer.prompt`; `prepare` is its `pixels`."""
     if model.tokenizer is None:
@@ -46,7 +47,7 @@ def prompt_from_question(
     if not isinstance(template, PromptTemplate):
         raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
     video = question.video
-    pixels, clock = prepare(video.frames), Clock.of(video)
+    pixels, clock = prepare(video), Clock.of(video)
     layout = _layout(front, pixels, clock)
     coded = encode_question(
         question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder

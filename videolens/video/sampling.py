@@ -47,6 +47,9 @@ Sampling = str | Sampler | Sequence[int]
 """A name in `SAMPLINGS`, "time", a function, or frame numbers."""
 
 
+MOST_REPEATED = 1024
+"""Frames up to which those of a source that has fewer are repeated."""
+
 COLOUR_MATRICES = {"bt601": "ITU601", "bt709": "ITU709"}
 """Ways to turn stored colours into red, green and blue, by the names that PyAV has for them."""
 
@@ -140,6 +143,12 @@ class Request:
         outside the source is a `VideoError`.
         """
         n_source = len(seconds)
+        n_wanted = len(self.sampling) if isinstance(self.sampling, tuple) else self.n_frames
+        if n_wanted > max(MOST_REPEATED, n_source):
+            raise VideoError(
+                f"{n_wanted} frames were asked of {self.name}, which has {n_source}: frames are repeated up to "
+                f"{MOST_REPEATED} in all, so ask for at most {max(MOST_REPEATED, n_source)}"
+            )
         for name, value, latest in (("start", self.start, duration), ("end", self.end, duration + 1)):
             if value is not None and (value > latest or (name == "start" and value == latest)):
                 raise VideoError(
