@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from videolens.datasets.benchmark import Wanted, register, slug
 from videolens.datasets.shapes_tasks import MAKERS, TASKS, TEMPORAL_TASKS, Ask
 from videolens.datasets.shapes_world import FPS, Scene, render
 from videolens.datasets.tvbench import TVBench
 from videolens.errors import DatasetError, near
+from videolens.progress import progress_bar
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_N = 100
@@ -112,7 +112,7 @@ def write_shapes(
     for task in tasks:
         _check(task, split, seed)
     directory = Path(directory)
-    with tqdm(total=n * len(tasks), desc="writing shapes", unit="clip", delay=2, leave=False) as bar:
+    with progress_bar("writing shapes", total=n * len(tasks), unit="clips", digits=0, delay=2) as bar:
         for task in tasks:
             folder = directory / "video" / slug(task)
             folder.mkdir(parents=True, exist_ok=True)
