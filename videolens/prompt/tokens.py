@@ -117,6 +117,16 @@ class TokenMap:
             )
 
     @property
+    def contents(self) -> str:
+        """What there is besides positions: ", 128 of them video (8 frames × 4 × 4), 4 options"; nothing if nothing."""
+        frames, rows, columns = self.grid
+        video = f", {frames * rows * columns} of them video ({frames} frames × {rows} × {columns})" if frames else ""
+        return video + (f", {self.n_options} options" if self.n_options else "")
+
+    def __repr__(self) -> str:
+        return f"TokenMap({self.n_pos} positions{self.contents})"
+
+    @property
     def n_pos(self) -> int:
         """Positions in all."""
         return len(self.role)
