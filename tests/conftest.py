@@ -75,3 +75,14 @@ def run(model: vl.HookedVideoTransformer, prompt: vl.Prompt) -> tuple[torch.Tens
 def shapes() -> vl.HookedVideoTransformer:
     """The bundled model."""
     return vl.HookedVideoTransformer.from_pretrained("shapes")
+
+
+@pytest.fixture
+def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint gets as far as a model."""
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr("videolens.model.checkpoints.read._by_transformers", never)
+    monkeypatch.setattr("videolens.model.checkpoints.read.build", never)

@@ -56,15 +56,6 @@ def refused(directory: Path, said: str, *, most_s: float = 5.0) -> None:
     assert time.process_time() - began < most_s and len(str(caught.value)) > 20
 
 
-@pytest.fixture
-def nothing_built(monkeypatch) -> None:
-    def never(*arguments: object, **options: object) -> None:
-        raise AssertionError("a model was built")
-
-    monkeypatch.setattr("videolens.model.checkpoints.read._by_transformers", never)
-    monkeypatch.setattr("videolens.model.checkpoints.read.build", never)
-
-
 @pytest.mark.usefixtures("nothing_built")
 @pytest.mark.parametrize(
     ("name", "path", "value", "said"),

@@ -53,14 +53,12 @@ def refused(directory: Path, *parts: str, **options: object) -> str:
 
 
 @pytest.fixture
-def nothing_heavy(monkeypatch) -> None:
+def nothing_heavy(nothing_built, monkeypatch) -> None:
     """No model is built and no weight is read."""
 
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("videolens.model.checkpoints.read._by_transformers", never)
-    monkeypatch.setattr("videolens.model.checkpoints.read.build", never)
     monkeypatch.setattr("safetensors.safe_open", never)
 
 

@@ -25,6 +25,7 @@ _MOST_BYTES = 256 * 2**20  # listings of a million questions, and tokenizers of 
 MOST_YAML = 256 * 2**10  # written by hand; reading it takes seconds a megabyte
 _MOST_NODES = 20_000
 _DEEPEST = 64
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 """What parsers raise at input that they were not made for. `UnicodeError` is a `ValueError`."""
 
@@ -78,9 +79,13 @@ def read_json(path: Path, *, kind: type = dict, finite: bool = True) -> Any:
     """
     found = parse_json(read_text(path), where=str(path), finite=finite)
     if not isinstance(found, kind):
-        names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-        raise VideolensError(f"{path} holds {names.get(type(found), 'a number')}, expected {names[kind]}")
+        raise VideolensError(f"{path} holds {json_kind(found)}, expected {_KINDS[kind]}")
     return found
+
+
+def json_kind(value: object) -> str:
+    """What a value out of a JSON file is called."""
+    return _KINDS.get(type(value), "a number")
 
 
 def parse_json(text: str | bytes, *, where: str, finite: bool = True) -> Any:
@@ -168,6 +173,7 @@ class _Strict(yaml.SafeLoader):
     """YAML in which a key that is there twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, once its keys were looked at; a `ConstructorError` if one is there twice."""
         seen = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":  # "<<": what it brings in may be given again

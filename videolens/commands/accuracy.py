@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     quiet()
     from videolens.datasets.shapes import TASKS
     from videolens.model.checkpoints.files import short_name
-    from videolens.pages.loading import load
+    from videolens.model.loading import load
     from videolens.pages.shapes_accuracy import shapes_accuracy
 
     names = options.model or ["shapes", "shapes-image"]

@@ -62,13 +62,13 @@ def unpack(archive: Path) -> None:
                 except BaseException:  # a full disk, say: a part of a file is taken for none
                     target.unlink(missing_ok=True)
                     raise
+    except DatasetError:
+        raise
     except (zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{archive} is damaged ({error}): delete it and load the data set again") from error
     except RuntimeError as error:  # a password, or a way of packing that Python does not know
         raise DatasetError(f"{archive} cannot be unpacked ({error}): unzip it there by another tool") from error
     except (OSError, ValueError, EOFError, struct.error) as error:
-        if isinstance(error, DatasetError):
-            raise
         raise DatasetError(f"{archive} cannot be unpacked beside itself ({error}): make room, or unzip it") from error
 
 

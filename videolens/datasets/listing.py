@@ -11,7 +11,7 @@ from typing import Any
 
 from videolens.errors import DatasetError, VideolensError
 from videolens.question import repeated
-from videolens.reading import parse_json, read_text
+from videolens.reading import json_kind, parse_json, read_text
 
 _ADDRESS = re.compile(
     r"([a-z]|file|concatf?|subfile.*|crypto|cache|async|data|pipe|fd|https?|s?ftp|ftps|rtm?ps?|rtsp|tls|tcp|udp|unix):",
@@ -142,13 +142,15 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
         raise DatasetError(str(error)) from error
     wanted, name = (dict, "an object of questions by their keys") if keyed else (list, "a list of questions")
     if not isinstance(content, wanted):
-        raise DatasetError(f"{path} holds {_kind(content)}, not {name} as {benchmark}'s files do")
+        raise DatasetError(f"{path} holds {json_kind(content)}, not {name} as {benchmark}'s files do")
     if not content:
         raise DatasetError(f"{path} holds no questions: take the file away, or write some")
     records = []
     for key, fields in content.items() if isinstance(content, dict) else enumerate(content):
         if not isinstance(fields, dict):
-            raise DatasetError(f"{path}, entry {key!r} is {_kind(fields)}, not an object with {', '.join(required)}")
+            raise DatasetError(
+                f"{path}, entry {key!r} is {json_kind(fields)}, not an object with {', '.join(required)}"
+            )
         lacking = [field for field in required if field not in fields]
         if lacking:
             raise DatasetError(
@@ -156,8 +158,3 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
             )
         records.append(Record(path, key, fields))
     return records
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,7 @@ def write_shapes(
             listing = directory / "json" / f"{slug(task)}.json"
             listing.parent.mkdir(exist_ok=True)
             if not (keep_longer and _begins_with(listing, entries)):
-                with _whole(listing) as part:
-                    part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+                _write_whole(listing, json.dumps(entries, indent=1))
     return directory
 
 
@@ -137,8 +136,7 @@ def write_clip(scene: Scene, path: Path) -> None:
         return
     from videolens.video.video import Video
 
-    with _whole(path) as part:
-        Video.from_array(render(scene), fps=FPS).write(part, fps=FPS)
+    Video.from_array(render(scene), fps=FPS).write(path, fps=FPS)  # whole, or not at all
 
 
 def cache_directory(seed: int, split: str) -> Path:
@@ -147,16 +145,15 @@ def cache_directory(seed: int, split: str) -> Path:
     return Path(os.environ.get("VIDEOLENS_CACHE") or user / "videolens") / f"shapes-v{VERSION}" / f"seed-{seed}" / split
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Where this process writes a file until it is whole; then it gets its name. What fails leaves nothing behind.
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file under another name until it is whole; then it gets its own. What fails leaves nothing behind.
 
     Raises:
         DatasetError: there is no room, or no right to write.
     """
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield part
+        part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
         raise DatasetError(f"{path} cannot be written ({error}): make room, or set VIDEOLENS_CACHE") from error

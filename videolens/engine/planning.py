@@ -159,10 +159,12 @@ class Planner:
         forward = self.cost.forward(self.n_pos, self.n_layers)
         passes = tuple(self._pass_plan(each, per_call, forward) for one in rounds for each, per_call in one.passes)
         flops = sum(self._flops(each) for one in rounds for each, _ in one.passes)
-        before = {
-            each.first_row for one in rounds for each, at_once in one.passes if goes_deep(each, at_once, self.n_pos)
-        }
-        flops += sum(self.cost.rows_alone(row, self.n_layers) for row in before)
+        flops += sum(
+            self.cost.rows_alone(each.first_row, self.n_layers)
+            for one in rounds
+            for each, per_call in one.passes
+            if goes_deep(each, per_call, self.n_pos)
+        )
         return Plan(
             interventions=len(staged),
             in_full=in_full,
@@ -239,17 +241,13 @@ class Planner:
         deep = [each for each, per_call in calls if goes_deep(each, per_call, n)]
         level_by_level = [(each, per_call) for each, per_call in calls if each not in deep]
         kept = sum(self.n_layers * cost.keys_values(each.first_row) for each in deep)
+        descents = max((self._descent(each) for each in deep), default=0)
         clean = 2 * cost.stream(n) + cost.keys_values(n) + kept
         peak = clean + cost.working(n)
         for layer in range(self.n_layers):
             streams = sum(cost.stream(len(each.level(layer)) * (n - each.first_row)) for each, _ in level_by_level)
-            peak = max(peak, streams + clean + cost.working(n))
-            for each in deep:  # before the clean run has gone through the layer
-                rows = n - each.first_row
-                waiting = cost.stream(most_waiting(each, self.n_layers) * rows)
-                copies = 0 if self.device.type == "cpu" else cost.keys_values(n)
-                beside = streams + kept + cost.stream(n) + waiting + copies
-                peak = max(peak, beside + cost.working(rows) + cost.stream(rows))
+            # deep passes run before the clean run has gone through the layer
+            peak = max(peak, streams + clean + cost.working(n), streams + kept + cost.stream(n) + descents)
             for each, per_call in level_by_level:
                 branches = min(per_call, len(each.level(layer)))
                 rows = branches * (n - each.first_row)
@@ -257,3 +255,10 @@ class Planner:
                 copies = 0 if self.device.type == "cpu" else branches * cost.keys_values(n)
                 peak = max(peak, streams + clean + copies + cost.working(rows) + 2 * cost.stream(rows))
         return peak
+
+    def _descent(self, each: Pass) -> int:
+        """Bytes of a deep pass: the streams that wait, and a layer of one branch."""
+        rows = self.n_pos - each.first_row
+        copies = 0 if self.device.type == "cpu" else self.cost.keys_values(self.n_pos)
+        streams = self.cost.stream((most_waiting(each, self.n_layers) + 1) * rows)
+        return streams + copies + self.cost.working(rows)

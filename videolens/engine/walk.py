@@ -76,7 +76,8 @@ def walk(
     for layer, block in enumerate(model.blocks):
         last = layer == n_layers - 1
         for each in running:
-            each.descend(layer, residual, asked, lambda rows: tick(rows / share))
+            if each.deep:
+                each.descend(layer, residual, asked, lambda rows: tick(rows / share))
         if clean is None or last:
             after = block(residual, replace(at, asked=asked) if last else at)
             k, v = past.layers.pop(layer)
@@ -125,27 +126,28 @@ class _Running:
             with self._hooked([branch.functions for branch in chunk]):
                 entered, _ = self.model.enter(self.prompt.repeated(len(chunk)))
             self.streams += entered[:, self.first_row :].unbind(0)
-        if self.deep and self.first_row:
+        if not self.deep:
+            return
+        if self.first_row:
             rows, at = slice(self.first_row), self.at
             alone = replace(at.only(rows), keys=at.keys[rows], past=self._before)
             self.model.run_layers(clean[:, rows], alone)
-        if self.deep:
-            children = Counter(branch.parent for branch in self.one.level(0))
-            self._waiting = {(-1, i): (stream, children[i]) for i, stream in enumerate(self.streams)}
-            self.streams = [torch.empty(0)] * len(self.one.level(self.model.cfg.n_layers - 1))
+        children = Counter(branch.parent for branch in self.one.level(0))
+        self._waiting = {(-1, i): (stream, children[i]) for i, stream in enumerate(self.streams)}
+        self.streams = [torch.empty(0)] * len(self.one.level(self.model.cfg.n_layers - 1))
 
     def descend(
         self, begin: int, clean: Float[Tensor, "1 pos d_model"], asked: Tensor, done: Callable[[int], None]
     ) -> None:
-        """Of a pass that goes deep: follow the branches that begin in a layer to their ends."""
+        """Follow the branches that begin in a layer to their ends, in a pass that goes deep."""
         n_layers, past = self.model.cfg.n_layers, self._before.before(self.first_row)
-        for step in descent(self.one, begin, n_layers) if self.deep else ():
+        for step in descent(self.one, begin, n_layers):
             branch, last = self.one.level(step.layer)[step.place], step.layer == n_layers - 1
             parents = [clean[0, self.first_row :] if step.parent is None else self._taken(step.layer - 1, step.parent)]
             (x,) = self._through(step.layer, [branch], parents, past, asked - self.first_row if last else None)
             if step.n_children:
                 self._waiting[step.layer, step.place] = (x, step.n_children)
-            elif last:
+            else:
                 self.streams[step.place] = x
             del x
             done(len(self.at.rows) - self.first_row)

@@ -6,6 +6,7 @@ edge is *live* if it lies on some path to the last token. Only live edges say ho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ Allowed = Callable[[int], Bool[Tensor, "query key"]]
 """0-based layer → causal pairs that are open there."""
 
 
-class OpenEdges:
+class OpenEdges(ABC):
     """Counts of open edges, for a class that says layer by layer what is open: pathways and random cuts."""
 
     if TYPE_CHECKING:
@@ -32,9 +33,9 @@ class OpenEdges:
         def n_layers(self) -> int:
             """Depth of the model it is for."""
 
+    @abstractmethod
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
         """Causal pairs that are open in a 0-based layer."""
-        raise NotImplementedError
 
     def edges(self, prompt: Prompt | TokenMap) -> int:
         """Open causal pairs, summed over layers. With nothing cut: layers × n (n + 1) / 2."""

@@ -33,11 +33,11 @@ from videolens.experiments.pathway.experiment import evaluate_pathway
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
 from videolens.model.checkpoints.files import short_name
+from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
-from videolens.pages.loading import load
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.question import Question

@@ -29,9 +29,9 @@ from videolens.experiments.segment_attention.section import section as attention
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.interventions.layer_sets import STYLES
 from videolens.model.checkpoints.files import short_name
+from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip, clips_section, settings_section
-from videolens.pages.loading import load
 from videolens.pages.saving import describe, save_figure
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question

@@ -15,7 +15,8 @@ from videolens.datasets import load_dataset
 from videolens.errors import VideolensError
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment
-from videolens.model.checkpoints.placing import dtype_named, where_it_runs
+from videolens.model.checkpoints.placing import dtype_named
+from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.question import Question
 from videolens.runs.asking import ask_chunk, cut
@@ -123,10 +124,7 @@ def _model(config: RunConfig, say: Say) -> HookedVideoTransformer:
         dtype_named(asked["dtype"])
     except VideolensError as error:
         raise type(error)(f"{config.where}.model.dtype: {error}") from None
-    model = HookedVideoTransformer.from_pretrained(asked.pop("name"), **asked)
-    if where := where_it_runs(model, asked["device"]):
-        say(f"{config.model['name']} runs {where}")
-    return model
+    return load(asked.pop("name"), say=say, **asked)
 
 
 def _experiments(config: RunConfig, model: HookedVideoTransformer) -> dict[str, Experiment[Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -210,10 +209,9 @@ def _effect(
     """That a cut has an effect; `judged` by `judge_absent`: that it has none. `at`: as `_local_and_whole`."""
     local, whole = _local_and_whole(flow, route, measure, at)
     verdict = judged(local, whole, margin=margin)
-    low = -margin if judged is judge_absent else -math.inf
-    settles = questions_to_settle(local, low=low, high=margin if judged is judge_absent else -margin)
-    found = Finding(claim, name.format(_words(route)), statement, local, _UNIT[measure], verdict)
-    return replace(found, settled_by=settles if verdict == "cannot be told" else None)
+    low, high = (-margin, margin) if judged is judge_absent else (-math.inf, -margin)
+    more = questions_to_settle(local, low=low, high=high) if verdict == "cannot be told" else None
+    return Finding(claim, name.format(_words(route)), statement, local, _UNIT[measure], verdict, settled_by=more)
 
 
 _none = partial(_effect, judged=judge_absent)
