@@ -1,4 +1,4 @@
-"""The numbers in the documentation come out again: by hand, for it takes about ten minutes on two cores.
+"""The numbers in the documentation come out again: by hand, for it takes about half an hour on two cores.
 
     VIDEOLENS_NUMBERS=out/numbers python -m pytest -m slow tests/test_docs_numbers.py -s
 
@@ -62,7 +62,7 @@ def must_stand(page: str, numbers: dict[str, str]) -> None:
 
 slow = [
     pytest.mark.slow,
-    pytest.mark.skipif(NUMBERS is None, reason="by hand: VIDEOLENS_NUMBERS=DIR, ten minutes"),
+    pytest.mark.skipif(NUMBERS is None, reason="by hand: VIDEOLENS_NUMBERS=DIR, half an hour"),
 ]
 
 
