@@ -79,6 +79,16 @@ def near(name: object, known: Iterable[str], *, kind: str = "name", where: str |
     return f"unknown {kind} {name!r}{hint} known: {listed}"
 
 
+def utf8(text: str) -> bytes:
+    """Text as files hold it. A lone surrogate, such as a file name that is not UTF-8 has for Python, has no place in
+    UTF-8: it is written as its escape, which JSON reads back as the surrogate.
+
+    >>> utf8("caf\udce9")
+    b'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
 def check_whole(
     name: str,
     value: object,
@@ -105,13 +115,14 @@ def is_number(value: object) -> bool:
         return False
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written: half of a surrogate pair, which a broken file can hold, cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_text(name: str, text: str, *, error: type[VideolensError] = VideolensError) -> None:
+    """Raise an error of ours if text holds a lone surrogate, half of a character: no tokenizer and no file takes it."""
+    at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+    if at is not None:
+        raise error(
+            f"{name} {text!r} holds the lone surrogate {text[at]!r}, half of a character, as text has that was cut or "
+            "read in another encoding: write the character itself"
+        )
 
 
 def check_flag(name: str, value: object) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, Literal, get_args
 
-from videolens.errors import QuestionError, UnknownNameError, is_unicode, near
+from videolens.errors import QuestionError, UnknownNameError, check_text, near
 from videolens.video import edits
 from videolens.video.video import Video
 
@@ -98,9 +98,8 @@ class Question:
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name in ("task", "id")):
                 raise QuestionError(f"{name} must be text, got {value!r}: write str({value!r}), or leave it out")
-        texts = (self.stem, *(self.options or ()), *self.alternatives, self.answer, self.completion, self.task, self.id)
-        if broken := [text for text in texts if text is not None and not is_unicode(text)]:
-            raise QuestionError(f"{broken[0]!r:.80} holds half of a character (a surrogate): read its file as UTF-8")
+        for name in ("task", "id"):  # what tables and files call it
+            check_text(name, getattr(self, name), error=QuestionError)
         if not isinstance(self.meta, Mapping):
             raise QuestionError(f"meta is {self.meta!r}: give what else is known by name, a mapping")
         if not self.stem.strip():

@@ -66,18 +66,19 @@ def read_text(path: Path, *, most: int = _MOST_BYTES) -> str:
         raise VideolensError(f"{path} cannot be read ({error}): give a file of text in UTF-8") from error
 
 
-def read_json(path: Path, *, kind: type = dict, finite: bool = True) -> Any:
+def read_json(path: Path, *, kind: type = dict, finite: bool = True, halves: bool = False) -> Any:
     """The content of a JSON file: an object, or a list.
 
     Args:
         path: the file.
         kind: of the whole, `dict` or `list`.
         finite: refuse NaN and Infinity, which are no JSON, but which Python writes.
+        halves: let half characters stand, which JSON can spell: what holds one is refused where it is used.
 
     Raises:
         VideolensError: as `read_text` and `parse_json`, or it is of another kind.
     """
-    found = parse_json(read_text(path), where=str(path), finite=finite)
+    found = parse_json(read_text(path), where=str(path), finite=finite, halves=halves)
     if not isinstance(found, kind):
         raise VideolensError(f"{path} holds {json_kind(found)}, expected {_KINDS[kind]}")
     return found
@@ -88,16 +89,16 @@ def json_kind(value: object) -> str:
     return _KINDS.get(type(value), "a number")
 
 
-def parse_json(text: str | bytes, *, where: str, finite: bool = True) -> Any:
-    """What a JSON text says.
+def parse_json(text: str | bytes, *, where: str, finite: bool = True, halves: bool = False) -> Any:
+    """What a JSON text says; `finite` and `halves` as in `read_json`.
 
     Raises:
         VideolensError: it is no JSON, has one key twice in an object, is nested too deeply, or holds a number that is
-            not finite or text that is no Unicode.
+            not finite or half a character (a lone surrogate).
     """
     try:
         found = json.loads(text, object_pairs_hook=_without_repeats)
-        _check_plain(found, finite=finite)
+        _check_plain(found, finite=finite, halves=halves)
     except _MALFORMED as error:
         said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise VideolensError(f"{where} is not JSON ({said}): download or write it anew, or mend it there") from error
@@ -210,19 +211,20 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_plain(content: Any, *, finite: bool) -> None:
+def _check_plain(content: Any, *, finite: bool, halves: bool = False) -> None:
     """A `ValueError` if something is nested too deeply, not finite, beyond what a float holds, or no Unicode."""
     level = [content]
     for _ in range(_DEEPEST):
-        level = [inner for each in level for inner in _parts(each, finite=finite)]
+        level = [inner for each in level for inner in _parts(each, finite=finite, halves=halves)]
         if not level:
             return
     raise ValueError(f"nested more than {_DEEPEST} deep")
 
 
-def _parts(value: Any, *, finite: bool) -> Iterator[Any]:
+def _parts(value: Any, *, finite: bool, halves: bool) -> Iterator[Any]:
     if isinstance(value, str):
-        value.encode()  # lone surrogates, which JSON can spell, are a UnicodeEncodeError
+        # lone surrogates, which JSON can spell, are a UnicodeEncodeError
+        value.encode(errors="surrogatepass" if halves else "strict")
     elif finite and isinstance(value, (int, float)) and not math.isfinite(float(value)):
         raise ValueError(f"the number {value} is not finite")
     elif isinstance(value, dict):

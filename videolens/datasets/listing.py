@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videolens.errors import DatasetError, VideolensError
+from videolens.errors import DatasetError, VideolensError, check_text
 from videolens.question import repeated
 from videolens.reading import json_kind, parse_json, read_text
 
@@ -137,7 +137,7 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
             entries, or an entry lacks a field.
     """
     try:
-        content = parse_json(read_text(path), where=str(path), finite=False)
+        content = parse_json(read_text(path), where=str(path), finite=False, halves=True)
     except VideolensError as error:
         raise DatasetError(str(error)) from error
     wanted, name = (dict, "an object of questions by their keys") if keyed else (list, "a list of questions")
@@ -147,6 +147,7 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
         raise DatasetError(f"{path} holds no questions: take the file away, or write some")
     records = []
     for key, fields in content.items() if isinstance(content, dict) else enumerate(content):
+        check_text(f"{path}: the key", str(key), error=DatasetError)
         if not isinstance(fields, dict):
             raise DatasetError(
                 f"{path}, entry {key!r} is {json_kind(fields)}, not an object with {', '.join(required)}"

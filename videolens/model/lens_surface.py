@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformer_lens import HookedRootModule
 
-from videolens.errors import ModelError, check_whole, refusing
+from videolens.errors import ModelError, PromptError, check_text, check_whole, refusing
 from videolens.prompt.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class LensSurface(HookedRootModule):
 
         Raises:
             ModelError: the checkpoint has no tokenizer.
+            PromptError: text with a lone surrogate.
         """
         if isinstance(input, Prompt):
             ids = input.input_ids.clone()
@@ -71,6 +72,8 @@ class LensSurface(HookedRootModule):
             )
         tokenizer = self._tokenizer()
         bos = tokenizer.bos_token_id
+        for text in texts:
+            check_text("the text", text, error=PromptError)
         rows = [tokenizer(text)["input_ids"] for text in texts]
         if prepend_bos is not None and bos is not None:
             rows = [[bos] * prepend_bos + (row[1:] if row[:1] == [bos] else row) for row in rows]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from videolens.errors import PromptError
+from videolens.errors import PromptError, check_text
 from videolens.prompt.plain_text import Coder, coder_for, control_tokens
 from videolens.prompt.selections import ROLES
 from videolens.prompt.template import Piece, PromptTemplate
@@ -70,14 +70,17 @@ def encode_question(
         placeholder: the placeholder as text.
 
     Raises:
-        PromptError: no options, a tokenizer without offsets, placeholders that are not one token each, or a control
-            token in the question's words that this tokenizer cannot read as text.
+        PromptError: no options, a tokenizer without offsets, placeholders that are not one token each, a lone
+            surrogate, or a control token in the question's words that this tokenizer cannot read as text.
     """
     # 1. pieces of text
     asked = template.render(question, placeholder=placeholder)
     text = "".join(piece.text for piece in asked)
     _check_fast(tokenizer)
     words = (question.stem, question.completion, question.answer, *question.choices)
+    for several in (words, [piece.text for piece in asked]):
+        for said in filter(None, several):
+            check_text("the text", said, error=PromptError)
     coder = coder_for(tokenizer, placeholder, words)
     template = template.with_texts(coder.mark)
     asked = template.render(question, placeholder=coder.mark(placeholder))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from videolens.errors import VideolensError
+from videolens.errors import utf8
 from videolens.experiments.common.asking import gather, named
 from videolens.experiments.common.experiment import Asked, Experiment, ask_one
 from videolens.question import Question
-from videolens.runs.parts import Chunk, Failure, Part
+from videolens.runs.parts import Chunk, Failure, Part, contents
 
 
 def cut(run: str, label: str, questions: Sequence[Question], size: int) -> Iterator[tuple[Chunk, list[Question]]]:
@@ -22,7 +23,8 @@ def cut(run: str, label: str, questions: Sequence[Question], size: int) -> Itera
 def ask_chunk(
     experiment: Experiment[Any], questions: Sequence[Question], done: Callable[[float], Any], *, pictured: int = 0
 ) -> Part:
-    """Ask one question after the other.
+    """Ask one question after the other. Whatever goes wrong with one is that question's error, of any type, also that
+    its rows cannot be written; an interrupt (`KeyboardInterrupt`, `SystemExit`) is none.
 
     Args:
         experiment: what to do.
@@ -43,13 +45,29 @@ def ask_chunk(
 
         try:
             [one] = named(experiment, [question])
-            found.append(ask_one(experiment, one, tick, pictured=pictured))
-            answered += bool(found[-1].rows)
-            pictured += bool(found[-1].also.get("clips"))
-        except VideolensError as error:
-            failures.append(Failure(question.id, question.task, type(error).__name__, str(error)))
+            asked = ask_one(experiment, one, tick, pictured=pictured)
+            contents(_part(experiment, [asked], 1))
+        except Exception as error:
+            failures.append(Failure(question.id, question.task, type(error).__name__, _said(error)))
+        else:
+            found.append(asked)
+            answered += bool(asked.rows)
+            pictured += bool(asked.also.get("clips"))
         done(i + 1.0)
-    gathered = gather(experiment, found, len(questions))
+    part = _part(experiment, found, len(questions))
+    return replace(part, failures=tuple(failures), answered=answered, pictured=pictured - pictured_before)
+
+
+def _part(experiment: Experiment[Any], found: Sequence[Asked], n_asked: int) -> Part:
+    gathered = gather(experiment, found, n_asked)
     costs = tuple(asked.cost for asked in found if asked.cost is not None)
-    made = gathered.table, gathered.also, gathered.skipped
-    return Part(*made, tuple(failures), costs, answered, pictured - pictured_before)
+    return Part(gathered.table, gathered.also, gathered.skipped, (), costs, 0, 0)
+
+
+def _said(error: Exception) -> str:
+    """An error's words as files can hold them."""
+    try:
+        said = str(error)
+    except Exception as another:
+        said = f"its words cannot be had ({type(another).__name__})"
+    return utf8(said).decode() or f"{type(error).__name__} without a word"

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field
 
 from videolens.datasets import load_dataset
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, near, utf8
 from videolens.experiments import declared, in_runs
 from videolens.model.checkpoints.placing import device_named
 from videolens.reading import MOST_YAML, as_path, parse_yaml, read_text
@@ -84,7 +84,7 @@ class RunConfig:
 def digest(content: Any) -> str:
     """SHA-256 of plain data in one spelling."""
     spelled = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(spelled.encode()).hexdigest()
+    return hashlib.sha256(utf8(spelled)).hexdigest()
 
 
 def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 
 from pydantic import Field
 
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, utf8
 from videolens.reading import Fields, as_path, fields_from, read_json
 from videolens.runs.config import most_threads
 from videolens.runs.parts import FORMAT, Chunk
@@ -141,7 +141,7 @@ class RunDirectory:
         if not path.is_file():
             return None
         try:
-            found: dict[str, Any] = read_json(path, finite=False)
+            found: dict[str, Any] = read_json(path, finite=False, halves=True)
             fields_from(_Manifest, found, "")
         except VideolensError as error:
             raise VideolensError(f"{path} is not the description of a run ({error}): give another directory") from error
@@ -154,7 +154,7 @@ class RunDirectory:
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Say what the run is. From here on the directory is this run's."""
-        write_atomic(self.path / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomic(self.path / MANIFEST, utf8(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"))
 
     @property
     def finished(self) -> bool:
@@ -180,8 +180,8 @@ class RunDirectory:
     def log(self, event: str, **about: Any) -> None:
         """Add a line about what happened, with the time: for people, nothing reads it back."""
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event} | about, ensure_ascii=False)
-        with (self.path / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        with (self.path / LOG).open("ab") as stream:
+            stream.write(utf8(line + "\n"))
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, near, utf8
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment, Gathered
 from videolens.question import Question
@@ -63,7 +63,7 @@ class Run:
         if not summary.is_file():
             raise VideolensError(f"the run in {path} is not finished: run it again with the same config, it goes on")
         try:
-            found = read_json(summary, finite=False)
+            found = read_json(summary, finite=False, halves=True)
             fields_from(_Summary, found, "")
         except VideolensError as error:
             raise VideolensError(
@@ -159,7 +159,7 @@ def write_results(
         found[each.label] = _about(each, parts, gathered)
         try:
             result = experiments[each.label].result(gathered)
-        except VideolensError as error:
+        except Exception as error:  # whatever it is: the other experiments have theirs
             found[each.label]["without"] = _why(error, parts, len(questions))
             continue
         _save(result, unfinished / each.label)
@@ -181,10 +181,10 @@ def write_results(
         ],
         "experiments": found,
     }
-    (unfinished / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (unfinished / "summary.md").write_text(spelled(summary) + "\n", encoding="utf-8")
+    (unfinished / SUMMARY).write_bytes(utf8(json.dumps(summary, indent=2, ensure_ascii=False) + "\n"))
+    (unfinished / "summary.md").write_bytes(utf8(spelled(summary) + "\n"))
     if config.figures:
-        (unfinished / REPORT).write_text(report(summary, sections), encoding="utf-8")
+        (unfinished / REPORT).write_bytes(utf8(report(summary, sections)))
     commit_directory(unfinished, path / RESULTS)
 
 
@@ -203,11 +203,11 @@ def _about(each: ExperimentConfig, parts: Sequence[Part], gathered: Gathered) ->
     }
 
 
-def _why(error: VideolensError, parts: Sequence[Part], n_asked: int) -> str:
+def _why(error: Exception, parts: Sequence[Part], n_asked: int) -> str:
     """Why there is no result."""
     failures = [failure for part in parts for failure in part.failures]
     if len(failures) < n_asked:
-        return str(error)
+        return str(error) if isinstance(error, VideolensError) else f"{type(error).__name__}: {error}"
     return f"nothing but errors, {n_asked} of {n_asked} questions: {failures[0].message}"
 
 

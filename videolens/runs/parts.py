@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from videolens.errors import VideolensError, refusing
+from videolens.errors import VideolensError, refusing, utf8
 from videolens.experiments.common.asking import tabulated
 from videolens.experiments.common.experiment import Cost, Experiment, Gathered, Skip
 from videolens.reading import parse_json
@@ -96,17 +96,22 @@ def write_part(path: Path, chunk: Chunk, part: Part) -> None:
        Parquet's own cover pages and leave out what says how to read them.
     """
     # 1.
-    said: dict[str, Any] = {"answered": part.answered, "pictured": part.pictured}
-    said |= {name: [asdict(each) for each in getattr(part, name)] for name in ("skipped", "failures", "costs")}
-    contents = {_ABOUT: json.dumps(said, ensure_ascii=False).encode(), _TABLE: part.table.to_parquet(index=False)}
-    contents |= {_ALSO + name: table.to_parquet(index=False) for name, table in part.also.items()}
+    things = contents(part)
     fields = [pa.field("name", pa.string()), pa.field("content", pa.large_binary())]
-    about = json.dumps({"format": FORMAT, "chunk": chunk.plain()}, ensure_ascii=False).encode()
-    table = pa.table([list(contents), list(contents.values())], schema=pa.schema(fields, {_KEY: about}))
+    about = json.dumps({"format": FORMAT, "chunk": chunk.plain()}, ensure_ascii=False)
+    table = pa.table([list(things), list(things.values())], schema=pa.schema(fields, {_KEY: utf8(about)}))
     written = BytesIO()
     pq.write_table(table, written, use_dictionary=False)
     # 2.
     write_atomic(path, written.getvalue() + sha256(written.getvalue()).digest())
+
+
+def contents(part: Part) -> dict[str, bytes]:
+    """The things in a part, by name, as they are written."""
+    said: dict[str, Any] = {"answered": part.answered, "pictured": part.pictured}
+    said |= {name: [asdict(each) for each in getattr(part, name)] for name in ("skipped", "failures", "costs")}
+    things = {_ABOUT: utf8(json.dumps(said, ensure_ascii=False)), _TABLE: part.table.to_parquet(index=False)}
+    return things | {_ALSO + name: table.to_parquet(index=False) for name, table in part.also.items()}
 
 
 def read_part(path: Path, chunk: Chunk) -> Part:
@@ -123,9 +128,9 @@ def read_part(path: Path, chunk: Chunk) -> Part:
     with refusing(DamagedPartError, f"{path} is whole, but no part of a run"):
         table = pq.read_table(BytesIO(content))
         found = dict(parse_json((table.schema.metadata or {})[_KEY], where=f"its {_KEY!r}")["chunk"])
-        contents = {each["name"]: each["content"] for each in table.to_pylist()}
-        about = parse_json(contents.pop(_ABOUT), where=f"its {_ABOUT!r}", finite=False)
-        tables = {name: pd.read_parquet(BytesIO(content)) for name, content in contents.items()}
+        things = {each["name"]: each["content"] for each in table.to_pylist()}
+        about = parse_json(things.pop(_ABOUT), where=f"its {_ABOUT!r}", finite=False, halves=True)
+        tables = {name: pd.read_parquet(BytesIO(content)) for name, content in things.items()}
         part = Part(
             tables.pop(_TABLE),
             {name.removeprefix(_ALSO): each for name, each in tables.items()},

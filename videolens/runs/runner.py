@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from videolens.datasets import load_dataset
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, utf8
 from videolens.experiments import declared
 from videolens.experiments.common.experiment import Experiment
 from videolens.model.checkpoints.placing import dtype_named
@@ -47,7 +47,7 @@ def run(
     4. Cut the questions of every experiment into chunks. A chunk whose part is there is done; a part that is damaged
        is made anew; one of something else is an error.
     5. Ask what is left, chunk by chunk; write each part whole or not at all. A question that cannot be asked (its clip
-       is damaged, say) is recorded with its error, and the next one is asked.
+       is damaged, say; whatever goes wrong with it, of any type) is recorded with its error, and the next one is asked.
     6. Put the parts together; write results and summary into a folder, and give it its name when all is in it.
 
     Killed at any moment, the same call goes on where it was: no finished part is made again, at most one is lost, and
@@ -88,7 +88,7 @@ def run(
                 directory.begin({"format": FORMAT, "identity": identity, "threads": threads, "machine": machine()})
             elif there["machine"] != machine():
                 say(f"begun on {there['machine']}, goes on on {machine()}: numbers can differ in their last bits")
-            write_atomic(directory.path / CONFIG, config.yaml().encode())
+            write_atomic(directory.path / CONFIG, utf8(config.yaml()))
             # 4.
             done, work = _done(directory, digest(identity), experiments, questions, config.chunk, say)
             n_chunks = len(done) + len(work)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO
 
 import av
 
-from videolens.errors import VideoError
+from videolens.errors import VideoError, VideolensError
 
 _NOT_ONE_FILE = {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
 """Formats of FFmpeg that name other files, addresses or commands, which are then opened."""
@@ -26,13 +29,7 @@ def opened(path: Path) -> Any:
 
     A playlist, which names other files, is not read: nothing but this one file is opened.
     """
-    if not path.exists():
-        raise VideoError(f"no such file: {path} (in {Path.cwd()}): check the path")
-    if path.is_dir():
-        raise VideoError(f"{path} is a directory: give the path of one video file in it")
-    if not path.is_file():
-        raise VideoError(f"{path} is no file that can be read to its end: give a video file")
-    size = path.stat().st_size
+    size = _size_of(path)
     if size == 0:
         raise VideoError(f"{path} has zero bytes: copy or download it again")
     try:
@@ -55,6 +52,43 @@ def opened(path: Path) -> Any:
     return container
 
 
+def _size_of(path: Path) -> int:
+    try:
+        if path.is_dir():
+            raise VideoError(f"{path} is a directory: give the path of one video file in it")
+        about = path.stat()
+    except FileNotFoundError:
+        raise VideoError(f"no such file: {path} (in {Path.cwd()}): check the path") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
+        raise VideoError(f"{str(path)!r} cannot be looked at ({error}): check the path") from error
+    if not S_ISREG(about.st_mode):
+        raise VideoError(f"{path} is no file that can be read to its end: give a video file")
+    return about.st_size
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in reading a file, of any type, is a `VideoError` that names it: PyAV's wrappers raise, among
+    others, `UnicodeDecodeError` for text that is not UTF-8 and `AttributeError` for a stream without a decoder.
+    """
+    try:
+        yield
+    except (VideolensError, MemoryError):
+        raise
+    except av.error.FFmpegError as error:
+        raise damaged(path, f"FFmpeg stops with {error}") from error
+    except Exception as error:
+        raise VideoError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): copy it again, or re-encode it (ffmpeg -i IN "
+            "OUT.mp4)"
+        ) from error
+
+
+def damaged(path: Path, why: str) -> VideoError:
+    """The error for a file whose pictures are not what was stored, in one wording wherever it is noticed."""
+    return VideoError(f"{path} is damaged: {why}: copy or download it again")
+
+
 def video_stream(path: Path, container: Any) -> Any:
     """The largest stream of moving pictures, so not a preview or a cover; a `VideoError` if there is none: sound alone,
     a still image, text.
@@ -70,8 +104,9 @@ def video_stream(path: Path, container: Any) -> Any:
             f"{path} has no video stream, only {', '.join(others) or 'nothing'}: give a file with pictures"
         )
     # the largest, the first of several: a preview can come first and be marked as the default
-    best = max(streams, key=lambda each: 0 if each.codec_context is None else each.width * each.height)
-    if best.codec_context is None:
+    decoded = [each for each in streams if each.codec_context is not None]  # others have no size to ask for
+    best = max(decoded, key=lambda each: each.width * each.height, default=None)
+    if best is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: re-encode it as H.264")
     return best
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from videolens.errors import VideoError
 from videolens.video import listing
+from videolens.video.containers import reading
 from videolens.video.listing import FrameList
 from videolens.video.sampling import BY_TIME, COLOUR_MATRICES, SAMPLINGS, Chosen, Request
-from videolens.video.strict import StrictDecoder, damaged, display_matrix
+from videolens.video.strict import StrictDecoder, display_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +93,19 @@ def read_clip(path: Path, choose: Choice, colour_matrix: str | None = None) -> C
     Raises:
         VideoError: the file is missing, a directory, empty, damaged, truncated, not a video, or without pictures.
     """
-    try:
-        with StrictDecoder(path) as source:
-            for list_frames in listing.LISTINGS:
+    with reading(path):
+        decoder = StrictDecoder(path)
+    with decoder as source:
+        for list_frames in listing.LISTINGS:
+            with reading(path):
                 listed = list_frames(source)
-                if listed is None:
-                    continue
-                chosen = choose(listed.seconds, listed.fps, listed.duration)
+            if listed is None:
+                continue
+            chosen = choose(listed.seconds, listed.fps, listed.duration)  # may be a caller's: its errors are its own
+            with reading(path):
                 found = _decode(source, listed, np.array(chosen.numbers, dtype=np.int64))
                 if found is not None:
                     return _clip(source, listed, chosen, *found, colour_matrix)
-    except av.error.FFmpegError as error:
-        raise damaged(path, f"FFmpeg stops with {error}") from error
     raise VideoError(f"{path}: frames do not come at the times it states: re-encode it (ffmpeg -i IN OUT.mp4)")
 
 

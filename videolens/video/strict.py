@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from videolens.errors import VideoError
-from videolens.video.containers import opened, video_stream
+from videolens.video.containers import damaged, opened, video_stream
 
 STRICT = {"err_detect": "bitstream+buffer+explode", "max_pixels": str(2**27)}
 """Options of a decoder under which damage is an error, where the coding lets it be noticed; and no picture is larger
@@ -117,11 +117,6 @@ class StrictDecoder:
         """
         if self.stream.codec_context.name in _ONE_EACH and n_frames < self.n_packets:
             raise damaged(self.path, f"of its {self.n_packets} pictures only {n_frames} can be decoded")
-
-
-def damaged(path: Path, why: str) -> VideoError:
-    """The error for a file whose pictures are not what was stored, in one wording wherever it is noticed."""
-    return VideoError(f"{path} is damaged: {why}: copy or download it again")
 
 
 def display_matrix(frame: Any) -> np.ndarray:

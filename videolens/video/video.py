@@ -32,7 +32,7 @@ class _File:
         """The frames: those kept from before if the file has not changed, else decoded."""
         try:
             state = self.path.stat()
-        except OSError:
+        except (OSError, ValueError):
             return _read(self.path, self.request)
         return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: _read(self.path, self.request))
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from videolens.errors import SelectionError, is_unicode
+from videolens.errors import SelectionError, check_text
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_selection
 
@@ -30,8 +30,10 @@ def check_words(words: str | Sequence[str]) -> tuple[str, ...]:
         SelectionError: none, something that is no text, or one name twice.
     """
     names = (words,) if isinstance(words, str) else tuple(words) if isinstance(words, Iterable) else ()
-    if not names or not all(isinstance(name, str) and name.strip() and is_unicode(name) for name in names):
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise SelectionError(f"words are {words!r}: name words of the question or selections, such as 'true option'")
+    for name in names:
+        check_text("the word", name, error=SelectionError)
     if len(set(names)) < len(names):
         raise SelectionError(f"words are {list(names)!r}: one of them is there twice")
     return names

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from videolens.errors import SelectionError, VideolensError, check_whole, near, validation_text
+from videolens.errors import SelectionError, VideolensError, check_whole, near, utf8, validation_text
 from videolens.experiments.common.experiment import Skip, check_samples
 from videolens.reading import as_path, parse_json, read_text
 
@@ -193,7 +193,7 @@ class Result(Drawn):
             if isinstance(content, pd.DataFrame):
                 content.to_parquet(path / name, index=False)
             else:
-                (path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                (path / name).write_bytes(utf8(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
         return path
 
     @classmethod
@@ -284,7 +284,7 @@ def _table(file: Path, called: str) -> pd.DataFrame:
 def _text(file: Path, called: str) -> str:
     try:
         text = read_text(file)
-        parse_json(text, where="it", finite=False)
+        parse_json(text, where="it", finite=False, halves=True)
     except VideolensError as error:
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
     return text

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, check_text, near
 
 Groups = dict[str, tuple[str, ...]]
 """Keywords by the name of their group."""
@@ -101,6 +101,7 @@ def first_subword(tokenizer: Any, d_vocab: int, word: str) -> str:
         return word
     if not isinstance(word, str) or not word.strip():
         raise VideolensError(f"a keyword is a word, got {word!r}")
+    check_text("the keyword", word)
     word = word.strip()
     # 1.
     coded = tokenizer(_BEFORE + word, add_special_tokens=False, return_offsets_mapping=True)
