@@ -279,7 +279,7 @@ def test_the_command(
     assert main(["run", path, "--out", str(out)]) == 0
     captured = capsys.readouterr()
     assert captured.out.rstrip().endswith(str(out / "results")) and "3 questions were asked" in captured.out
-    assert "3.0/3 questions" in captured.err and "100%" in captured.err
+    assert "%|" not in captured.err and "\r" not in captured.err, "no bars where there is no terminal"
     before = files(out)
     monkeypatch.setattr(vl.HookedVideoTransformer, "from_pretrained", None)  # a finished run loads no model
     assert main(["run", path, "--out", str(out)]) == 0

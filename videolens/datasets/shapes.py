@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from videolens.datasets.benchmark import Wanted, register, slug
 from videolens.datasets.shapes_tasks import MAKERS, TASKS, TEMPORAL_TASKS, Ask
 from videolens.datasets.shapes_world import FPS, Scene, render
 from videolens.datasets.tvbench import TVBench
 from videolens.errors import DatasetError, VideolensError, check_whole, near
+from videolens.progress import progress_bar
 from videolens.reading import read_json
 
 SPLITS = ("train", "validation", "test")
@@ -113,7 +113,7 @@ def write_shapes(
     for task in tasks:
         _check(task, split, seed)
     directory = Path(directory)
-    with tqdm(total=n * len(tasks), desc="writing shapes", unit="clip", delay=2, leave=False) as bar:
+    with progress_bar("writing shapes", total=n * len(tasks), unit="clips", digits=0, delay=2) as bar:
         for task in tasks:
             folder = directory / "video" / slug(task)
             folder.mkdir(parents=True, exist_ok=True)

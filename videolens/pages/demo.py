@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from videolens.datasets import load_dataset
 from videolens.datasets.shapes_tasks import STILL_TASKS, TEMPORAL_TASKS
@@ -40,6 +39,7 @@ from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
+from videolens.progress import progress_bar
 from videolens.question import Question
 from videolens.reading import read_json
 
@@ -189,8 +189,11 @@ def _write(out: Path, demo: Demo, *, progress: bool) -> None:
     save_flows(out, {settings.model: demo.tuned, settings.base: demo.base})
     demo.accuracy.to_dataframe().to_csv(out / "accuracy.csv", index=False)
     demo.claims.save(out, overwrite=True)
-    for name, draw in tqdm(_figures(demo).items(), desc="drawing", delay=2, disable=not progress, leave=False):
-        save_figure(draw(), out / f"{name}.png")
+    figures = _figures(demo)
+    with progress_bar("drawing", total=len(figures), unit="figures", digits=0, delay=2, shown=progress) as bar:
+        for name, draw in figures.items():
+            save_figure(draw(), out / f"{name}.png")
+            bar.update(1)
     demo.accuracy.save(out / "accuracy", overwrite=True)
     demo.pruned.accuracy.save(out / "pathway", overwrite=True)
     demo.trace.save(out / "answer-trace", overwrite=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, utf8
@@ -18,6 +17,7 @@ from videolens.experiments.common.experiment import Experiment
 from videolens.model.checkpoints.placing import dtype_named
 from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.progress import progress_bar
 from videolens.question import Question
 from videolens.runs.asking import ask_chunk, cut
 from videolens.runs.config import RunConfig, digest, read_config
@@ -170,9 +170,8 @@ def _done(
 
 def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part], progress: bool) -> None:
     """Step 5. The bar counts what was left to do when it began, so that the time it gives is that of this process."""
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} questions [{elapsed}<{remaining}]"
     total = sum(len(some) for _, _, some in work)
-    with tqdm(total=total, bar_format=form, disable=not progress or not work) as bar:
+    with progress_bar("asking", total=total, leave=True, shown=progress and bool(work)) as bar:
         asked = 0
         for experiment, chunk, some in work:
             began = time.monotonic()

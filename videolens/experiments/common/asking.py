@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
-from tqdm import tqdm
 
 from videolens.errors import VideolensError, check_flag, check_whole
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Named, Row
+from videolens.progress import progress_bar
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
@@ -43,13 +43,9 @@ def ask_all(experiment: Experiment[R], questions: Any, *, progress: bool, unit: 
     if not isinstance(several, Iterable) or isinstance(several, str):
         raise VideolensError(f"what is asked are Questions or Prompts, got {questions!r}")
     total = len(several) if isinstance(several, Sequence) else None
-    form = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n:.1f}}/{{total}} {unit} [{{elapsed}}<{{remaining}}]"
-    form = form if total else f"{{desc}}: {{n:.1f}} {unit} [{{elapsed}}]"
     given: list[Named] = []
     found: list[Asked] = []
-    with tqdm(
-        total=total, desc=experiment.name, bar_format=form, delay=_QUIET_S, disable=not progress, leave=False
-    ) as bar:
+    with progress_bar(experiment.name, total=total, unit=unit, delay=_QUIET_S, shown=progress) as bar:
 
         def tick(share: float) -> None:
             bar.n = min(bar.n + share, len(given))  # shares sum to one, but for rounding

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.model.checkpoints.quietly import without_bars
 from videolens.model.families import Family
 from videolens.prompt.prompt import Prompt
 
@@ -44,9 +45,10 @@ def originals(
     import transformers
 
     assert isinstance(family.architecture, str)
-    original = getattr(transformers, family.architecture).from_pretrained(
-        str(directory), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-    )
+    with without_bars():
+        original = getattr(transformers, family.architecture).from_pretrained(
+            str(directory), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
     original.eval()
     streams: list[Tensor] = []
     layers = original.get_submodule(family.decoder).layers

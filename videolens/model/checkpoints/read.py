@@ -19,6 +19,7 @@ from videolens.model.checkpoints.bundled import bundled_names
 from videolens.model.checkpoints.claims import check_layers, check_size
 from videolens.model.checkpoints.files import find
 from videolens.model.checkpoints.headers import Stored, stored_weights
+from videolens.model.checkpoints.quietly import without_bars
 from videolens.model.checkpoints.settings import is_there, read_config, read_ends, read_settings
 from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
 from videolens.model.families import Family, family_of
@@ -172,14 +173,15 @@ def _by_transformers(
     assert isinstance(family.architecture, str)
     architecture = getattr(transformers, family.architecture)
     try:
-        module, info = architecture.from_pretrained(
-            str(directory),
-            dtype=dtype if dtype is not None else "auto",
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, with their names
-        )
+        with without_bars():
+            module, info = architecture.from_pretrained(
+                str(directory),
+                dtype=dtype if dtype is not None else "auto",
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, with their names
+            )
     except MemoryError:
         raise
     except Exception as error:  # whatever a setting that makes no sense makes transformers raise
