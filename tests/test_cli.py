@@ -4,6 +4,7 @@ code 2."""
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from helpers.report import letter_checkpoint
 
 import videolens as vl
 from videolens.__main__ import main, parser
+from videolens.commands import experiment as experiment_command
 from videolens.experiments import in_runs
 from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.claims.result import Claims
+from videolens.runs.config import read_config
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,47 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as ended:
         main(["flwo"])
     assert ended.value.code == 2
+
+
+def helps() -> dict[str, str]:
+    """The help of every command, by its name."""
+    [known] = [each for each in parser()._actions if each.choices]
+    found = {name: command.format_help() for name, command in known.choices.items()}
+    [kinds] = [each for each in known.choices["data"]._actions if each.choices]
+    return found | {f"data {name}": command.format_help() for name, command in kinds.choices.items()}
+
+
+def test_every_help_has_an_example_that_parses() -> None:
+    for name, said in helps().items():
+        _, head, example = said.partition("\nexample:\n")
+        assert head, f"videolens {name} --help has no example"
+        program, *words = shlex.split(example.replace("\\\n", " "))
+        assert program == "videolens"
+        assert callable(parser().parse_args(words).run)
+        assert words[0] in (name.split()[0], *_aliases(name)), "of another command"
+
+
+def _aliases(name: str) -> list[str]:
+    each = in_runs().get(name.replace("-", "_")) or next((e for e in in_runs().values() if e.short == name), None)
+    return [] if each is None else [each.name, each.name.replace("_", "-"), str(each.short)]
+
+
+def test_no_help_shows_how_it_was_escaped() -> None:
+    for name, said in {"": parser().format_help(), **helps()}.items():
+        assert "%%" not in said and "%(" not in said, f"videolens {name} --help"
+
+
+def test_examples_of_experiments_name_the_options_that_they_need(tmp_path: Path) -> None:
+    """As a run reads them: nothing is missing, and every option is one that the experiment takes."""
+    for name in in_runs():
+        if name in ("flow", "accuracy"):
+            continue
+        words = shlex.split(helps()[name].partition("\nexample:\n")[2].replace("\\\n", " "))[1:]
+        options = parser().parse_args(words)
+        settings = dict(experiment_command.option(text) for text in options.set)
+        dataset = {"name": options.dataset, "tasks": options.task, "n": options.n}
+        config = read_config({"model": options.model, "dataset": dataset, "experiments": [settings | {"name": name}]})
+        assert config.experiments[0].name == name
 
 
 def test_help_needs_no_heavy_package() -> None:
@@ -155,7 +199,10 @@ def test_every_experiment_is_a_command(
 ) -> None:
     """A run with one experiment, under its name with "_" or with "-"."""
     known = parser()._subparsers._group_actions[0].choices
-    assert {*COMMANDS, *in_runs(), *(name.replace("_", "-") for name in in_runs())} == set(known)
+    short = {each.short for each in in_runs().values()} - {None}
+    assert {"patch", "lens", "attention"} <= short
+    assert {*COMMANDS, *in_runs(), *(name.replace("_", "-") for name in in_runs()), *short} == set(known)
+    assert all(known[each.short] is known[name] for name, each in in_runs().items() if each.short)
     asked = ["--model", str(checkpoints[0]), "--dataset", "shapes", "--task", "colour", "--split", "validation"]
     request = ["logit-lens", *asked, "--n", "2", "--set", "top=2", "--set", "keywords=[red, blue]"]
     assert main([*request, "--out", str(tmp_path / "lens")]) == 0

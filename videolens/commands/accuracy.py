@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_command, add_placing, quiet, say, tell
 
 
 def add(commands: Commands) -> None:
     """Its options."""
-    accuracy = commands.add_parser(
+    accuracy = add_command(
+        commands,
         "accuracy",
+        example="videolens accuracy --model shapes --task colour --n 20",
         help="measure models on the procedural benchmark and print a table",
         description="Ask every model the same questions of every task, temporal ones also reversed, and print the "
-        "share of right choices with 95 %% intervals as a Markdown table.",
+        "share of right choices with 95 % intervals as a Markdown table.",
     )
     accuracy.add_argument("--model", action="append", help=f"{BUNDLED}; once per model (default: both bundled ones)")
     accuracy.add_argument("--n", type=int, default=200, help="questions per task (default: %(default)s)")

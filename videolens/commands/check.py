@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import BUNDLED, Commands, quiet, tell
+from videolens.commands.shared import BUNDLED, Commands, add_command, quiet, tell
 
 
 def add(commands: Commands) -> None:
     """Its options."""
-    check = commands.add_parser(
+    check = add_command(
+        commands,
         "check",
+        example="videolens check shapes --n-frames 4",
         help="compare a checkpoint as it runs here with the original in transformers",
         description="Load a checkpoint both ways, one after the other, ask one question about one clip, and print how "
         "far pixels, residuals and logits are apart. Ends with 1 if they are further apart than rounding explains.",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import Commands, tell
+from videolens.commands.shared import Commands, add_command, tell
 
 
 def add(commands: Commands) -> None:
     """Its options."""
-    data = commands.add_parser("data", help="write a benchmark to disk")
+    example = "videolens data shapes out/shapes --n 8 --task colour"
+    data = add_command(commands, "data", example=example, help="write a benchmark to disk")
     kinds = data.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    shapes = kinds.add_parser(
+    shapes = add_command(
+        kinds,
         "shapes",
+        example=example,
         help="the procedural benchmark, as mp4 files and questions in TVBench's layout",
         description="Write N questions of each task, each with its own clip: DIR/json/TASK.json and "
         "DIR/video/TASK/*.mp4.",

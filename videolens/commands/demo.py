@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_command, add_placing, quiet, say, tell
 
 
 def add(commands: Commands) -> None:
     """Its options."""
-    demo = commands.add_parser(
+    demo = add_command(
+        commands,
         "demo",
+        example="videolens demo --n 5 --out out/demo",
         help="map a video-tuned model and its image-only base, and write one page about it",
         description="Map two models on the same questions; write flow.csv, flow.parquet, figures and report.html.",
     )

@@ -7,9 +7,9 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_command, add_placing, quiet, say, tell
 from videolens.errors import VideolensError
-from videolens.experiments import in_runs
+from videolens.experiments import declared, in_runs
 
 
 def add(commands: Commands) -> None:
@@ -17,12 +17,18 @@ def add(commands: Commands) -> None:
     for name in in_runs():
         if name in commands.choices:
             continue
-        dashed = [name.replace("_", "-")] if "_" in name else []
-        about = (import_module(f"videolens.experiments.{name}").__doc__ or "").partition("\n")[0].replace("%", "%%")
-        one = commands.add_parser(
+        dashed = name.replace("_", "-")
+        short = declared(name).short or dashed
+        example = f'videolens {short} --model shapes --dataset shapes --task "moving direction" --n 4 --out out/{short}'
+        if more := declared(name).example:
+            example += f" \\\n  {more}"
+        about = (import_module(f"videolens.experiments.{name}").__doc__ or "").partition("\n")[0]
+        one = add_command(
+            commands,
             name,
-            aliases=dashed,
-            help=about[:1].lower() + about[1:].rstrip("."),
+            example=example,
+            aliases=list(dict.fromkeys(each for each in (dashed, short) if each != name)),
+            help=(about[:1].lower() + about[1:].rstrip(".")).replace("%", "%%"),
             description=f"{about} DIR holds a run: killed at any moment, the same command goes on where it "
             "was. Ends with 1 if there is no result.",
         )
@@ -49,7 +55,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     from videolens.runs import run as run_config
 
     dataset = {"name": options.dataset, "tasks": options.task, "split": options.split, "n": options.n}
-    settings = dict(_option(text) for text in options.set)
+    settings = dict(option(text) for text in options.set)
     model = {"name": options.model, "device": options.device, "dtype": options.dtype}
     config = {"model": model, "dataset": dataset, "experiments": [settings | {"name": name}]}
     found = run_config(config, options.out, say=say)
@@ -57,7 +63,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     return 1 if found.without else 0
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option(text: str) -> tuple[str, Any]:
     """Name and value of `--set`.
 
     Raises:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 
-from videolens.commands.shared import BUNDLED, Commands, add_placing, quiet, say, tell
+from videolens.commands.shared import BUNDLED, Commands, add_command, add_placing, quiet, say, tell
 from videolens.interventions.layer_sets import STYLES
 
 
 def add(commands: Commands) -> None:
     """Its options."""
-    flow = commands.add_parser(
+    flow = add_command(
+        commands,
         "flow",
+        example="videolens flow --model shapes --video clip.mp4 \\\n"
+        '  --question "Which way does the red circle move?" \\\n'
+        "  --option left --option right --option up --option down --answer left",
         help="map one question about a clip of your own",
         description="Ask one question about one clip, cut every route in every window of layers, and write table, "
         "figures and a page. Without --answer, “true option” is the model's own choice. Without --option, the "

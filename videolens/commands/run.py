@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import Commands, add_placing, quiet, say, tell
+from videolens.commands.shared import Commands, add_command, add_placing, quiet, say, tell
 
 
 def add(commands: Commands) -> None:
     """Its options."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "run",
+        example="videolens run docs/run.yaml --out out/run",
         help="run the experiments of a config, and go on where an earlier run of it was interrupted",
         description="Ask every experiment of CONFIG every question. DIR holds the run: killed at any moment, the same "
         "command goes on where it was. Ends with 1 if an experiment has no result.",

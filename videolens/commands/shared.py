@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 BUNDLED = "a bundled model (shapes, shapes-image), a checkpoint directory, or a name on the Hugging Face hub"
+
+
+class _Help(argparse.HelpFormatter):
+    """Wraps text, but for an example, which is to be copied as it stands."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(EXAMPLE):
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        return super()._fill_text(text, width, indent)
+
+
+EXAMPLE = "example:\n"
+
+
+def add_command(commands: Commands, name: str, *, example: str, **described: Any) -> argparse.ArgumentParser:
+    """A command, whose help ends with an example.
+
+    Args:
+        commands: where it is added.
+        name: what it is called.
+        example: a whole command line, in as many lines as it needs, each but the last ending with a backslash.
+        described: `help`, `description`, `aliases`, as argparse takes them. In `help` a per cent sign is written twice,
+            in `description` once.
+    """
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    return commands.add_parser(name, epilog=EXAMPLE + lines, formatter_class=_Help, **described)
 
 
 def add_placing(command: argparse.ArgumentParser, device: str | None = "auto") -> None:

@@ -83,6 +83,10 @@ class Plan:
         """Cost of the published way over that of the exact engine: how many times faster it can be at most."""
         return self.full_forwards / self.forwards
 
+    def __repr__(self) -> str:
+        """In one line; `print` tells more."""
+        return f"Plan({self.interventions} interventions, {self.forwards:.1f} forwards; print(plan) tells more)"
+
     def __str__(self) -> str:
         lines = [
             f"{self.interventions} interventions on {self.n_pos} tokens: {self.forwards:.1f} forwards instead of "

@@ -51,6 +51,14 @@ class Sweep:
     forwards: float
     verified: float | None = None
 
+    def __repr__(self) -> str:
+        """In one line."""
+        checked = "" if self.verified is None else f", verified to {self.verified:.1g}"
+        return (
+            f"Sweep({len(self.logits)} interventions, {self.forwards:.1f} forwards instead of {self.full_forwards}"
+            f"{checked}; .logits {list(self.logits.shape)})"
+        )
+
     @property
     def full_forwards(self) -> int:
         """Forwards of the published way: one for each intervention, and one with nothing changed."""

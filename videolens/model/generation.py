@@ -36,6 +36,11 @@ class Generation:
     tokens: Int64[Tensor, "batch new"]
     texts: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """In one line: the beginning of what was written."""
+        said = ", ".join(f"{text!r:.80}" for text in self.texts[:2]) + (", …" if len(self.texts) > 2 else "")
+        return f"Generation({said}; {self.tokens.shape[0]} × {self.tokens.shape[1]} tokens)"
+
     def __iter__(self) -> Iterator[Any]:
         """Text and tokens, for `text, tokens = model.generate(prompt)`; the texts of a batch of several."""
         return iter((self.text if len(self.texts) == 1 else self.texts, self.tokens))

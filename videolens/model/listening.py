@@ -33,6 +33,18 @@ def stage_of(name: str, n_layers: int) -> int:
     return n_layers if name.startswith("ln_final") else -1
 
 
+class Cache(ActivationCache):
+    """TransformerLens' `ActivationCache`, with a `repr` of one line."""
+
+    def __repr__(self) -> str:
+        names = list(self.cache_dict)
+        held = sum(value.nbytes for value in self.cache_dict.values()) / 2**20
+        some = ", ".join(f"{name} {list(self.cache_dict[name].shape)}" for name in names[:1])
+        some += f", … {names[-1]} {list(self.cache_dict[names[-1]].shape)}" if len(names) > 1 else ""
+        of = getattr(self.model.cfg, "model_name", "a model")
+        return f"ActivationCache({len(names)} activations of {of!r}, {held:.1f} MiB: {some}; list(cache) names all)"
+
+
 class Listening(LensTools):
     """`run_with_hooks`, `hooks`, `add_hook` and `run_with_cache`, which refuse names that would silently match nothing,
     and a second thread.
@@ -138,4 +150,4 @@ class Listening(LensTools):
         output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
         if not return_cache_object:
             return output, cache
-        return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        return output, Cache(cache, self, has_batch_dim=not remove_batch_dim)

@@ -46,6 +46,10 @@ class CleanRun:
     at: Rows
     weights: Weights
 
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"CleanRun({self.prompt!r}, {len(self.residuals) - 1} layers, {self.n_bytes / 2**20:.1f} MiB)"
+
     @property
     def n_bytes(self) -> int:
         """Memory that it holds."""

@@ -133,6 +133,21 @@ class HookedVideoTransformer(Running):
         model = cls(parts, tokenizer=tokenizer, pixels=pixels, template=parts.frontend.family.template, ends=ends)
         return cls._ready(model, fold_ln)
 
+    def __repr__(self) -> str:
+        """In one line; `str` is the tree of modules, as of any torch module."""
+        cfg = self.cfg
+        n = sum(each.numel() for each in {id(one): one for one in self.parameters()}.values())
+        size = f"{n / 1e9:.1f} B" if n >= 1e9 else f"{n / 1e6:.1f} M"
+        return (
+            f"HookedVideoTransformer({cfg.model_name!r}: {cfg.model_type}, {cfg.n_layers} layers, {cfg.n_heads} heads, "
+            f"width {cfg.d_model}, {size} parameters, {str(cfg.dtype).removeprefix('torch.')} on {cfg.device}; "
+            "print(model) shows its modules, model.hook_dict its hook points)"
+        )
+
+    def __str__(self) -> str:
+        """The tree of modules."""
+        return super().__repr__()
+
     # -- prompts ------------------------------------------------------------------------------------------------------
 
     def prompt(self, question: Question | Sequence[Question], template: PromptTemplate | str | None = None) -> Prompt:

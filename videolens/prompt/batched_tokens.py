@@ -38,6 +38,15 @@ class TokenMaps(TokenMap):
         )
 
     @property
+    def contents(self) -> str:
+        """Nothing: it differs."""
+        return ""
+
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"TokenMaps({len(self.maps)} prompts, padded to {self.n_pos} positions)"
+
+    @property
     def n_pos(self) -> int:
         """Positions in all, padding included."""
         return self.maps[0].n_pos

@@ -93,6 +93,13 @@ class Prompt:
             if pixels is not None and len(pixels) != shape[0]:
                 raise PromptError(f"{name} have shape {tuple(pixels.shape)}, input_ids {shape}: batches must agree")
 
+    def __repr__(self) -> str:
+        """In one line: what it is, not its tensors."""
+        one = f"{self.shape[1]} positions" if len(self) == 1 else f"{len(self)} × {self.shape[1]} positions"
+        about = f", {self.question.stem!r:.60}" if self.question is not None else ""
+        by = f", made by {self.made_by.name!r}" if self.made_by is not None else ""
+        return f"Prompt({one}{self.tokens.contents}{about}{by}; on {self.device})"
+
     @property
     def shape(self) -> torch.Size:
         """(batch, pos)."""

@@ -112,9 +112,17 @@ class TokenMap:
         if len(prompt) == 0:
             raise SelectionError("a token map needs at least one position that is neither response nor padding")
         if len(response) and int(response[0]) < int(prompt[-1]):
-            raise SelectionError(
-                f"response position {int(response[0])} comes before the prompt's last, {int(prompt[-1])}"
-            )
+            raise SelectionError(f"response position {int(response[0])} is before the prompt's last, {int(prompt[-1])}")
+
+    @property
+    def contents(self) -> str:
+        """What there is besides positions: ", 128 of them video (8 frames × 4 × 4), 4 options"; nothing if nothing."""
+        frames, rows, columns = self.grid
+        video = f", {frames * rows * columns} of them video ({frames} frames × {rows} × {columns})" if frames else ""
+        return video + (f", {self.n_options} options" if self.n_options else "")
+
+    def __repr__(self) -> str:
+        return f"TokenMap({self.n_pos} positions{self.contents})"
 
     @property
     def n_pos(self) -> int:
@@ -176,9 +184,7 @@ class TokenMap:
         if name in ("question", "options"):
             found = self._of("option", *(("header", "stem") if name == "question" else ()))
             if len(found) == 0:
-                raise SelectionError(
-                    f"{name!r}: this prompt has none; say where it is in `spans`, or ask another question"
-                )
+                raise SelectionError(f"{name!r}: this prompt has none; say it in `spans`, or ask another question")
             return found
         if name in ("true option", "false options"):
             if self.n_options == 0:

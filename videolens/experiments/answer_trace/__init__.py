@@ -8,6 +8,7 @@ EXPERIMENT = Declaration(
     name="answer_trace",
     title="The answer, layer by layer",
     experiment="AnswerTraceExperiment",
+    short="trace",
     result="AnswerTrace",
     public={"AnswerTrace": "result", "answer_trace": "experiment"},
 )

@@ -8,6 +8,7 @@ EXPERIMENT = Declaration(
     name="attention_map",
     title="What words look at",
     experiment="AttentionMapExperiment",
+    short="attention",
     result="AttentionMap",
     public={"AttentionMap": "result", "attention_map": "experiment"},
 )

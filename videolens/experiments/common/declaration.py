@@ -21,6 +21,8 @@ class Declaration:
         title: what it is called on a page.
         public: the names that `videolens` gives out, and the module of the folder that each lives in.
         result: the class of its results, in the folder's module `result`.
+        short: a short name for its command, where its own is long or not what one would look for.
+        example: options that the example in its command's help needs.
         experiment: the class that asks questions, in the folder's module `experiment`; None where it is not asked
             question by question, and so cannot stand in a run's config.
     """
@@ -30,6 +32,8 @@ class Declaration:
     result: str
     public: Mapping[str, str] = field(default_factory=dict)
     experiment: str | None = None
+    short: str | None = None
+    example: str = ""
 
     def module(self, name: str) -> Any:
         """A module of the folder: "experiment", "result", "figure" or "section"."""

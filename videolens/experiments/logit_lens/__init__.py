@@ -8,6 +8,7 @@ EXPERIMENT = Declaration(
     name="logit_lens",
     title="Words of the video tokens",
     experiment="LogitLensExperiment",
+    short="lens",
     result="LogitLens",
     public={"LogitLens": "result", "logit_lens": "experiment"},
 )

@@ -8,6 +8,7 @@ EXPERIMENT = Declaration(
     name="patch_map",
     title="Activations of another run",
     experiment="PatchMapExperiment",
+    short="patch",
     result="PatchMap",
     public={"PatchMap": "result", "patch_map": "experiment"},
 )

@@ -8,6 +8,7 @@ EXPERIMENT = Declaration(
     name="segment_attention",
     title="Who looks at whom",
     experiment="SegmentAttentionExperiment",
+    short="segments",
     result="SegmentAttention",
     public={"measure_attention": "experiment"},
 )
