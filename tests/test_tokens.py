@@ -270,7 +270,7 @@ def test_grid_and_video_must_agree() -> None:
         ("option", 11, 0, "outside the options"),
         ("option", 14, 5, "without gaps"),
         ("role", 0, 99, "role codes"),
-        ("role", 0, ROLES.index("response"), "comes before"),
+        ("role", 0, ROLES.index("response"), "is before"),
     ],
 )
 def test_arrays_that_disagree(field: str, position: int, value: int, said: str) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from videolens.errors import VideoError, VideolensError
 from videolens.video import decoding, listing
-from videolens.video import video as video_module
+from videolens.video import files as files_module
 from videolens.video.sampling import Request, midpoints, stride, uniform
 from videolens.video.video import Video
 
@@ -339,8 +339,8 @@ def test_truncated_files(files: dict[str, Path], tmp_path: Path, name: str, kept
         ({"start": 3.0, "end": 2.0}, "not before end"),
         ({"start": float("nan")}, "start is nan"),
         ({"end": 0.0}, "end"),
-        ({"n_frames": 0}, "n_frames is 0: ask for 1 to"),
-        ({"n_frames": -3}, "n_frames is -3: ask for 1 to"),
+        ({"n_frames": 0}, "n_frames = 0: give a whole number from 1"),
+        ({"n_frames": -3}, "n_frames = -3: give a whole number from 1"),
         ({"sampling": [3, 40]}, "from 0 to 39"),
         ({"sampling": []}, "frames []"),
     ],
@@ -386,7 +386,7 @@ def test_open_reads_nothing_until_it_is_looked_at(tmp_path: Path, files: dict[st
     assert [number_of(frame) for frame in later.frames] == midpoints(0, 19, 8)[::-1]
     encode(tmp_path / "later.mp4", 30, gop=6)
     assert later.n_source_frames == 30  # a file that was replaced is read again
-    with pytest.raises(VideoError, match="n_frames is 0: ask for 1 to"):
+    with pytest.raises(VideoError, match="n_frames = 0: give a whole number from 1"):
         Video.open(tmp_path / "never.mp4", n_frames=0)
     copy = pickle.loads(pickle.dumps(later))
     assert torch.equal(copy.frames, later.frames)
@@ -399,9 +399,9 @@ def test_only_so_many_clips_are_remembered(files: dict[str, Path], monkeypatch: 
         reads.append(path)
         return decoding.read_clip(path, *asked)
 
-    monkeypatch.setattr(video_module, "read_clip", counted)
-    monkeypatch.setattr(video_module._recent, "room", 2 * 8 * HEIGHT * WIDTH * 3)
-    video_module._recent.clear()
+    monkeypatch.setattr(files_module, "read_clip", counted)
+    monkeypatch.setattr(files_module._recent, "room", 2 * 8 * HEIGHT * WIDTH * 3)
+    files_module._recent.clear()
     clips = [Video.open(files[name]) for name in ("b-frames.mp4", "plain.mkv", "vp9.webm")]
     for clip in (*clips[:2], *clips[:2]):
         assert len(clip.frames) == len(clip)

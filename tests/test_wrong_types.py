@@ -123,7 +123,7 @@ WRONG: list[tuple[str, int | str, Any, str]] = [
     ("Video.open", "sampling", None, f"sampling is None: {SAMPLING}"),
     ("Video.open", "sampling", ["first"], rf"sampling is \['first'\]: {SAMPLING}"),
     ("Video.open", "sampling", [1.5], rf"sampling is \[1.5\]: {SAMPLING}"),
-    ("Video.from_array", "n_frames", 2.5, "n_frames is 2.5.*whole number"),
+    ("Video.from_array", "n_frames", 2.5, "n_frames = 2.5.*whole number"),
     ("Video.from_array", "start", "1", "start is '1': give seconds, or None"),
     ("Video.frozen", 0, 0.5, "frame is 0.5: give a whole number"),
     ("Video.shuffled", 0, "seed", "seed is 'seed': give a whole number"),

@@ -24,10 +24,11 @@ from videolens.prompt.template import PromptTemplate
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 from videolens.question import Question
+from videolens.video.video import Video
 
 
 def prompt_from_question(
-    model: Running, question: object, template: PromptTemplate | str | None, prepare: Callable[[Tensor], Tensor]
+    model: Running, question: object, template: PromptTemplate | str | None, prepare: Callable[[Video], Tensor]
 ) -> Prompt:
     """See `HookedVideoTransformer.prompt`; `prepare` is its `pixels`."""
     if model.tokenizer is None:
@@ -54,7 +55,7 @@ def prompt_from_question(
     if not isinstance(template, PromptTemplate):
         raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
     video = question.video
-    pixels, clock = prepare(video.frames), Clock.of(video)
+    pixels, clock = prepare(video), Clock.of(video)
     layout = _layout(front, pixels, clock)
     with refusing(PromptError, f"the tokenizer of {model.cfg.model_name!r} cannot write the question as tokens"):
         coded = encode_question(

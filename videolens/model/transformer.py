@@ -22,10 +22,11 @@ from videolens.model.families import family_of
 from videolens.model.folding import fold_norms
 from videolens.model.running import Running
 from videolens.model.turns import Turns
-from videolens.model.vision.pixels import Preparation
+from videolens.model.vision.pixels import FrameByFrame, Preparation
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.template import PromptTemplate
 from videolens.question import Question
+from videolens.video.video import Video
 
 
 class HookedVideoTransformer(Running):
@@ -170,8 +171,10 @@ class HookedVideoTransformer(Running):
 
     prompt_from_ids = prompting.prompt_from_ids
 
-    def pixels(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
+    def pixels(self, frames: Video | UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
         """Frames as the vision tower wants them, by the checkpoint's own settings.
+
+        Those of a `Video` are read, prepared and let go one after the other: they need not be in memory together.
 
         Raises:
             ModelError: the checkpoint has no preprocessor file.
@@ -182,7 +185,11 @@ class HookedVideoTransformer(Running):
                 "processor_config.json or preprocessor_config.json), so how it wants its frames is unknown: add one, "
                 "or use model.prompt_from_ids with prepared pixel_values"
             )
-        return self.pixel_settings.prepare(frames)
+        if not isinstance(frames, Video):
+            return self.pixel_settings.prepare(frames)
+        if isinstance(self.pixel_settings, FrameByFrame):
+            return frames.map_frames(self.pixel_settings.frame)
+        return self.pixel_settings.prepare(frames.frames)
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 

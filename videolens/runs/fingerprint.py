@@ -67,7 +67,7 @@ def question_digests(questions: Sequence[Question]) -> list[dict[str, str]]:
             "frames": [str(each) for each in (request.n_frames, request.start, request.end, request.sampling)]
             if request is not None
             else [],
-            "video": hashlib.sha256(video.frames.numpy().tobytes()).hexdigest() if path is None else _ends(Path(path)),
+            "video": hashlib.sha256(video.frames.numpy().data).hexdigest() if path is None else _ends(Path(path)),
         }
         found.append({"task": question.task, "id": question.id, "digest": digest(content)})
     return found

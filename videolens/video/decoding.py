@@ -17,9 +17,14 @@ from torch import Tensor
 from videolens.errors import VideoError
 from videolens.video import listing
 from videolens.video.containers import reading
+from videolens.video.edits import See
 from videolens.video.listing import FrameList
 from videolens.video.sampling import BY_TIME, COLOUR_MATRICES, SAMPLINGS, Chosen, Request
 from videolens.video.strict import StrictDecoder, display_matrix
+
+KEPT = 64 * 2**20
+"""Bytes of decoded frames that a clip keeps. Larger clips are decoded again when they are looked at again: 32 frames of
+4K would take 760 MiB, and are not needed together to be brought to the size that a model takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +34,8 @@ class Clip:
     t: frames; h, w, c: height, width and colour (red, green, blue) of each.
 
     Attributes:
-        frames: pixels as they are meant to be seen (rotation already applied).
+        frames: pixels as they are meant to be seen (rotation already applied); None: they take more than `KEPT` and
+            were let go, one after the other.
         seconds: when each frame is shown, from the start of the file.
         indices: which frame of the source each one is; a repeated number is a repeated frame.
         fps: mean frame rate of the source; None if it has no clock.
@@ -45,7 +51,7 @@ class Clip:
         n_decoded: frames that were decoded to get these.
     """
 
-    frames: UInt8[Tensor, "t h w c"]
+    frames: UInt8[Tensor, "t h w c"] | None
     seconds: Float64[Tensor, " t"]
     indices: Int64[Tensor, " t"]
     fps: float | None = None
@@ -70,13 +76,18 @@ class Clip:
         """Frames that are repeats of others."""
         return len(self.indices) - len(torch.unique(self.indices))
 
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in memory."""
+        return self.seconds.nbytes + self.indices.nbytes if self.frames is None else self.frames.nbytes
+
 
 Choice = Callable[[np.ndarray, float, float], Chosen]
 """(when each frame of the file is shown, frames per second, duration, in seconds) → the frames wanted."""
 
 
-def read_clip(path: Path, choose: Choice, colour_matrix: str | None = None) -> Clip:
-    """Decode the frames of a file that `choose` asks for.
+def read_clip(path: Path, choose: Choice, colour_matrix: str | None = None, see: See | None = None) -> Clip:
+    """Decode the frames of a file that `choose` asks for, one after the other.
 
     1. List the frames: from the file's own index where it has one that is complete and evenly spaced, else from the
        packets, which are read but not decoded; where a container stores no times of showing (AVI), by decoding.
@@ -89,6 +100,7 @@ def read_clip(path: Path, choose: Choice, colour_matrix: str | None = None) -> C
         path: the file.
         choose: which of its frames.
         colour_matrix: one of `COLOUR_MATRICES` instead of what the file states; None: as it states, else BT.601.
+        see: called with every frame as soon as it is decoded.
 
     Raises:
         VideoError: the file is missing, a directory, empty, damaged, truncated, not a video, or without pictures.
@@ -101,17 +113,29 @@ def read_clip(path: Path, choose: Choice, colour_matrix: str | None = None) -> C
                 listed = list_frames(source)
             if listed is None:
                 continue
-            chosen = choose(listed.seconds, listed.fps, listed.duration)  # may be a caller's: its errors are its own
-            with reading(path):
-                found = _decode(source, listed, np.array(chosen.numbers, dtype=np.int64))
-                if found is not None:
-                    return _clip(source, listed, chosen, *found, colour_matrix)
+            # `choose` and `see` may be a caller's: their errors are their own
+            taken = _Taken(source, listed, choose(listed.seconds, listed.fps, listed.duration), colour_matrix)
+            frames = _decode(source, listed, np.array(taken.chosen.numbers, dtype=np.int64))
+            while True:
+                with reading(path):
+                    found = next(frames, _END)
+                    if isinstance(found, str):
+                        break
+                    places, pixels = taken.add(*found)
+                if see is not None:
+                    see(len(taken.chosen.numbers), places, pixels)
+                del pixels
+            if found == _END:
+                return taken.clip()
     raise VideoError(f"{path}: frames do not come at the times it states: re-encode it (ffmpeg -i IN OUT.mp4)")
 
 
-def _decode(source: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tuple[dict[int, Any], int] | None:
-    """The wanted frames by place, and how many were decoded; None if frames do not come as listed."""
-    found: dict[int, Any] = {}
+_END, _UNLISTED = "the end", "not as listed"
+
+
+def _decode(source: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> Iterator[tuple[int, Any, int] | str]:
+    """(place, frame, how many were decoded) for every wanted frame; in the end `_UNLISTED` if they do not come as
+    listed. One frame at a time: a decoder waits for those that it has given to be let go."""
     frames: Iterator[tuple[int, Any]] = iter(())
     reached, decoded = -1, 0
     for target in np.unique(wanted).tolist():
@@ -121,6 +145,7 @@ def _decode(source: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tup
         # lack what it refers to: then begin earlier, in the end at the very beginning.
         decode_on = reached >= max(keys, default=0)
         failure: Exception | None = None
+        found: Any = None
         for begin in [reached, *keys, 0] if decode_on else [*keys, 0]:
             if not (decode_on and begin == reached):
                 frames = _from(source, listed, begin)
@@ -129,18 +154,19 @@ def _decode(source: StrictDecoder, listed: FrameList, wanted: np.ndarray) -> tup
                 for place, frame in frames:
                     decoded, reached = decoded + 1, place
                     if place == target:
-                        found[target] = frame
+                        found = frame
                     if place >= target:
                         break
             except (av.error.FFmpegError, VideoError) as error:
                 failure = error
-            if target in found:
+            if found is not None:
                 break
         else:
             if failure is not None:
                 raise failure
-            return None
-    return found, decoded
+            yield _UNLISTED
+            return
+        yield target, found, decoded
 
 
 def _from(source: StrictDecoder, listed: FrameList, begin: int) -> Iterator[tuple[int, Any]]:
@@ -158,39 +184,70 @@ def _from(source: StrictDecoder, listed: FrameList, begin: int) -> Iterator[tupl
         yield place, frame
 
 
-def _clip(
-    source: StrictDecoder, listed: FrameList, chosen: Chosen, found: dict[int, Any], decoded: int, colours: str | None
-) -> Clip:
-    path, stored = source.path, source.matrix
-    matrices = {place: display_matrix(frame) if stored is None else stored for place, frame in found.items()}
-    pixels = {place: upright(_rgb(frame, colours), matrices[place]) for place, frame in found.items()}
-    shapes = {each.shape for each in pixels.values()}
-    if len(shapes) > 1:
-        raise VideoError(f"{path} changes its size on the way, {sorted(shapes)}: re-encode it at one size")
-    wanted = np.array(chosen.numbers, dtype=np.int64)
-    a, b = matrices[chosen.numbers[0]][0]
-    aspect = float(source.stream.sample_aspect_ratio or 1)
-    return Clip(
-        frames=torch.from_numpy(np.stack([pixels[place] for place in chosen.numbers])),
-        seconds=torch.from_numpy(listed.seconds[wanted]),
-        indices=torch.from_numpy(wanted),
-        fps=listed.fps,
-        duration=listed.duration,
-        n_source_frames=len(listed.pts),
-        n_part=chosen.n_part,
-        steps=chosen.steps,
-        rotation=round(np.degrees(np.arctan2(b, a))) % 360,
-        pixel_aspect=1 / aspect if abs(b) > abs(a) else aspect,
-        colour_matrix=_matrix_of(found[chosen.numbers[0]], colours),
-        path=path,
-        n_decoded=decoded,
-    )
+class _Taken:
+    """The wanted frames, as they come: their pixels, and what a clip says of them."""
+
+    def __init__(self, source: StrictDecoder, listed: FrameList, chosen: Chosen, colours: str | None) -> None:
+        self.source, self.listed, self.chosen, self.colours = source, listed, chosen, colours
+        self._places: dict[int, list[int]] = {}
+        for i, number in enumerate(chosen.numbers):
+            self._places.setdefault(number, []).append(i)
+        self._frames: UInt8[Tensor, "t h w c"] | None = None
+        self._shape: tuple[int, ...] = ()
+        self._matrix, self._colour_matrix, self._decoded = np.eye(2), colours, 0
+
+    def add(self, place: int, frame: Any, decoded: int) -> tuple[list[int], UInt8[Tensor, "h w c"]]:
+        """A frame's places in the clip, and its pixels; a `VideoError` if they are more or fewer than before."""
+        self._decoded = decoded
+        matrix = display_matrix(frame) if self.source.matrix is None else self.source.matrix
+        pixels = torch.from_numpy(upright(_rgb(frame, self.colours), matrix))
+        shape, n = tuple(pixels.shape), len(self.chosen.numbers)
+        if not self._shape:
+            self._shape = shape
+            self._frames = pixels.new_empty(n, *shape) if n * pixels.nbytes <= KEPT else None
+        if shape != self._shape:
+            sizes = sorted({shape, self._shape})
+            raise VideoError(f"{self.source.path} changes its size on the way, {sizes}: re-encode it at one size")
+        if place == self.chosen.numbers[0]:
+            self._matrix, self._colour_matrix = matrix, _matrix_of(frame, self.colours)
+        if self._frames is not None:
+            self._frames[self._places[place]] = pixels
+        return self._places[place], pixels
+
+    def clip(self) -> Clip:
+        """The clip, when all frames have come."""
+        listed, chosen = self.listed, self.chosen
+        wanted = np.array(chosen.numbers, dtype=np.int64)
+        a, b = self._matrix[0]
+        aspect = float(self.source.stream.sample_aspect_ratio or 1)
+        return Clip(
+            frames=self._frames,
+            seconds=torch.from_numpy(listed.seconds[wanted]),
+            indices=torch.from_numpy(wanted),
+            fps=listed.fps,
+            duration=listed.duration,
+            n_source_frames=len(listed.pts),
+            n_part=chosen.n_part,
+            steps=chosen.steps,
+            rotation=round(np.degrees(np.arctan2(b, a))) % 360,
+            pixel_aspect=1 / aspect if abs(b) > abs(a) else aspect,
+            colour_matrix=self._colour_matrix,
+            path=self.source.path,
+            n_decoded=self._decoded,
+        )
 
 
 def _rgb(frame: Any, colours: str | None) -> UInt8[np.ndarray, "h w c"]:
+    """A frame's pixels where they lie: `to_ndarray` would give a copy, and at 4K a frame takes 24 MiB."""
     if colours is None or _matrix_of(frame, colours) is None:
-        return frame.to_ndarray(format="rgb24")
-    return frame.to_ndarray(format="rgb24", src_colorspace=COLOUR_MATRICES[colours])
+        turned = frame.reformat(format="rgb24")
+    else:
+        turned = frame.reformat(format="rgb24", src_colorspace=COLOUR_MATRICES[colours])
+    [plane] = turned.planes
+    if plane.line_size < 3 * turned.width:  # upside down
+        return turned.to_ndarray()
+    rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[: turned.height, : 3 * turned.width]
+    return rows.reshape(turned.height, turned.width, 3)
 
 
 def _matrix_of(frame: Any, colours: str | None) -> str | None:

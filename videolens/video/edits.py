@@ -9,7 +9,7 @@ looked at: until then the files that they come from may stay unread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -25,13 +25,37 @@ NAMES = ("reversed", "shuffled", "frozen", "blank", "swapped", "replaced")
 """The methods of `Video` that make edited copies."""
 
 
+See = Callable[[int, Sequence[int], UInt8[Tensor, "h w c"]], None]
+"""Called with (how many frames a clip has, in which of its places a frame stands, the frame's pixels) for every frame,
+in any order. Reading can have to begin anew: what is said last of a place counts."""
+
+
 class Film(ABC):
     """Something that frames can come from: a `Video`."""
 
-    @property
     @abstractmethod
-    def frames(self) -> UInt8[Tensor, "t h w c"]:
-        """Pixels."""
+    def each_frame(self, see: See) -> None:
+        """Call `see` with every frame, one after the other: they need not be in memory together."""
+
+    def map_frames(self, change: Callable[[UInt8[Tensor, "h w c"], int], Tensor]) -> Tensor:
+        """What `change` makes of every frame, which it gets with the number of frames: [t …], one for each.
+
+        Frames are read, changed and let go one after the other: the result and one frame are in memory, not the clip.
+
+        >>> small = video.map_frames(lambda frame, n: frame[::8, ::8])
+        """
+        made: Tensor | None = None
+
+        def see(n: int, places: Sequence[int], pixels: Tensor) -> None:
+            nonlocal made
+            one = change(pixels, n)
+            if made is None or made.shape != (n, *one.shape):
+                made = one.new_empty(n, *one.shape)
+            made[list(places)] = one
+
+        self.each_frame(see)
+        assert made is not None  # no clip is without a frame
+        return made
 
 
 class Place(NamedTuple):
@@ -187,36 +211,61 @@ def edited(n_frames: int, edits: Sequence[Edit]) -> list[Place]:
     return places
 
 
-def shown(own: UInt8[Tensor, "t h w c"], places: Sequence[Place]) -> UInt8[Tensor, "places h w c"]:
-    """Pixels of the places, where `own` are those of the clip itself.
+def see_edited(own: Callable[[See], None], edits: Sequence[Edit], see: See) -> None:
+    """Show every frame of an edited clip, one after the other, where `own` shows those of the clip itself.
 
-    A `VideoError` if another clip has not the frame that was named, or frames of another size.
+    All of the clip's own frames are read, also those that the edits leave out: a damaged clip stays one.
+
+    Raises:
+        VideoError: another clip has not the frame that was named, or frames of another size.
     """
-    numbers = torch.tensor([place.number for place in places])
-    if all(place.of == "own" for place in places):
-        return own[numbers]
-    pixels = own.new_empty(len(places), *own.shape[1:])
+    places: list[Place] = []
+    at: dict[int, list[int]] = {}
+    shape: tuple[int, ...] = ()
+
+    def see_own(n: int, numbers: Sequence[int], pixels: UInt8[Tensor, "h w c"]) -> None:
+        nonlocal places, at, shape
+        if len(places) != n or tuple(pixels.shape) != shape:
+            places, shape = edited(n, edits), tuple(pixels.shape)
+            at = _placed(places, "own")
+        if here := [i for number in numbers for i in at.get(number, ())]:
+            see(n, here, pixels)
+
+    own(see_own)
     for film in {id(place.of): place.of for place in places}.values():
-        here = torch.tensor([place.of is film for place in places])
-        if film == "own":
-            pixels[here] = own[numbers[here]]
-        elif film == "grey":
-            pixels[here] = numbers[here].to(own.dtype)[:, None, None, None]
-        else:
-            assert not isinstance(film, str)
-            pixels[here] = _of_other(film, numbers[here], own)
-    return pixels
+        if film == "grey":
+            for level, here in _placed(places, "grey").items():
+                see(len(places), here, torch.full(shape, level, dtype=torch.uint8))
+        elif not isinstance(film, str):
+            _see_other(film, places, shape, see)
 
 
-def _of_other(film: Film, numbers: Tensor, own: Tensor) -> Tensor:
-    frames = film.frames
-    if frames.shape[1:] != own.shape[1:]:
-        (height, width), (own_height, own_width) = frames.shape[1:3], own.shape[1:3]
-        raise VideoError(
-            f"{film!r} has frames of {height} × {width} pixels, the clip that they are to be put into frames of "
-            f"{own_height} × {own_width}: bring them to one size first, and give Video.from_array(frames, fps=…)"
-        )
-    return frames[[_within(number, len(frames), f"frame {number} of {film!r}") for number in numbers.tolist()]]
+def _placed(places: Sequence[Place], of: Film | str) -> dict[int, list[int]]:
+    """Number → the places where that frame (or level) of a clip is shown."""
+    found: dict[int, list[int]] = {}
+    for i, place in enumerate(places):
+        if place.of == of:
+            found.setdefault(place.number, []).append(i)
+    return found
+
+
+def _see_other(film: Film, places: Sequence[Place], shape: tuple[int, ...], see: See) -> None:
+    at: dict[int, list[int]] = {}
+
+    def see_one(n: int, numbers: Sequence[int], pixels: UInt8[Tensor, "h w c"]) -> None:
+        if pixels.shape != shape:
+            (height, width), (own_height, own_width) = pixels.shape[:2], shape[:2]
+            raise VideoError(
+                f"{film!r} has frames of {height} × {width} pixels, the clip that they are to be put into frames of "
+                f"{own_height} × {own_width}: bring them to one size first, and give Video.from_array(frames, fps=…)"
+            )
+        if not at:
+            for number, here in _placed(places, film).items():
+                at.setdefault(_within(number, n, f"frame {number} of {film!r}"), []).extend(here)
+        if here := [i for number in numbers for i in at.get(number, ())]:
+            see(len(places), here, pixels)
+
+    film.each_frame(see_one)
 
 
 def _whole(number: int, what: str) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from operator import index
 
 import numpy as np
 from jaxtyping import Float64
 
-from videolens.errors import VideoError, is_number, near
+from videolens.errors import VideoError, check_whole, is_number, near
 
-_MOST_FRAMES = 1_000_000
 Sampler = Callable[[int, int, int], Sequence[int]]
 """(first frame, last frame, how many) → the frames to take."""
 
@@ -46,6 +44,9 @@ BY_TIME = "time"
 Sampling = str | Sampler | Sequence[int]
 """A name in `SAMPLINGS`, "time", a function, or frame numbers."""
 
+
+MOST_REPEATED = 1024
+"""Frames up to which those of a source that has fewer are repeated."""
 
 COLOUR_MATRICES = {"bt601": "ITU601", "bt709": "ITU709"}
 """Ways to turn stored colours into red, green and blue, by the names that PyAV has for them."""
@@ -97,11 +98,7 @@ class Request:
             raise VideoError(near(self.sampling, names, kind="sampling") + ", a function, or frame numbers")
         if self.colour_matrix is not None and self.colour_matrix not in COLOUR_MATRICES:
             raise VideoError(near(self.colour_matrix, COLOUR_MATRICES, kind="colour matrix"))
-        whole = isinstance(self.n_frames, Integral) and not isinstance(self.n_frames, bool)
-        if not whole or not 1 <= self.n_frames <= _MOST_FRAMES:
-            raise VideoError(
-                f"n_frames is {self.n_frames!r:.80}: ask for 1 to {_MOST_FRAMES} frames of {self.name}, a whole number"
-            )
+        check_whole(f"of {self.name}, n_frames", self.n_frames, least=1, error=VideoError)
         for name, value in (("start", self.start), ("end", self.end)):
             if value is not None and not is_number(value):
                 raise VideoError(f"{name} is {value!r}: give seconds, or None for the whole of {self.name}")
@@ -141,6 +138,12 @@ class Request:
         outside the source is a `VideoError`.
         """
         n_source = len(seconds)
+        n_wanted = len(self.sampling) if isinstance(self.sampling, tuple) else self.n_frames
+        if n_wanted > max(MOST_REPEATED, n_source):
+            raise VideoError(
+                f"{n_wanted} frames were asked of {self.name}, which has {n_source}: frames are repeated up to "
+                f"{MOST_REPEATED} in all, so ask for at most {max(MOST_REPEATED, n_source)}"
+            )
         for name, value, latest in (("start", self.start, duration), ("end", self.end, duration + 1)):
             if value is not None and (value > latest or (name == "start" and value == latest)):
                 raise VideoError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from videolens.errors import VideoError
 from videolens.video.containers import damaged, opened, video_stream
@@ -121,7 +122,9 @@ class StrictDecoder:
 
 def display_matrix(frame: Any) -> np.ndarray:
     """[[a, b], [c, d]]: the stored pixel (x, y) is to be shown at (a·x + c·y, b·x + d·y); the identity if not said."""
-    said = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` would make the frame hold what holds the frame, and large pictures wait for the collector
+    made: Any = SideDataContainer  # its stub does not say what it is made of
+    said = made(frame).get("DISPLAYMATRIX")
     if said is None:
         return np.eye(2)
     # ISO 14496-12: nine 32-bit numbers, a b u c d v x y w, of which a … d have 16 binary places

@@ -12,40 +12,29 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from videolens.cache import Recent
 from videolens.errors import VideoError, is_number, refusing
 from videolens.reading import as_path
-from videolens.video.decoding import Clip, read_clip, warn_about
-from videolens.video.edits import Blank, Edit, Film, Frozen, Replaced, Reversed, Shuffled, Swapped, edited, shown
+from videolens.video.decoding import Clip, warn_about
+from videolens.video.edits import (
+    Blank,
+    Edit,
+    Film,
+    Frozen,
+    Replaced,
+    Reversed,
+    See,
+    Shuffled,
+    Swapped,
+    edited,
+    see_edited,
+)
+from videolens.video.files import File, read_now, show
 from videolens.video.sampling import Chosen, Request, Sampling
 from videolens.video.writing import write_frames
 
 
-@dataclass(frozen=True)
-class _File:
-    """Frames of a file that are decoded when they are first looked at, and again when they have been forgotten."""
-
-    path: Path
-    request: Request
-
-    def clip(self) -> Clip:
-        """The frames: those kept from before if the file has not changed, else decoded."""
-        try:
-            state = self.path.stat()
-        except (OSError, ValueError):
-            return _read(self.path, self.request)
-        return _recent.get((self, state.st_mtime_ns, state.st_size), lambda: _read(self.path, self.request))
-
-
 def _path(path: object) -> Path:
     return as_path(path, "the video", VideoError)
-
-
-def _read(path: Path, request: Request) -> Clip:
-    return warn_about(read_clip(path, request, request.colour_matrix), request)
-
-
-_recent: Recent[Clip] = Recent(256 * 2**20, lambda clip: clip.frames.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +44,7 @@ class Video(Film):
     t: frames; h, w, c: height, width and colour (red, green, blue).
     """
 
-    source: Clip | _File
+    source: Clip | File
     edits: tuple[Edit, ...] = ()
 
     @classmethod
@@ -72,7 +61,9 @@ class Video(Film):
 
         Only what is needed is decoded: from the key frame before each frame to the frame itself. Rotation stored in
         the file is applied. If the part has fewer frames than were asked for, frames are repeated; a warning
-        says so (`n_repeated`), as when frames are unevenly spaced (`evenly_spaced`).
+        says so (`n_repeated`), as when frames are unevenly spaced (`evenly_spaced`). More than 1024, and more than the
+        file has, is an error. Frames that take more than 64 MiB are checked, let go one after the other, and decoded
+        again when they are looked at; the file must not change meanwhile.
 
         Args:
             path: an mp4, mkv, webm, … file.
@@ -86,9 +77,9 @@ class Video(Film):
 
         Raises:
             VideoError: the file is missing, a directory, empty, truncated, damaged, no video or has no pictures; the
-                part lies outside the video; n_frames < 1.
+                part lies outside the video; n_frames < 1, or above both 1024 and the number of frames that there are.
         """
-        return cls(_read(_path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
+        return cls(read_now(_path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
 
     @classmethod
     def open(
@@ -102,9 +93,10 @@ class Video(Film):
     ) -> Video:
         """As `from_file`, but the file is read, and its errors are raised, when its frames are first looked at.
 
-        The clips decoded last are kept, up to 256 MiB; others are decoded again when they are looked at again.
+        The clips decoded last are kept, up to 256 MiB, unless one takes more than 64 MiB; others are decoded again
+        when they are looked at again.
         """
-        return cls(_File(_path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
+        return cls(File(_path(path), Request(n_frames, start, end, sampling, str(path), colour_matrix)))
 
     @classmethod
     def from_array(
@@ -148,9 +140,23 @@ class Video(Film):
 
     @property
     def frames(self) -> UInt8[Tensor, "t h w c"]:
-        """Pixels, a copy: the clip is kept for others who look at it."""
-        clip = self._clip
-        return shown(clip.frames, edited(len(clip.frames), self.edits)) if self.edits else clip.frames.clone()
+        """Pixels, a copy: the clip is kept for others who look at it. For large ones see `map_frames`."""
+        return self.map_frames(lambda frame, n: frame)
+
+    def each_frame(self, see: See) -> None:
+        """Call `see(how many frames there are, places, pixels)` with every frame, in the order in which they are read.
+
+        A frame is let go when the next one is read, so those of a large clip are never in memory together. Pixels
+        [h w c] are not to be written into. What is said last of a place counts.
+        """
+        see_edited(self._each_own, self.edits, see) if self.edits else self._each_own(see)
+
+    def _each_own(self, see: See) -> None:
+        if isinstance(self.source, File):
+            self.source.clip(see)
+        else:
+            assert self.source.frames is not None  # a clip that keeps none is a file's
+            show(self.source.frames, see)
 
     @property
     def seconds(self) -> Float64[Tensor, " t"]:

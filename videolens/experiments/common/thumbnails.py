@@ -32,12 +32,17 @@ def thumbnails(prompt: Prompt, settings: Preparation | None, *, longest: int = L
     n = prompt.tokens.grid[0]
     levels = getattr(settings, "levels", settings)  # of frames resized to any shape
     if prompt.pixel_values is not None and isinstance(levels, PixelSettings):
-        frames = _levels(prompt.pixel_values[0].float().cpu(), levels)
-    elif prompt.question is not None:
-        frames = prompt.question.video.frames
-    else:
+        pixels = prompt.pixel_values[0]
+        return [(i, _png(_levels(pixels[at].float().cpu(), levels), longest)) for i, at in _middles(n, len(pixels))]
+    if prompt.question is None:
         return []
-    return [(i, _png(frames[int((i + 0.5) * len(frames) / n)].numpy(), longest)) for i in range(n)]
+    small = prompt.question.video.map_frames(lambda frame, _: torch.from_numpy(np.array(_small(frame, longest))))
+    return [(i, _png(small[at], longest)) for i, at in _middles(n, len(small))]
+
+
+def _middles(n: int, n_frames: int) -> list[tuple[int, int]]:
+    """(frame of the token grid, the middle one of the frames that it stands for)"""
+    return [(i, int((i + 0.5) * n_frames / n)) for i in range(n)]
 
 
 def pixels_of(png: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -47,18 +52,23 @@ def pixels_of(png: bytes) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _levels(
-    pixels: Float[Tensor, "frame channel height width"], settings: PixelSettings
-) -> UInt8[Tensor, "frame height width channel"]:
+    pixels: Float[Tensor, "channel height width"], settings: PixelSettings
+) -> UInt8[Tensor, "height width channel"]:
     if settings.mean is not None and settings.std is not None:
         mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
         pixels = pixels * std + mean
     if settings.rescale is not None:
         pixels = pixels / settings.rescale
-    return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
-def _png(frame: UInt8[np.ndarray, "height width 3"], longest: int) -> bytes:
-    image, written = Image.fromarray(np.ascontiguousarray(frame)), io.BytesIO()
+def _small(frame: UInt8[Tensor, "height width 3"], longest: int) -> Image.Image:
+    image = Image.fromarray(np.ascontiguousarray(frame.numpy()))
     image.thumbnail((longest, longest))
-    image.save(written, format="PNG")
+    return image
+
+
+def _png(frame: UInt8[Tensor, "height width 3"], longest: int) -> bytes:
+    written = io.BytesIO()
+    _small(frame, longest).save(written, format="PNG")
     return written.getvalue()

@@ -41,6 +41,27 @@ class Preparation(Protocol):
         ...
 
 
+@runtime_checkable
+class FrameByFrame(Preparation, Protocol):
+    """A preparation that looks at one frame at a time, so that those of a large clip are never in memory together."""
+
+    def frame(self, frame: UInt8[Tensor, "height width channel"], n_frames: int) -> Float[Tensor, "channel h w"]:
+        """Pixels of one frame of a clip that has `n_frames`: what `prepare` gives in its place, bit for bit."""
+        ...
+
+
+def in_turn(
+    preparation: FrameByFrame, frames: UInt8[Tensor, "frame height width channel"]
+) -> Float[Tensor, "frame channel h w"]:
+    """What `preparation.frame` makes of every frame, one after the other."""
+    made = preparation.frame(frames[0], len(frames))
+    pixels = made.new_empty(len(frames), *made.shape)
+    pixels[0] = made
+    for i in range(1, len(frames)):
+        pixels[i] = preparation.frame(frames[i], len(frames))
+    return pixels
+
+
 @dataclass(frozen=True)
 class PixelSettings:
     """How a checkpoint wants its frames.
@@ -97,16 +118,21 @@ class PixelSettings:
         )
 
     def prepare(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
-        """Pixels of a clip.
+        """Pixels of a clip: `frame` of each."""
+        return in_turn(self, frames)
+
+    def frame(self, frame: UInt8[Tensor, "height width channel"], n_frames: int = 1) -> Float[Tensor, "channel h w"]:
+        """Pixels of one frame.
 
         1. Resize, the shorter edge to `size` or exactly to (height, width), with antialiasing and to whole levels.
         2. Cut `crop` from the centre, zeros where the frame is smaller.
         3. Rescale, subtract the mean, divide by the standard deviation.
         """
-        pixels = rearrange(frames, "frame height width channel -> frame channel height width").to(torch.float32)
-        height, width = pixels.shape[-2:]
+        height, width = frame.shape[:2]
+        levels = rearrange(frame, "height width channel -> channel height width")
         if self.size is not None and (target := _target(self.size, height, width)) != (height, width):
-            pixels = resize(pixels, target, self.resample).to(torch.float32)
+            levels = resize(frame, target, self.resample)
+        pixels = levels.to(torch.float32)
         if self.crop is not None:
             pixels = _centre(pixels, self.crop)
         if self.rescale is not None:

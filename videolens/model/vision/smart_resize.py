@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.vision.pixels import PixelSettings
+from videolens.model.vision.pixels import PixelSettings, in_turn
 
 _MAX_ASPECT = 200
 _LEAST_AT_MOST = 2**20  # pixels to which small frames are grown
@@ -138,5 +138,9 @@ class SmartResize:
 
     def prepare(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
         """Pixels of a clip: resized to whole blocks, rescaled, normalised."""
-        height, width = frames.shape[1:3]
-        return replace(self.levels, size=self.size(len(frames), height, width)).prepare(frames)
+        return in_turn(self, frames)
+
+    def frame(self, frame: UInt8[Tensor, "height width channel"], n_frames: int) -> Float[Tensor, "channel h w"]:
+        """Pixels of one frame of a clip that has `n_frames`, by which its size is chosen."""
+        height, width = frame.shape[:2]
+        return replace(self.levels, size=self.size(n_frames, height, width)).frame(frame)
