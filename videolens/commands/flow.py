@@ -98,6 +98,8 @@ def run(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     judged = {True: ", which is right", False: ", which is wrong", None: ""}[found.correct]
+    for doubt in found.doubts:
+        say(f"warning: {doubt}")
     tell(f"answer: {found.answer}{judged} (probability {found.probability:.2f})\n{found.page}")
 
 

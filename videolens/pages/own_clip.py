@@ -32,6 +32,7 @@ from videolens.model.checkpoints.files import short_name
 from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip, clips_section, settings_section
+from videolens.pages.doubts import doubts, doubts_section
 from videolens.pages.saving import describe, save_figure
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -49,6 +50,7 @@ class OwnClip:
         answer: an option with its letter; without options, the first token of what the model writes.
         probability: of that answer's first token.
         correct: whether it is right; None if that is not known.
+        doubts: why the answer may be none, in whole sentences; empty: nothing is doubtful.
     """
 
     page: Path
@@ -56,6 +58,7 @@ class OwnClip:
     answer: str
     probability: float
     correct: bool | None
+    doubts: tuple[str, ...] = ()
 
 
 def plan_own_clip(
@@ -136,6 +139,8 @@ def map_own_clip(
         verify=verify,
         progress=progress,
     )
+    if not known and question.options:
+        flow = replace(flow, settings=replace(flow.settings, own_choice=True))
     attention = measure_attention(model, [prompt], name=name, progress=progress)
     # 3. write
     _save(out, flow, attention, overwrite=overwrite)
@@ -146,7 +151,8 @@ def map_own_clip(
     shown = question if known else replace(question, answer=None)
     clip = AnsweredClip(shown, shares, {} if shares else {name: _written(model, prompt)})
     correct = bool(flow.table["correct"].iloc[0]) if known else None
-    found = OwnClip(page=out / PAGE, flow=flow, answer=answer, probability=probability, correct=correct)
+    doubtful = tuple(doubts(model, model_name, question, prompt))
+    found = OwnClip(out / PAGE, flow, answer, probability, correct, doubtful)
     found.page.write_text(_page(found, clip, attention, settings), encoding="utf-8")
     return found
 
@@ -195,7 +201,7 @@ def _page(found: OwnClip, clip: AnsweredClip, attention: SegmentAttention, setti
             Key(f"{len(flow.table):,}", f"knockouts: {len(flow.routes)} routes × {flow.settings.n_layers} windows"),
         ],
         sections=[
-            Section("clip", "Clip", "What it is asked", clips_section([clip])),
+            Section("clip", "Clip", "What it is asked", doubts_section(found.doubts) + clips_section([clip])),
             Section("flow", "Flow", "Where it flows", paragraph(_ONE) + flow_section(flow, table=False)),
             Section("attention", "Attention", "Who looks at whom", attention_section(attention)),
             Section(

@@ -151,6 +151,8 @@ def note_words(flows: Sequence[FlowMap], *, measure: str, band: bool = True) -> 
         parts.append(
             f"{names}: of questions chosen for their answer, so no accuracy but the share whose verdict changes."
         )
+    if any(flow.settings.own_choice for flow in flows):
+        parts.append("No answer was given: “true option” is the model's own choice, right or wrong.")
     if any(_unknown(flow, measure) for flow in flows):
         parts.append(f"Not known for {sum(_unknown(flow, measure) for flow in flows)} questions, which are left out.")
     if band:

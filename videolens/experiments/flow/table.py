@@ -58,6 +58,7 @@ class FlowSettings(Made):
         samples: which questions were kept: "correct", "wrong" or "all".
         engine: "exact", or "full": one forward of the whole prompt per route and window.
         style: which layers are cut together, one of `STYLES`.
+        own_choice: "true option" is the option that the model ranks first, because no answer was given.
     """
 
     n_layers: int
@@ -65,6 +66,7 @@ class FlowSettings(Made):
     samples: str
     engine: str = "full"
     style: str = "centre"
+    own_choice: bool = False
 
     @property
     def cuts(self) -> dict[int, tuple[int, ...]]:
