@@ -41,10 +41,11 @@ class HookedVideoTransformer(Running):
         template: name of the prompt template used when none is given; None: the tokenizer's chat template.
         ends: ids that end an answer, besides those that tokenizer and config name.
 
-    Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, one more per layer,
-    `blocks.{l}.attn.hook_mask` (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and
-    `frontend.hook_video_tokens`. While a forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute
-    prompt positions of the tensor's rows and keys.
+    Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, two more per layer,
+    `blocks.{l}.attn.hook_mask` (boolean, True = may attend) and `blocks.{l}.attn.hook_gate` (what unnormalised
+    attention weights are multiplied by), `ln_final.…`, `frontend.hook_video_features` and `frontend.hook_video_tokens`.
+    While a forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute prompt positions of the tensor's
+    rows and keys.
     """
 
     def __init__(
