@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from videolens.engine.cost import Cost
 from videolens.engine.descent import goes_deep, most_waiting
 from videolens.engine.memory import memory_budget
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError, near
+from videolens.model.cost import Cost
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 

@@ -18,6 +18,7 @@ from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.placing import device_named, dtype_named
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.checkpoints.settings import token_ids
+from videolens.model.compiled.running import CompiledPathway
 from videolens.model.families import family_of
 from videolens.model.folding import fold_norms
 from videolens.model.running import Running
@@ -175,3 +176,16 @@ class HookedVideoTransformer(Running):
     generate = generation.generate
     run_clean = resuming.run_clean
     resume = resuming.resume
+
+    def compile(self, pathway: Any = None) -> CompiledPathway:  # type: ignore[override]
+        """This model, computing only what a pathway leaves, exactly: `fast(prompt)`, `fast.generate(prompt, 20)`,
+        `print(fast)`. It shares the weights; nothing is copied.
+
+        Args:
+            pathway: a `Pathway`, or one or several interventions that only cut attention, such as `Knockout`s.
+
+        Raises:
+            ModelError: no pathway, a model whose attention is not causal, or one that somebody listens to.
+            VideolensError: a pathway for another depth.
+        """
+        return CompiledPathway(self, pathway)
