@@ -13,9 +13,9 @@ from helpers.prompts import tiny_prompt
 
 import videolens as vl
 from videolens.engine import Base, base, last_logits, sweep
-from videolens.engine.cost import Cost
 from videolens.errors import PromptError, VideolensError
 from videolens.interventions.knockout import Knockout
+from videolens.model.cost import Cost
 
 Pair = tuple[vl.HookedVideoTransformer, vl.Prompt]
 MANY: list[Any] = [

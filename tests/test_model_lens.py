@@ -91,7 +91,7 @@ def test_run_with_cache_gives_an_activation_cache_with_the_usual_names_and_shape
         shapes[f"blocks.1.attn.hook_{name}"] = (1, n, 2, 8)
     for name in ("attn_scores", "pattern"):
         shapes[f"blocks.1.attn.hook_{name}"] = (1, 4, n, n)
-    shapes["blocks.1.attn.hook_mask"] = (1, 1, n, n)
+    shapes["blocks.1.attn.hook_mask"] = shapes["blocks.1.attn.hook_gate"] = (1, 1, n, n)
     for name in ("pre", "pre_linear", "post"):
         shapes[f"blocks.1.mlp.hook_{name}"] = (1, n, 48)
     assert {name: tuple(cache[name].shape) for name in shapes} == shapes

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import videolens as vl
-from videolens.engine.cost import Cost
 from videolens.engine.planning import Planner
 from videolens.engine.stages import stage_interventions
+from videolens.model.cost import Cost
 
 SCRIPT = Path(__file__).parent / "perf" / "flow.py"
 

@@ -14,6 +14,7 @@ from videolens.experiments import declarations
 
 # public name -> the module it lives in; the names of experiments stand in their own declarations
 _PUBLIC = {
+    "Add": "videolens.interventions.add",
     "HookedVideoTransformer": "videolens.model.transformer",
     "Knockout": "videolens.interventions.knockout",
     "Patch": "videolens.interventions.patch",
@@ -23,6 +24,7 @@ _PUBLIC = {
     "ROUTES": "videolens.interventions.knockout",
     "RandomBlocking": "videolens.interventions.random_blocking",
     "Run": "videolens.runs",
+    "Scale": "videolens.interventions.scale",
     "SourceRun": "videolens.interventions.source",
     "TokenMap": "videolens.prompt.tokens",
     "Video": "videolens.video.video",
@@ -55,10 +57,12 @@ if TYPE_CHECKING:
     from videolens.experiments.pathway.choice import choose_pathway
     from videolens.experiments.pathway.experiment import evaluate_pathway
     from videolens.experiments.pathway.result import PathwayAccuracy
+    from videolens.interventions.add import Add
     from videolens.interventions.knockout import ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.pathway import Pathway
     from videolens.interventions.random_blocking import RandomBlocking
+    from videolens.interventions.scale import Scale
     from videolens.interventions.source import SourceRun
     from videolens.model.checkpoints.bundled import bundled_path
     from videolens.model.transformer import HookedVideoTransformer

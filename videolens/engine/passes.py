@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from videolens.engine.stages import Staged
 from videolens.engine.tree import Branch, Level, grow
-from videolens.errors import VideolensError
 from videolens.interventions.protocol import HookFunction
+from videolens.model.decoder.masks import MaskPoint, masked
 from videolens.model.decoder.views import alike
 from videolens.model.decoder.visibility import Visible
 
@@ -79,7 +78,7 @@ class Sights:
         key = (first_row, last, branch.masks if functions in self._by_layer else functions)
         if key not in self._known:
             rows = self.keys[self.asked : self.asked + 1] if last else self.keys[first_row:]
-            points = [_MaskPoint(name, self.n_heads) for name, _ in branch.masks]
+            points = [MaskPoint(name, self.n_heads) for name, _ in branch.masks]
             found = self._seen(rows, points, functions)
             if any(point.read_layer for point in points):
                 self._by_layer.add(functions)
@@ -88,7 +87,7 @@ class Sights:
         return self._known[key]
 
     def _seen(
-        self, rows: Int64[Tensor, " row"], points: Sequence[_MaskPoint], functions: Sequence[HookFunction]
+        self, rows: Int64[Tensor, " row"], points: Sequence[MaskPoint], functions: Sequence[HookFunction]
     ) -> Sight:
         """What the functions leave of causality, a few rows at a time.
 
@@ -123,7 +122,7 @@ class Sights:
     # Methods, not functions inside `_seen`: where shapes are checked, each of those would be compiled at every call.
     def _of_any_head(
         self,
-        points: Sequence[_MaskPoint],
+        points: Sequence[MaskPoint],
         functions: Sequence[HookFunction],
         heads_seen: list[int],
         some: Int64[Tensor, " some"],
@@ -134,7 +133,7 @@ class Sights:
 
     def _of_head(
         self,
-        points: Sequence[_MaskPoint],
+        points: Sequence[MaskPoint],
         functions: Sequence[HookFunction],
         n_heads: int,
         head: int,
@@ -143,44 +142,6 @@ class Sights:
         return self._mask(some, points, functions).expand(n_heads, -1, -1)[head]
 
     def _mask(
-        self, some: Int64[Tensor, " some"], points: Sequence[_MaskPoint], functions: Sequence[HookFunction]
+        self, some: Int64[Tensor, " some"], points: Sequence[MaskPoint], functions: Sequence[HookFunction]
     ) -> Bool[Tensor, "head_or_1 some key"]:
-        mask = (some[:, None] >= self.keys)[None, None]
-        for point, function in zip(points, functions, strict=True):
-            mask = mask.clone()  # many hook functions edit in place, and return nothing
-            changed = function(mask, hook=point.at(some, self.keys))
-            mask = mask if changed is None else changed
-        fits = mask.shape in [(1, n_heads, len(some), len(self.keys)) for n_heads in (1, self.n_heads)]
-        if mask.dtype != torch.bool or not fits:
-            raise VideolensError(
-                f"a hook function on {points[-1].name} returned {mask.dtype} {tuple(mask.shape)}; it must give a "
-                f"boolean mask [1 head|1 {len(some)} {len(self.keys)}], True = may attend"
-            )
-        return mask[0]
-
-
-class _MaskPoint:
-    """Stands for a hook point where a hook function on a mask is called without a forward.
-
-    A function that never reads the layer from it does the same in all layers, and is called once for all of them.
-    """
-
-    def __init__(self, name: str, n_heads: int) -> None:
-        self._name, self._n_heads = name, n_heads
-        self.ctx: Mapping[str, Any] = {}
-        self.read_layer = False
-
-    def at(self, rows: Int64[Tensor, " some"], keys: Int64[Tensor, " key"]) -> _MaskPoint:
-        """The same point, holding a mask of these rows and keys."""
-        self.ctx = {"rows": rows, "keys": keys, "n_heads": self._n_heads}
-        return self
-
-    @property
-    def name(self) -> str:
-        """Of the hook point."""
-        self.read_layer = True
-        return self._name
-
-    def layer(self) -> int:
-        """The layer it belongs to."""
-        return int(self.name.split(".")[1])
+        return masked(points, functions, some, self.keys, self.n_heads)[0]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from videolens.engine.cost import Cost
 from videolens.engine.descent import goes_deep, most_waiting
 from videolens.engine.memory import memory_budget
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError, near
+from videolens.model.cost import Cost
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -257,12 +257,21 @@ class Planner:
                 rows = branches * (n - each.first_row)
                 # the CPU's kernels read shared keys where they lie; elsewhere every branch has its own copy
                 copies = 0 if self.device.type == "cpu" else branches * cost.keys_values(n)
+                copies += branches * self._gates(each, layer)
                 peak = max(peak, streams + clean + copies + cost.working(rows) + 2 * cost.stream(rows))
         return peak
+
+    def _gates(self, each: Pass, layer: int) -> int:
+        """Bytes of a branch's gates, where some are asked for: the most that a branch of the layer needs."""
+        gates = [f for branch in each.level(layer) for name, f in branch.others if name.endswith("attn.hook_gate")]
+        # functions of some heads say so, and make the gates one layer of rows × keys per head
+        heads = self.sights.n_heads if any(getattr(f, "heads", None) is not None for f in gates) else 1
+        return heads * self.cost.gates(self.n_pos - each.first_row, self.n_pos) if gates else 0
 
     def _descent(self, each: Pass) -> int:
         """Bytes of a deep pass: the streams that wait, and a layer of one branch."""
         rows = self.n_pos - each.first_row
         copies = 0 if self.device.type == "cpu" else self.cost.keys_values(self.n_pos)
         streams = self.cost.stream((most_waiting(each, self.n_layers) + 1) * rows)
-        return streams + copies + self.cost.working(rows)
+        gates = max(self._gates(each, layer) for layer in range(self.n_layers))
+        return streams + copies + gates + self.cost.working(rows)

@@ -14,6 +14,7 @@ from typing import Any
 from videolens.errors import SelectionError, VideolensError
 from videolens.interventions.knockout import Knockout
 from videolens.interventions.protocol import HookFunction, as_interventions, is_declared, is_pair
+from videolens.interventions.scale import Scale
 from videolens.model.listening import stage_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -79,10 +80,12 @@ def _first_row(model: HookedVideoTransformer, prompt: Prompt, one: Any, function
     n_layers, n_pos = model.cfg.n_layers, prompt.shape[1]
     cone = one.cone(prompt)
     if cone is None:
-        if type(one) is Knockout:  # not those inside a pathway, which may cut nothing
+        # not knockouts inside a pathway, which may cut nothing
+        if type(one) is Knockout or (type(one) is Scale and one.factor != 1):
+            what = "knockout" if type(one) is Knockout else "scaling"
             raise SelectionError(
-                f"the knockout '{one.source} -> {one.target}' cuts nothing that the prompt's last position sees, only "
-                "what is generated after it: use it with model.generate, or cut something of the prompt"
+                f"the {what} '{one.source} -> {one.target}' changes nothing that the prompt's last position sees, only "
+                "what is generated after it: use it with model.generate, or change something of the prompt"
             )
         return n_pos
     try:

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.cost import Cost
 from videolens.engine.full import full_logits, wide
 from videolens.engine.memory import memory_budget
 from videolens.engine.planning import check_engine
 from videolens.errors import VideolensError
+from videolens.model.cost import Cost
 from videolens.model.decoder.rows import is_listened_to
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer

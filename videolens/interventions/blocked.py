@@ -16,7 +16,8 @@ from videolens.prompt.selections import part_frames
 from videolens.prompt.tokens import TokenMap
 
 _ROWS_AT_A_TIME = 1024
-_GENERATED = {"response", "all", "part A"}  # selections that generated tokens belong to
+GENERATED = frozenset(("response", "all", "part A"))
+"""Selections that generated tokens belong to, as "last" does."""
 
 
 class Cut(NamedTuple):
@@ -27,22 +28,54 @@ class Cut(NamedTuple):
     earlier_frames: bool
 
 
+class Chosen:
+    """The rows of a selection, among those of a prompt and of what is generated after it.
+
+    Attributes:
+        member: the selection's positions in the prompt; "last" is left out, for what it means depends on the row.
+        names: what it joins.
+    """
+
+    def __init__(self, selection: str, tokens: TokenMap) -> None:
+        self.names = frozenset(part.strip() for part in selection.split("|"))
+        self.member = torch.zeros(tokens.n_pos, dtype=torch.bool)
+        for name in self.names - {"last"}:
+            self.member[tokens[name]] = True
+        self._n_pos, self._last = tokens.n_pos, int(tokens["last"][0])
+
+    @property
+    def generated(self) -> bool:
+        """Whether tokens that are generated after the prompt belong to it: each was the newest when it was computed."""
+        return bool(self.names & {"last", *GENERATED})
+
+    def of(self, rows: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
+        """Which of the rows belong to it."""
+        hit = within(self.member, rows)
+        if "last" in self.names:
+            hit = hit | (rows == self._last)
+        return hit | (rows >= self._n_pos) if self.generated else hit
+
+
+def within(member: Bool[Tensor, " pos"], positions: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Which of some positions, of which some may lie behind the prompt, are members."""
+    inside = member.to(positions.device)[positions.clamp(max=len(member) - 1)]
+    return inside & (positions < len(member))
+
+
 class Blocked:
     """Which (query, key) pairs a knockout blocks, for any rows and keys of a prompt and what is generated after it."""
 
     def __init__(self, cut: Cut, tokens: TokenMap) -> None:
         self.n_pos = tokens.n_pos
-        self.source, self.source_names = _members(cut.source, tokens)
-        self.target, self.target_names = _members(cut.target, tokens)
+        self.source, self.target = Chosen(cut.source, tokens), Chosen(cut.target, tokens)
         self.frame = part_frames(tokens.role, tokens.frame) if cut.earlier_frames else None
         self.last = int(tokens["last"][0])
 
     @cached_property
     def cuts(self) -> bool:
         """Whether it removes an edge of the prompt, or of a token that is generated after it."""
-        newest = {"last", *_GENERATED}
-        later = self.frame is None and self.target_names & newest
-        return self.first_row is not None or bool(later and (self.source_names & newest or self.source.any()))
+        later = self.frame is None and self.target.generated
+        return self.first_row is not None or bool(later and (self.source.generated or self.source.member.any()))
 
     @cached_property
     def first_row(self) -> int | None:
@@ -60,21 +93,15 @@ class Blocked:
 
     def rows(self, rows: Int[Tensor, " query"]) -> Int64[Tensor, " hit"]:
         """Indices of those rows that are targets."""
-        hit = self._in(self.target, rows)
-        if "last" in self.target_names:
-            # every generated token was the newest when it was computed
-            hit = hit | (rows == self.last) | (rows >= self.n_pos)
-        if self.target_names & _GENERATED:
-            hit = hit | (rows >= self.n_pos)
-        return hit.nonzero().flatten()
+        return self.target.of(rows).nonzero().flatten()
 
     def edges(self, rows: Int[Tensor, " query"], keys: Int[Tensor, " key"]) -> Bool[Tensor, "query key"]:
         """Blocked pairs, for rows that are targets."""
-        hit = self._in(self.source, keys)
-        if self.source_names & _GENERATED:
+        hit = within(self.source.member, keys)
+        if self.source.names & GENERATED:
             hit = hit | (keys >= self.n_pos)
         pairs = hit.expand(len(rows), -1)
-        if "last" in self.source_names:
+        if "last" in self.source.names:
             # the newest token, seen from a row: the row itself
             newest = (rows == self.last) | (rows >= self.n_pos)
             pairs = pairs | ((keys == rows[:, None]) & newest[:, None])
@@ -82,10 +109,6 @@ class Blocked:
             of_row, of_key = self._frame(rows), self._frame(keys)
             pairs = pairs & (of_key >= 0) & (of_key < of_row[:, None])
         return pairs
-
-    def _in(self, member: Bool[Tensor, " pos"], positions: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        inside = member.to(positions.device)[positions.clamp(max=self.n_pos - 1)]
-        return inside & (positions < self.n_pos)
 
     def _frame(self, positions: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:
         assert self.frame is not None
@@ -108,12 +131,3 @@ def blocked(cut: Cut, tokens: TokenMap) -> Blocked:
 def blocked_each(cut: Cut, tokens: TokenMap) -> list[Blocked]:
     """The same for every prompt of a batch of unequal ones; a list of one for all others."""
     return [blocked(cut, one) for one in (tokens.maps if isinstance(tokens, TokenMaps) else (tokens,))]
-
-
-def _members(selection: str, tokens: TokenMap) -> tuple[Bool[Tensor, " pos"], frozenset[str]]:
-    """The selection's fixed positions, and its names; "last" is left out, for what it means depends on the row."""
-    names = frozenset(part.strip() for part in selection.split("|"))
-    member = torch.zeros(tokens.n_pos, dtype=torch.bool)
-    for name in names - {"last"}:
-        member[tokens[name]] = True
-    return member, names

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from videolens.errors import SelectionError, VideolensError, near
-from videolens.interventions.blocked import Blocked, Cut, blocked, blocked_each
+from videolens.errors import SelectionError, near
+from videolens.interventions.blocked import Cut, blocked, blocked_each
 from videolens.interventions.numbering import check_within, some_numbers
-from videolens.prompt.batched_tokens import TokenMaps
+from videolens.interventions.on_edges import OnEdges, on_edges
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_selection
 from videolens.prompt.tokens import TokenMap
@@ -105,7 +104,8 @@ class Knockout:
         )
 
     @property
-    def _what(self) -> Cut:
+    def what(self) -> Cut:
+        """The edges it removes in each of its layers."""
         return Cut(self.source, self.target, self.earlier_frames)
 
     @classmethod
@@ -138,7 +138,7 @@ class Knockout:
         Raises:
             SelectionError: a selection does not exist in this prompt, or nothing would be cut.
         """
-        if not any(each.cuts for each in blocked_each(self._what, prompt.tokens)):
+        if not any(each.cuts for each in blocked_each(self.what, prompt.tokens)):
             later = " of later frames" if self.earlier_frames else ""
             raise SelectionError(
                 f"the knockout '{self.source} -> {self.target}'{later} cuts nothing in this prompt: no query in the "
@@ -148,17 +148,17 @@ class Knockout:
 
     def functions(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """`hooks`, where cutting nothing is no mistake: for one of several knockouts that make up a pathway."""
-        cuts = tuple(_Cut(each, self.heads) for each in blocked_each(self._what, prompt.tokens))
-        cut: MaskFunction = _CutEach(cuts) if isinstance(prompt.tokens, TokenMaps) else cuts[0]
+        cuts = [_Cut(each, self.heads) for each in blocked_each(self.what, prompt.tokens)]
+        cut = on_edges([*cuts], prompt.tokens)
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]
 
     def edges(self, prompt: Prompt) -> int:
         """Causal (query, key) pairs it removes, summed over its layers; counted once, however many heads it acts in."""
-        return len(self.layers) * sum(int(part.sum()) for _, part in blocked(self._what, prompt.tokens).causal())
+        return len(self.layers) * sum(int(part.sum()) for _, part in blocked(self.what, prompt.tokens).causal())
 
     def close(self, mask: Bool[Tensor, "query key"], tokens: TokenMap) -> None:
         """Close in a causal mask of the whole prompt, in place, the pairs it removes."""
-        for rows, part in blocked(self._what, tokens).causal():
+        for rows, part in blocked(self.what, tokens).causal():
             mask[rows] &= ~part
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
@@ -166,7 +166,7 @@ class Knockout:
 
         Attention is causal, so every row above and every layer before stay as they were.
         """
-        first_row = blocked(self._what, prompt.tokens).first_row
+        first_row = blocked(self.what, prompt.tokens).first_row
         return None if first_row is None else (self.layers[0], first_row)
 
     def check(self, *, n_layers: int, n_heads: int) -> None:
@@ -176,50 +176,8 @@ class Knockout:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _Cut(OnEdges):
     """The hook function of a knockout. Knockouts that cut the same edges have equal ones, whatever their layers."""
 
-    blocked: Blocked
-    heads: tuple[int, ...] | None
-
-    def __call__(
-        self, mask: Bool[Tensor, "batch head query key"], hook: Any
-    ) -> Bool[Tensor, "batch any_head query key"]:
-        rows, keys = hook.ctx["rows"], hook.ctx["keys"]
-        if len(rows) != mask.shape[-2] or len(keys) != mask.shape[-1]:
-            raise VideolensError(
-                f"{hook.name} has a mask of {mask.shape[-2]} rows × {mask.shape[-1]} keys, but hook.ctx names "
-                f"{len(rows)} rows and {len(keys)} keys: the model must set both before it calls its hooks"
-            )
-        at = self.blocked.rows(rows)
-        if len(at) == 0:
-            return mask
-        open_edges = ~self.blocked.edges(rows[at], keys)
-        if self.heads is None:
-            mask = mask.clone()
-            mask[..., at, :] &= open_edges
-            return mask
-        # only here does the mask grow one layer of rows × keys per head
-        n_heads = mask.shape[1] if mask.shape[1] > 1 else hook.ctx.get("n_heads")
-        if n_heads is None:
-            raise VideolensError(
-                f"{hook.name} does not say in hook.ctx['n_heads'] how many heads there are to cut some of"
-            )
-        check_within("head", self.heads, n_heads)
-        mask = mask.expand(-1, n_heads, -1, -1).clone()
-        for head in self.heads:
-            mask[:, head, at, :] &= open_edges
-        return mask
-
-
-@dataclass(frozen=True)
-class _CutEach:
-    """The hook function of a knockout in a batch of unequal prompts: each loses its own edges."""
-
-    cuts: tuple[_Cut, ...]
-
-    def __call__(
-        self, mask: Bool[Tensor, "batch head query key"], hook: Any
-    ) -> Bool[Tensor, "prompt any_head query key"]:
-        masks = mask.expand(len(self.cuts), *mask.shape[1:]).split(1)
-        return torch.cat([cut(one, hook) for cut, one in zip(self.cuts, masks, strict=True)])
+    def change(self, value: Bool[Tensor, "*any row key"], hit: Bool[Tensor, "row key"]) -> Bool[Tensor, "*any row key"]:
+        return value & ~hit

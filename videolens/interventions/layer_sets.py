@@ -7,6 +7,7 @@ here; the paper's text and tables count from 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from numbers import Integral
 
@@ -111,6 +112,13 @@ def cut_words(style: str, window: int | None, n_layers: int) -> str:
         "bottom-up": f"each is the last that is cut, with all before it, of {n_layers}",
     }
     return said.get(style, f"half of the {n_layers} are cut at a time")
+
+
+def layer_words(layers: Sequence[int]) -> str:
+    """0-based layers in words, counted from 1: "layers 3–7", "layers 1, 4"."""
+    if len(layers) > 1 and tuple(layers) == tuple(range(layers[0], layers[-1] + 1)):
+        return f"layers {layers[0] + 1}–{layers[-1] + 1}"
+    return f"layers {', '.join(str(layer + 1) for layer in layers)}"
 
 
 def window_of(style: str, window: int | None, n_layers: int) -> int | None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from videolens.errors import VideolensError
 from videolens.interventions.knockout import Knockout
+from videolens.interventions.layer_sets import layer_words
+from videolens.interventions.scale import Scale
 from videolens.prompt.prompt import Prompt
 
 HookFunction = Callable[..., Tensor | None]
@@ -82,7 +84,8 @@ def as_interventions(
 
             - an object with `.hooks(prompt)`, such as a `Knockout`, `Patch` or `Pathway`;
             - a route by name, such as "cross-frame" or "video -> question";
-            - plain data, `{"route": "video -> question", "layers": [2, 3]}`, with "heads" if need be;
+            - plain data, `{"route": "video -> question", "layers": [2, 3]}`, with "heads" if need be, and with a
+              "factor" for a `Scale`;
             - a pair (hook point, function), or a list of such pairs, which becomes one `HookList`.
         cfg: the model's configuration; its `n_layers` and `n_heads` are read.
         layers: 0-based layers in which routes by name are cut; None: all.
@@ -117,12 +120,15 @@ def _one(given: Any, layers: Iterable[int] | int, called: str) -> Acting:
     if isinstance(given, str):
         return Knockout.route(given, layers=layers)
     if isinstance(given, Mapping):
-        if not {"route", "layers"} <= set(given) <= {"route", "layers", "heads"}:
+        if not {"route", "layers"} <= set(given) <= {"route", "layers", "heads", "factor"}:
             raise VideolensError(
                 f"{called} has {dict(given)!r}: as plain data an intervention has a route, layers and, if need be, "
-                'heads, such as {"route": "video -> question", "layers": [2, 3]}'
+                'heads and a factor, such as {"route": "video -> question", "layers": [2, 3]}'
             )
-        return Knockout.route(given["route"], layers=given["layers"], heads=given.get("heads"))
+        where = {"layers": given["layers"], "heads": given.get("heads")}
+        if "factor" in given:
+            return Scale.route(given["route"], factor=given["factor"], **where)
+        return Knockout.route(given["route"], **where)
     pairs = [given] if is_pair(given) else given
     if not isinstance(pairs, (list, tuple)) or not pairs or not all(map(is_pair, pairs)):
         raise VideolensError(
@@ -141,11 +147,5 @@ def described(intervention: Any, n_layers: int) -> str:
     words = f"{intervention.source} ↛ {intervention.target}"
     if intervention.earlier_frames:
         words = "cross-frame" if words == "video ↛ video" else f"{words} of later frames"
-    at = intervention.layers
-    if len(at) == n_layers:
-        words += ", all layers"
-    elif len(at) > 1 and at == tuple(range(at[0], at[-1] + 1)):
-        words += f", layers {at[0] + 1}–{at[-1] + 1}"
-    else:
-        words += f", layers {', '.join(str(layer + 1) for layer in at)}"
+    words += ", all layers" if len(intervention.layers) == n_layers else f", {layer_words(intervention.layers)}"
     return words if intervention.heads is None else f"{words}, heads {', '.join(map(str, intervention.heads))} (from 0)"

@@ -25,7 +25,7 @@ def functions_of(cfg: Any, input: Any, given: Any, *, called: str = "fwd_hooks")
         VideolensError: an intervention on layers or heads that the model does not have.
     """
     functions: Functions = []
-    for each in _several(given):
+    for each in several(given):
         if hasattr(each, "hooks"):
             if not isinstance(input, Prompt):
                 raise ModelError(_no_prompt(each, input, called))
@@ -42,7 +42,8 @@ def functions_of(cfg: Any, input: Any, given: Any, *, called: str = "fwd_hooks")
     return functions
 
 
-def _several(given: Any) -> Iterable[Any]:
+def several(given: Any) -> Iterable[Any]:
+    """What is given, as several: an intervention, a pair or text stands for itself."""
     alone = hasattr(given, "hooks") or isinstance(given, str) or not isinstance(given, Iterable)
     return [given] if alone or (isinstance(given, tuple) and _is_pair(given)) else given
 

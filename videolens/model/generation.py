@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from videolens.errors import ModelError, check_flag, check_whole
 from videolens.model.acting import functions_of
-from videolens.model.decoder.rows import KeyValues
+from videolens.model.decoder.rows import KeyValues, Rows
 from videolens.model.running import Running
 from videolens.model.sampling import Drawing, refuse_others
 from videolens.model.turns import a_run
@@ -51,6 +51,19 @@ class Generation:
         if len(self.texts) != 1:
             raise ModelError(f"a generation for {len(self.texts)} prompts has several texts: use .texts")
         return self.texts[0]
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """How a prompt is run, and then one token after the other."""
+
+    def first(self) -> Float[Tensor, "batch d_vocab"]:
+        """Logits after the prompt."""
+        ...
+
+    def next(self, token: Int64[Tensor, " batch"], new: int) -> Float[Tensor, "batch d_vocab"]:
+        """Logits after one more token per prompt, before which `new` others have been written."""
+        ...
 
 
 @a_run()
@@ -99,19 +112,30 @@ def generate(
     refuse_others(others, tuple(signature(generate).parameters)[1:])
     drawing = Drawing(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     prompt = _continued(model, prompt)
-    n_pos = prompt.shape[1]
-    check_whole("max_new_tokens", max_new_tokens, least=1, error=ModelError)
-    check_flag("stop_at_eos", stop_at_eos)
-    if n_pos + max_new_tokens > model.cfg.n_ctx:
-        raise ModelError(
-            f"a prompt of {n_pos} tokens and {max_new_tokens} new ones do not fit the context of {model.cfg.n_ctx}: "
-            f"ask for at most {model.cfg.n_ctx - n_pos} new tokens, or shorten the prompt"
-        )
-    _check_frequencies(model, prompt, max_new_tokens)
-    ends = torch.tensor(model.eos_tokens if stop_at_eos else [], dtype=torch.int64, device=model.frontend.device)
+    check_fits(model, prompt, max_new_tokens, stop_at_eos)
     functions = functions_of(model.cfg, prompt, interventions, called="interventions")
     with model.hooks(fwd_hooks=functions) if functions else nullcontext():
-        tokens = _written(model, prompt, max_new_tokens, ends, drawing)
+        return written(model, _Whole(model, prompt), max_new_tokens, drawing, stop_at_eos=stop_at_eos)
+
+
+def written(
+    model: Running, decoding: Decoding, max_new_tokens: int, drawing: Drawing, *, stop_at_eos: bool
+) -> Generation:
+    """Steps 2 and 3, once everything is checked: tokens are chosen until there are enough or every row has ended."""
+    ends = torch.tensor(model.eos_tokens if stop_at_eos else [], dtype=torch.int64, device=model.frontend.device)
+    logits = decoding.first()
+    done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    chosen: list[Tensor] = []
+    while True:
+        token = drawing.choose(model.possible(logits), model.chosen)
+        if chosen:
+            token = torch.where(done, chosen[-1], token)
+        chosen.append(token)
+        done = done | torch.isin(token, ends)
+        if len(chosen) == max_new_tokens or bool(done.all()):
+            break
+        logits = decoding.next(token, len(chosen) - 1)
+    tokens = torch.stack(chosen, dim=1)
     texts = [""] * len(tokens)
     if model.tokenizer is not None:
         texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -131,6 +155,21 @@ def _continued(model: Running, given: Any) -> Prompt | Int64[Tensor, "batch pos"
     return given
 
 
+def check_fits(
+    model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], max_new_tokens: int, stop_at_eos: bool
+) -> None:
+    """Raise a `ModelError` if so many new tokens cannot follow a prompt, or something else stands for a setting."""
+    n_pos = prompt.shape[1]
+    check_whole("max_new_tokens", max_new_tokens, least=1, error=ModelError)
+    check_flag("stop_at_eos", stop_at_eos)
+    if n_pos + max_new_tokens > model.cfg.n_ctx:
+        raise ModelError(
+            f"a prompt of {n_pos} tokens and {max_new_tokens} new ones do not fit the context of {model.cfg.n_ctx}: "
+            f"ask for at most {model.cfg.n_ctx - n_pos} new tokens, or shorten the prompt"
+        )
+    _check_frequencies(model, prompt, max_new_tokens)
+
+
 def _check_frequencies(model: Running, prompt: Prompt | Int64[Tensor, "batch pos"], max_new_tokens: int) -> None:
     """Refuse to leave the positions up to which a prompt's rotary frequencies hold (Phi-3 with short and long factors).
 
@@ -148,31 +187,24 @@ def _check_frequencies(model: Running, prompt: Prompt | Int64[Tensor, "batch pos
         )
 
 
-def _written(
-    model: Running,
-    prompt: Prompt | Int64[Tensor, "batch pos"],
-    max_new_tokens: int,
-    ends: Int64[Tensor, " end"],
-    drawing: Drawing,
-) -> Int64[Tensor, "batch new"]:
-    """Steps 2 and 3."""
-    n_pos = prompt.shape[1]
-    past = KeyValues()
-    residual, at = model.enter(prompt, past=past)
-    after, padding = (prompt.next_positions, prompt.padding) if isinstance(prompt, Prompt) else ((), ())
-    done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=residual.device)
-    written: list[Tensor] = []
-    while True:
-        # Only the newest row is read out: a prompt's other logits are of no use here.
-        logits = model.read_out(model.run_layers(residual, at)[:, -1:], at.last)
-        token = drawing.choose(model.possible(logits[:, -1]), model.chosen)
-        if written:
-            token = torch.where(done, written[-1], token)
-        written.append(token)
-        done = done | torch.isin(token, ends)
-        if len(written) == max_new_tokens or bool(done.all()):
-            return torch.stack(written, dim=1)
-        new = len(written) - 1
-        residual, at = model.enter_token(
-            token, position=n_pos + new, past=past, rotary=[first + new for first in after], padding=padding
+class _Whole:
+    """Decoding that computes every row and keeps all keys and values; hook functions see every step."""
+
+    def __init__(self, model: Running, prompt: Prompt | Int64[Tensor, "batch pos"]) -> None:
+        self._model, self._prompt, self._past = model, prompt, KeyValues()
+        of_prompt = (prompt.next_positions, prompt.padding) if isinstance(prompt, Prompt) else ((), ())
+        self._after, self._padding = of_prompt
+
+    def first(self) -> Float[Tensor, "batch d_vocab"]:
+        return self._newest(*self._model.enter(self._prompt, past=self._past))
+
+    def next(self, token: Int64[Tensor, " batch"], new: int) -> Float[Tensor, "batch d_vocab"]:
+        rotary = [first + new for first in self._after]
+        entered = self._model.enter_token(
+            token, position=self._prompt.shape[1] + new, past=self._past, rotary=rotary, padding=self._padding
         )
+        return self._newest(*entered)
+
+    def _newest(self, residual: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch d_vocab"]:
+        # Only the newest row is read out: a prompt's other logits are of no use here.
+        return self._model.read_out(self._model.run_layers(residual, at)[:, -1:], at.last)[:, -1]

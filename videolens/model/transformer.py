@@ -18,6 +18,7 @@ from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.placing import device_named, dtype_named
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.checkpoints.settings import token_ids
+from videolens.model.compiled.running import CompiledPathway
 from videolens.model.families import family_of
 from videolens.model.folding import fold_norms
 from videolens.model.running import Running
@@ -42,10 +43,11 @@ class HookedVideoTransformer(Running):
         template: name of the prompt template used when none is given; None: the tokenizer's chat template.
         ends: ids that end an answer, besides those that tokenizer and config name.
 
-    Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, one more per layer,
-    `blocks.{l}.attn.hook_mask` (boolean, True = may attend), `ln_final.…`, `frontend.hook_video_features` and
-    `frontend.hook_video_tokens`. While a forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute
-    prompt positions of the tensor's rows and keys.
+    Hook points: `hook_embed` (the whole layer-0 residual), `blocks.{l}.…` as in TransformerLens, two more per layer,
+    `blocks.{l}.attn.hook_mask` (boolean, True = may attend) and `blocks.{l}.attn.hook_gate` (what unnormalised
+    attention weights are multiplied by), `ln_final.…`, `frontend.hook_video_features` and `frontend.hook_video_tokens`.
+    While a forward runs, `hook.ctx["rows"]` and `hook.ctx["keys"]` hold the absolute prompt positions of the tensor's
+    rows and keys.
     """
 
     def __init__(
@@ -196,3 +198,16 @@ class HookedVideoTransformer(Running):
     generate = generation.generate
     run_clean = resuming.run_clean
     resume = resuming.resume
+
+    def compile(self, pathway: Any = None) -> CompiledPathway:  # type: ignore[override]
+        """This model, computing only what a pathway leaves, exactly: `fast(prompt)`, `fast.generate(prompt, 20)`,
+        `print(fast)`. It shares the weights; nothing is copied.
+
+        Args:
+            pathway: a `Pathway`, or one or several interventions that only cut attention, such as `Knockout`s.
+
+        Raises:
+            ModelError: no pathway, a model whose attention is not causal, or one that somebody listens to.
+            VideolensError: a pathway for another depth.
+        """
+        return CompiledPathway(self, pathway)

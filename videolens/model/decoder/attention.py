@@ -1,4 +1,4 @@
-"""Grouped-query attention with TransformerLens' hook points and one more: the mask.
+"""Grouped-query attention with TransformerLens' hook points and two more: the mask, and gates.
 
 d_head: size of a head; n_kv: key/value heads; row: positions computed now; key: positions attended to.
 """
@@ -16,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
 from videolens.model.decoder.config import VideoTransformerConfig
+from videolens.model.decoder.gates import attend_biased, bias_of, biased_rows
 from videolens.model.decoder.kernels import KeyValuePiece, attend
 from videolens.model.decoder.layers import RMSNorm
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
@@ -49,7 +50,9 @@ class Attention(nn.Module):
        that are asked for, keys and values those of all.
     2. Where `hook_mask` has hook functions, hand out a fresh boolean mask [1 1 row key], True = may attend, to be
        edited or replaced by one of shape [batch|1 head|1 row key]; what it lets rows see is read from it once and then
-       computed without it. Otherwise no mask exists.
+       computed without it. Otherwise no mask exists. Where `hook_gate` has hook functions, hand out ones [1 1 row key],
+       which the unnormalised attention weights are multiplied by: 0 is a closed edge, 2 doubles a weight before the
+       row is normalised. Rows whose gates are all 1 are computed as without them.
     3. Fused attention; eager, with `hook_attn_scores` and `hook_pattern` [batch head row key], where hook
        functions see those, and then only for the watched rows if there are such. A row with no key left gives z = 0
        on any path.
@@ -66,7 +69,8 @@ class Attention(nn.Module):
         self.scale = cfg.d_head**-0.5
         self.hook_attn_in, self.hook_q_input, self.hook_k_input, self.hook_v_input = (HookPoint() for _ in range(4))
         self.hook_q, self.hook_k, self.hook_v, self.hook_rot_q, self.hook_rot_k = (HookPoint() for _ in range(5))
-        self.hook_mask, self.hook_attn_scores, self.hook_pattern = (HookPoint() for _ in range(3))
+        self.hook_mask, self.hook_gate = HookPoint(), HookPoint()
+        self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
         self.hook_z, self.hook_result = HookPoint(), HookPoint()
 
     @property
@@ -162,7 +166,7 @@ class Attention(nn.Module):
             return at.open if at.views is None else at.views
         self.hook_mask.ctx["n_heads"] = self.n_heads
         fresh = at.causal.clone() if at.views is None else dense_mask(at.views, batch, self.n_heads, at.causal.device)
-        mask = fire(self.hook_mask, fresh, at)
+        mask = fire(self.hook_mask, fresh, at, may_grow=True)
         fits = mask.ndim == 4 and mask.shape[0] in (1, batch) and mask.shape[1] in (1, self.n_heads)
         if mask.dtype != torch.bool or not fits or mask.shape[-2:] != at.causal.shape[-2:]:
             raise ModelError(
@@ -182,7 +186,7 @@ class Attention(nn.Module):
     def _attend(
         self, q: Float[Tensor, "batch query head d_head"], pieces: Sequence[KeyValuePiece], at: Rows
     ) -> Float[Tensor, "batch query head d_head"]:
-        views = self._views(at, len(q))
+        views, bias = self._views(at, len(q)), bias_of(self.hook_gate, at, len(q), self.n_heads)
         listened = is_listened_to(self.hook_attn_scores) or is_listened_to(self.hook_pattern)
         if listened and self.cfg.attention_path == "sdpa":
             raise ModelError(
@@ -191,14 +195,18 @@ class Attention(nn.Module):
                 "names_filter"
             )
         if self.cfg.attention_path == "eager" or (listened and at.watched is None):
-            z = self._eager(q, pieces, self._mask(views, at, len(q)), at if at.watched is None else None)
+            z = self._eager(q, pieces, self._mask(views, at, len(q)), bias, at if at.watched is None else None)
         else:
             z = self._fused(q, pieces, views)
+            if bias is not None and len(some := biased_rows(bias)):
+                mask = self._mask(views, at, len(q))[:, :, some]
+                z = z.index_copy(1, some, attend_biased(q[:, some], pieces, mask, bias[:, :, some], self.scale))
         if listened and at.watched is not None:
             # Patterns exist for the watched rows only, and count there: a listener may edit them.
             watched = at.only(at.watched)
             mask = watched.causal if views is at.open else self._mask(views, at, len(q))[:, :, at.watched]
-            z = z.index_copy(1, at.watched, self._eager(q[:, at.watched], pieces, mask, watched))
+            bias = None if bias is None else bias[:, :, at.watched]
+            z = z.index_copy(1, at.watched, self._eager(q[:, at.watched], pieces, mask, bias, watched))
         return z
 
     def _mask(self, views: Sequence[HeadView], at: Rows, batch: int) -> Bool[Tensor, "batch_or_1 head_or_1 query key"]:
@@ -228,12 +236,14 @@ class Attention(nn.Module):
         q: Float[Tensor, "batch query head d_head"],
         pieces: Sequence[KeyValuePiece],
         mask: Bool[Tensor, "batch_or_1 head_or_1 query key"],
+        bias: Float[Tensor, "batches heads query key"] | None,
         at: Rows | None,
     ) -> Float[Tensor, "batch query head d_head"]:
         """Attention with scores and patterns; without `at`, no listener is shown them."""
         k, v = (torch.cat([piece[i].expand(len(q), -1, -1, -1) for piece in pieces], dim=1) for i in (0, 1))
         k, v = self._per_head(k.transpose(1, 2)), self._per_head(v.transpose(1, 2))
         scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3)) * self.scale
+        scores = scores if bias is None else scores + bias.to(scores.dtype)
         scores = scores.masked_fill(~mask, -torch.inf)
         scores = scores if at is None else fire(self.hook_attn_scores, scores, at)
         # The softmax of a row of −inf is NaN; a row with no key left attends to nothing.

@@ -47,6 +47,17 @@ def attend(
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
+def attend_under(
+    q: Float[Tensor, "batch row head d_head"],
+    pieces: Sequence[KeyValuePiece],
+    bias: Float[Tensor, "batch_or_1 head_or_1 row key"],
+    scale: float,
+) -> Float[Tensor, "batch row head d_head"]:
+    """Attention of rows to whose scores a bias is added, −∞ for keys that they do not see: one call over all keys."""
+    k, v = _gathered(pieces, [(0, bias.shape[-1])], len(q))
+    return _fused(q, k, v, scale, attn_mask=bias).masked_fill((bias == -torch.inf).all(-1).mT[..., None], 0.0)
+
+
 def _run(q: Tensor, pieces: Sequence[KeyValuePiece], run: RowRun, scale: float) -> Tensor:
     if not run.spans and run.own is None:
         return torch.zeros_like(q)

@@ -124,10 +124,11 @@ def is_listened_to(point: HookPoint) -> bool:
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
 
 
-def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
+def fire(point: HookPoint, value: Tensor, at: Rows | None, *, may_grow: bool = False) -> Tensor:
     """Pass a tensor through a hook point; its hook functions can read which rows and keys it holds.
 
-    `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions. Costs nothing without hook functions.
+    `hook.ctx["rows"]` and `hook.ctx["keys"]` are absolute positions. Costs nothing without hook functions. A value that
+    may grow can come back as one for every prompt or head, or of another dtype: who asked for it checks it.
 
     Raises:
         ModelError: a function gives something else than a tensor of the same shape and dtype.
@@ -137,8 +138,8 @@ def fire(point: HookPoint, value: Tensor, at: Rows | None) -> Tensor:
     if at is not None:
         point.ctx["rows"], point.ctx["keys"] = at.rows, at.keys
     given = point(value)
-    if isinstance(given, Tensor) and value.dtype == torch.bool:
-        return given  # a mask may become one for every head: who asked for it checks it
+    if isinstance(given, Tensor) and may_grow:
+        return given
     if not (isinstance(given, Tensor) and given.dtype == value.dtype and given.shape == value.shape):
         found = (
             f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else " ".join(f"{given!r:.60}".split())

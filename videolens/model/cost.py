@@ -60,6 +60,10 @@ class Cost:
         """Bytes of the keys and values of some rows in one layer."""
         return 2 * rows * self.d_key * self.itemsize
 
+    def gates(self, rows: int, keys: int) -> int:
+        """Bytes of the gates of some rows, which are float32: two copies, their logarithms, and these under a mask."""
+        return rows * keys * 4 * 4
+
     def clean_run(self, n_pos: int, n_layers: int) -> int:
         """Bytes of a clean run that is kept: the residual between all layers, and all keys and values."""
         return (n_layers + 1) * self.stream(n_pos) + n_layers * self.keys_values(n_pos)

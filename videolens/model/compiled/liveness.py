@@ -1,0 +1,69 @@
+"""Which rows of a prompt a pathway's last token lives on, layer by layer: what a compiled pathway computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from videolens.model.compiled.opening import Opening, read_by
+from videolens.model.compiled.row_plan import LayerRows, RowPlan
+from videolens.model.cost import Cost
+from videolens.model.decoder.views import HeadView, views_of
+
+
+def plan_rows(opening: Opening, cost: Cost, n_layers: int, last: int, device: torch.device) -> RowPlan:
+    """What each layer computes, from the last one down.
+
+    1. After the last layer one row is wanted: the last token's.
+    2. Into a layer go the rows that are wanted after it, all that these read there, and all that tokens that are
+       generated later read there.
+    3. Those are the rows that are wanted after the layer below.
+
+    Prompts of unequal length differ in what they want: a row is computed for all if one wants it, and sees nothing
+    where it is not wanted.
+    """
+    wanted = torch.zeros(opening.batch, opening.n_pos, dtype=torch.bool)
+    wanted[:, last] = True
+    known: dict[tuple[object, ...], tuple[LayerRows, Tensor]] = {}
+    found: list[LayerRows] = []
+    for layer in reversed(range(n_layers)):
+        before = wanted.numpy().tobytes()
+        if (made := known.get((opening.kind(layer), before))) is None:
+            made = _layer(opening, layer, wanted, device)
+            known[opening.kind(layer), before] = made  # its kind is known only now: masks have been asked for
+        rows, wanted = made
+        found.append(rows)
+    return RowPlan(tuple(reversed(found)), cost, opening)
+
+
+def _layer(
+    opening: Opening, layer: int, wanted: Bool[Tensor, "batch pos"], device: torch.device
+) -> tuple[LayerRows, Bool[Tensor, "batch pos"]]:
+    """Step 2: what a layer computes, and what it wants of the layer below."""
+    rows = wanted.any(0).nonzero().flatten()
+    mask = opening(layer, rows, opening.n_pos)
+    if opening.batch > 1:
+        mask = mask & wanted[:, None, rows, None]
+    entering = wanted | read_by(mask)
+    later = opening.later(layer)
+    entering = entering if later is None else entering | later
+    at = entering.any(0).nonzero().flatten()
+    views = views_of(mask[..., at], rows, at)
+    kept = None if later is None else torch.searchsorted(at, later.any(0).nonzero().flatten()).to(device)
+    asked = None if len(rows) == len(at) else torch.searchsorted(at, rows).to(device)
+    made = LayerRows(at.to(device), asked, _on(views, device), kept, _pairs(views, mask.shape))
+    return made, entering
+
+
+def _on(views: Sequence[HeadView], device: torch.device) -> tuple[HeadView, ...]:
+    return tuple((part, None if heads is None else heads.to(device), visible) for part, heads, visible in views)
+
+
+def _pairs(views: Sequence[HeadView], shape: torch.Size) -> int:
+    batch, n_heads = shape[0], shape[1]
+    return sum((n_heads if heads is None else len(heads)) * visible.pairs for _, heads, visible in views) // (
+        batch * n_heads
+    )
