@@ -20,11 +20,12 @@ _GENERATED = {"response", "all", "part A"}  # selections that generated tokens b
 
 
 class Cut(NamedTuple):
-    """What is cut: keys in `source` for queries in `target`; of earlier frames only, or of any."""
+    """What is cut: keys in `source` for queries in `target`; of earlier frames or of the same frame only, or of any."""
 
     source: str
     target: str
     earlier_frames: bool
+    same_frame: bool = False
 
 
 class Blocked:
@@ -34,7 +35,8 @@ class Blocked:
         self.n_pos = tokens.n_pos
         self.source, self.source_names = _members(cut.source, tokens)
         self.target, self.target_names = _members(cut.target, tokens)
-        self.frame = part_frames(tokens.role, tokens.frame) if cut.earlier_frames else None
+        self.frame = part_frames(tokens.role, tokens.frame) if cut.earlier_frames or cut.same_frame else None
+        self.same_frame = cut.same_frame
         self.last = int(tokens["last"][0])
 
     @cached_property
@@ -80,7 +82,8 @@ class Blocked:
             pairs = pairs | ((keys == rows[:, None]) & newest[:, None])
         if self.frame is not None:
             of_row, of_key = self._frame(rows), self._frame(keys)
-            pairs = pairs & (of_key >= 0) & (of_key < of_row[:, None])
+            fits = of_key == of_row[:, None] if self.same_frame else of_key < of_row[:, None]
+            pairs = pairs & (of_key >= 0) & fits
         return pairs
 
     def _in(self, member: Bool[Tensor, " pos"], positions: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:

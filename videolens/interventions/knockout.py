@@ -44,6 +44,9 @@ PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> par
 pathway is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of
 later frames."""
 
+OWN_PART = "own-part"
+"""The route from every frame's tokens, separators and timestamps included, to those of the same frame."""
+
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 
 
@@ -70,9 +73,11 @@ class Knockout:
         layers: 0-based layers, at least one; kept sorted.
         heads: 0-based heads, at least one; None: all.
         earlier_frames: only keys whose frame is earlier than the query's; with video on both sides: cross-frame.
+        same_frame: only keys of the query's own frame.
 
     Raises:
-        VideolensError: no layer or no head, or one that is negative or no whole number.
+        VideolensError: no layer or no head, or one that is negative or no whole number; frames that are to be both
+            earlier and the same.
     """
 
     source: str
@@ -80,6 +85,7 @@ class Knockout:
     layers: tuple[int, ...]
     heads: tuple[int, ...] | None = None
     earlier_frames: bool = False
+    same_frame: bool = False
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class Knockout:
         heads: Iterable[int] | int | None = None,
         *,
         earlier_frames: bool = False,
+        same_frame: bool = False,
     ) -> None:
         for name, selection in (("source", source), ("target", target)):
             if not isinstance(selection, str):
@@ -96,21 +103,25 @@ class Knockout:
                     f"the {name} of a knockout is {selection!r:.80}: give a selection by name, such as 'video' or "
                     "'stem | last'; name positions of your own with spans=… of model.prompt_from_ids"
                 )
+        if earlier_frames and same_frame:
+            raise VideolensError("no frame is both earlier than another and the same: pass one of the two, or neither")
         vars(self).update(
             source=source,
             target=target,
             layers=some_numbers("layer", layers),
             heads=None if heads is None else some_numbers("head", heads),
             earlier_frames=earlier_frames,
+            same_frame=same_frame,
         )
 
     @property
     def _what(self) -> Cut:
-        return Cut(self.source, self.target, self.earlier_frames)
+        return Cut(self.source, self.target, self.earlier_frames, self.same_frame)
 
     @classmethod
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
-        """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, or any "source -> target" of selections.
+        """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, "own-part", or any "source -> target" of
+        selections.
 
         Spaces do not matter.
 
@@ -121,10 +132,12 @@ class Knockout:
         name = route_name(name)
         if name in _BETWEEN_FRAMES:
             return cls(_BETWEEN_FRAMES[name], _BETWEEN_FRAMES[name], layers, heads, earlier_frames=True)
+        if name == OWN_PART:
+            return cls("part V", "part V", layers, heads, same_frame=True)
         source, arrow, target = (part.strip() for part in str(name).partition(" -> "))
         if not arrow or not is_selection(source) or not is_selection(target):
             raise SelectionError(
-                near(name, (*ROUTES, *PART_ROUTES), kind="route")
+                near(name, (*ROUTES, *PART_ROUTES, OWN_PART), kind="route")
                 + '; between other selections of a prompt: "source -> target"'
             )
         return cls(source, target, layers, heads)
@@ -139,7 +152,7 @@ class Knockout:
             SelectionError: a selection does not exist in this prompt, or nothing would be cut.
         """
         if not any(each.cuts for each in blocked_each(self._what, prompt.tokens)):
-            later = " of later frames" if self.earlier_frames else ""
+            later = " of later frames" if self.earlier_frames else " of the same frame" if self.same_frame else ""
             raise SelectionError(
                 f"the knockout '{self.source} -> {self.target}'{later} cuts nothing in this prompt: no query in the "
                 "target can see a key in the source, for a token sees itself and what stands before it"

@@ -141,6 +141,8 @@ def described(intervention: Any, n_layers: int) -> str:
     words = f"{intervention.source} ↛ {intervention.target}"
     if intervention.earlier_frames:
         words = "cross-frame" if words == "video ↛ video" else f"{words} of later frames"
+    elif intervention.same_frame:
+        words += " of the same frame"
     at = intervention.layers
     if len(at) == n_layers:
         words += ", all layers"

@@ -30,6 +30,7 @@ from videolens.prompt.selections import (
     Positions,
     arrays_from_spans,
     as_positions,
+    part_frames,
     parts,
 )
 
@@ -141,7 +142,8 @@ class TokenMap:
     def __getitem__(self, name: str) -> Int64[Tensor, " n"]:
         """Positions of a selection, sorted and unique; `"a | b"` is the union of both.
 
-        One video token is named as in `labels`: "f3 r0 c2" is frame 3, row 0, column 2. A base role that does not occur
+        One video token is named as in `labels`: "f3 r0 c2" is frame 3, row 0, column 2. "part V frame 3" are the video
+        tokens of frame 3 and what stands around and between them. A base role that does not occur
         gives no positions; a derived name that cannot be answered is an error.
 
         Raises:
@@ -187,9 +189,11 @@ class TokenMap:
                 raise SelectionError(f"{name!r}: the answer is not known; give the Question an answer")
             same = self.option == self.answer
             return (same if name == "true option" else (self.option >= 0) & ~same).nonzero().flatten()
-        if match := re.fullmatch(r"frame (0|[1-9]\d*)", name):
-            if int(match[1]) < self.grid[0]:
-                return ((self.frame == int(match[1])) & (self.role == CODE["video"])).nonzero().flatten()
+        if match := re.fullmatch(r"(part V )?frame (0|[1-9]\d*)", name):
+            if (i := int(match[2])) < self.grid[0]:
+                if match[1]:
+                    return (part_frames(self.role, self.frame) == i).nonzero().flatten()
+                return ((self.frame == i) & (self.role == CODE["video"])).nonzero().flatten()
         elif (match := re.fullmatch(r"option ([A-Z])", name)) and match[1] in string.ascii_uppercase[: self.n_options]:
             return (self.option == string.ascii_uppercase.index(match[1])).nonzero().flatten()
         elif match := re.fullmatch(r"f(\d+) r(\d+) c(\d+)", name):
