@@ -50,7 +50,7 @@ def scored(
         for head, row in enumerate(layer_scores(run, partition, method=method, heads=heads).tolist()):
             found.update({(run.layer, head, name): score for name, score in zip(partition.routes, row, strict=True)})
 
-    run_backward(model, prompt, "logit difference", "x", keep)
+    run_backward(model, prompt, metric_of("logit difference", prompt, model(prompt)[0, -1].detach(), "x"), keep)
     return found
 
 
@@ -279,10 +279,11 @@ def test_figures(model, prompt, tmp_path) -> None:
         ({"method": "locale"}, "unknown method 'locale'; did you mean 'local'"),
         ({"metric": "logit diff"}, "unknown metric 'logit diff'; did you mean 'logit difference'"),
         ({"grain": "pairs of frames"}, "unknown grain 'pairs of frames'.*known: 'routes', 'frame pairs'"),
+        ({"steps": 0}, "steps = 0: give a whole number from 1 to 1000"),
         ({"verify": 0}, "verify = 0: give a whole number from 1 on"),
         ({"verify": "some"}, "verify = 'some': give a whole number"),
         ({"seed": -1}, "seed = -1: give a whole number"),
-        ({"metric": "kl"}, "metric = 'kl': .*its slope there is zero"),
+        ({"metric": "kl"}, "metric = 'kl': .*its slope there is zero and method='layer'.*take method='integrated'"),
     ],
 )
 def test_wrong_options_are_refused(model, prompt, options: dict[str, Any], said: str) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from videolens.engine.full import wide
 from videolens.errors import ModelError
-from videolens.experiments.attribution.metrics import Metric, metric_of, slope_at
+from videolens.experiments.attribution.gating import gate_hooks
+from videolens.experiments.attribution.metrics import Metric, slope_at
 from videolens.model.decoder.block import Block
 from videolens.model.decoder.rows import Rows, is_listened_to
 from videolens.model.transformer import HookedVideoTransformer
@@ -39,6 +40,7 @@ class LayerRun:
         resid_mid: the residual stream between attention and MLP.
         slope_z: ∂ metric / ∂ z, the heads' results before the output projection.
         slope_out: ∂ metric / ∂ what leaves the layer.
+        gate: on every weight but each token's own (`gating`); 1: as it is.
         read: of the last layer, the metric of what leaves it [*run d_model] at its only row; None of the others.
     """
 
@@ -51,6 +53,7 @@ class LayerRun:
     resid_mid: Float[Tensor, "row d_model"]
     slope_z: Float[Tensor, "row head d_head"]
     slope_out: Float[Tensor, "row d_model"]
+    gate: float = 1.0
     read: Callable[[Float[Tensor, "*run d_model"]], Float[Tensor, "*run"]] | None = None
 
 
@@ -79,23 +82,24 @@ def check_differentiable(model: HookedVideoTransformer) -> None:
 
 @a_run(alone=True)
 def run_backward(
-    model: HookedVideoTransformer, prompt: Prompt, metric: str, name: str, each: Callable[[LayerRun], None]
-) -> Metric:
+    model: HookedVideoTransformer,
+    prompt: Prompt,
+    metric: Metric,
+    each: Callable[[LayerRun], None],
+    *,
+    gate: float = 1.0,
+) -> None:
     """Run a prompt forward, and hand out its layers from the last to the first, each with the metric's slopes.
 
     Args:
         model: the model.
         prompt: a single prompt.
-        metric: a metric by name.
-        name: of the question, for messages.
+        metric: of the logits at the last position.
         each: called with every layer; what it is handed is gone when it returns.
-
-    Returns:
-        The metric.
+        gate: on every attention weight but each token's own, above 0 and up to 1, in all layers.
 
     Raises:
-        ModelError: see `check_differentiable`; or attention that passes no gradient.
-        QuestionError: see `metric_of`.
+        ModelError: see `check_differentiable`; attention that passes no gradient; numbers that are not finite.
     """
     check_differentiable(model)
     last = int(prompt.single("an attribution").tokens["last"][0])
@@ -104,24 +108,22 @@ def run_backward(
         entering = []
         for layer in range(model.cfg.n_layers):
             entering.append(residual)
-            residual = model.run_layers(residual, at, start=layer, stop=layer + 1)
-
-        clean = wide(model.read_out(residual[:, [last]], at.only(slice(last, last + 1))))[0, 0]
-    measured = metric_of(metric, prompt, clean, name)
+            with model.hooks(gate_hooks(model.blocks[layer].attn, gate)):
+                residual = model.run_layers(residual, at, start=layer, stop=layer + 1)
+        model.read_out(residual[:, [last]], at.only(slice(last, last + 1)))  # says where numbers are not finite
 
     def read(resid: Tensor) -> Tensor:
         several = model.ln_final.normalise(wide(resid)).reshape(-1, resid.shape[-1])
         parts = several.split(max(1, _LOGITS_AT_ONCE // model.cfg.d_vocab))
-        values = [measured.value(_logits(part, model.unembed.weight)) for part in parts]
+        values = [metric.value(_logits(part, model.unembed.weight)) for part in parts]
         return torch.cat(values).view(resid.shape[:-1])
 
     slope = torch.zeros_like(residual)
     slope[0, last] = slope_at(read, residual[0, last])
     del residual
     for layer in reversed(range(model.cfg.n_layers)):
-        slope, kept = _backward(model, layer, entering.pop(), at, slope)
+        slope, kept = _backward(model, layer, entering.pop(), at, slope, gate)
         each(replace(kept, read=read) if layer == model.cfg.n_layers - 1 else kept)
-    return measured
 
 
 def _logits(resid: Tensor, weight: Tensor) -> Tensor:
@@ -132,7 +134,7 @@ def _logits(resid: Tensor, weight: Tensor) -> Tensor:
 
 
 def _backward(
-    model: HookedVideoTransformer, layer: int, entering: Tensor, at: Rows, slope_out: Tensor
+    model: HookedVideoTransformer, layer: int, entering: Tensor, at: Rows, slope_out: Tensor, gate: float
 ) -> tuple[Tensor, LayerRun]:
     """The slope of what enters a layer from that of what leaves it, and the layer."""
     seen: dict[str, Tensor] = {}
@@ -141,7 +143,7 @@ def _backward(
         seen[hook.name.rpartition(".")[2]] = value
 
     points = [(f"blocks.{layer}.{point}", keep) for point in _POINTS]
-    with torch.enable_grad(), model.hooks(points):
+    with torch.enable_grad(), model.hooks([*gate_hooks(model.blocks[layer].attn, gate), *points]):
         entering = entering.detach().requires_grad_()
         leaving = model.run_layers(entering, at, start=layer, stop=layer + 1)
         try:
@@ -163,4 +165,5 @@ def _backward(
         resid_mid=kept["hook_resid_mid"][rows],
         slope_z=slope_z[0, rows],
         slope_out=slope_out[0, rows],
+        gate=gate,
     )

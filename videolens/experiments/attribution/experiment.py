@@ -7,14 +7,15 @@ weights, and one step that is exact. It is a screen: how far to trust it is meas
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from videolens.engine import sweep
+from videolens.engine import Base, base, sweep
 from videolens.errors import VideolensError, check_flag, check_whole
 from videolens.experiments.attribution.backward import LayerRun, run_backward
-from videolens.experiments.attribution.metrics import Metric, check_metric
+from videolens.experiments.attribution.metrics import Metric, check_metric, metric_of
 from videolens.experiments.attribution.result import Attribution, AttributionRow, AttributionSettings
 from videolens.experiments.attribution.scores import check_method, layer_scores
 from videolens.experiments.common.asking import ask_all
@@ -50,6 +51,7 @@ def attribute(
     metric: str = "logit difference",
     grain: str = "routes",
     heads: bool = False,
+    steps: int = 5,
     verify: int | str = 24,
     seed: int = 0,
     max_memory: int | None = None,
@@ -62,6 +64,7 @@ def attribute(
     pairs: every pair is in exactly one.
 
     1. One forward. One backward, layer by layer, which runs each layer once more and holds the graph of one at a time.
+       With method="integrated" both for every step.
     2. In every layer the score of every unit: the estimated change of the metric (below zero: closing it does harm).
     3. Close `verify` units of every question, drawn at random, by exact knockouts (`vl.sweep`).
 
@@ -70,12 +73,14 @@ def attribute(
         questions: one or several, or prompts made from them.
         method: "layer": exactly what leaves the layer without the unit, through its norm and MLP, times the metric's
             slope there. "local": the same for the heads' results. "gradient": the derivative by a gate on the unit's
-            unnormalised attention weights, at 1. docs/attribution.md compares them.
+            unnormalised attention weights, at 1. "integrated": its mean over `steps` runs whose gates are all between
+            0 and 1. docs/attribution.md compares them.
         metric: "logit difference": of the right option to the best other; "log-probability": of the right option's
-            token, in nats.
+            token, in nats; "kl": KL(clean run ‖ run) in nats, with method="integrated" only.
         grain: "routes": the eleven between the parts of a prompt (`videolens.interventions.partition`); "frame pairs":
             from every part or frame to every other.
         heads: every head by itself.
+        steps: of method="integrated".
         verify: how many units of every question are closed exactly; "all".
         seed: of the units drawn, and of the bootstrap.
         max_memory: bytes that exact knockouts may use besides the model; None: half of what is free.
@@ -83,8 +88,8 @@ def attribute(
 
     Raises:
         QuestionError: a question without a known answer, or without other options.
-        VideolensError: no questions, an unknown method, metric or grain, `verify` below 1, a metric that is no finite
-            number.
+        VideolensError: no questions, an unknown method, metric or grain, a metric whose slope says nothing, `steps` or
+            `verify` below 1, a metric that is no finite number.
         ModelError: a model with listeners of its own, or one that no gradient passes.
     """
     experiment = AttributionExperiment(
@@ -93,6 +98,7 @@ def attribute(
         metric=metric,
         grain=grain,
         heads=heads,
+        steps=steps,
         verify=verify,
         seed=seed,
         max_memory=max_memory,
@@ -114,6 +120,7 @@ class AttributionExperiment(Experiment[Attribution]):
     metric: str = "logit difference"
     grain: str = "routes"
     heads: bool = False
+    steps: int = 5
     verify: int | str = 24
     seed: int = 0
     max_memory: int | None = None
@@ -124,39 +131,45 @@ class AttributionExperiment(Experiment[Attribution]):
         check_grain(self.grain)
         check_flag("heads", self.heads)
         check_whole("seed", self.seed)
+        check_whole("steps", self.steps, least=1, most=1000)
         if self.verify != "all":
             check_whole("verify", self.verify, least=1)
-        if self.metric == "kl":
+        if self.metric == "kl" and self.method != "integrated":
             raise VideolensError(
                 "metric = 'kl': the divergence from the clean run is least at the clean run, so its slope there is "
-                "zero and says nothing; take 'logit difference' or 'log-probability'"
+                f"zero and method={self.method!r} would find nothing; take method='integrated', or another metric"
             )
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of one question: one per unit."""
         partition = Partition.of(prompt.tokens, self.grain)
+        clean = base(self.model, prompt, max_memory=self.max_memory)
+        metric = metric_of(self.metric, prompt, clean.logits, name)
         # 1. and 2.
-        scores: dict[Unit, float] = {}
+        gates = [1.0]
+        if self.method == "integrated":
+            gates = [(step + 0.5) / self.steps for step in range(self.steps)]
+        scores: dict[Unit, float] = defaultdict(float)
 
         def score(run: LayerRun) -> None:
-            by_head = layer_scores(run, partition, method=self.method, heads=self.heads).tolist()
-            for head, by_route in enumerate(by_head):
+            by_head = layer_scores(run, partition, method=self.method, heads=self.heads) / len(gates)
+            for head, by_route in enumerate(by_head.tolist()):
                 for route, change in zip(partition.routes, by_route, strict=True):
-                    scores[Unit(run.layer, head if self.heads else None, route)] = change
-            tick(_ESTIMATING / self.model.cfg.n_layers)
+                    scores[Unit(run.layer, head if self.heads else None, route)] += change
+            tick(_ESTIMATING / self.model.cfg.n_layers / len(gates))
 
-        metric = run_backward(self.model, prompt, self.metric, name, score)
+        for gate in gates:
+            run_backward(self.model, prompt, metric, score, gate=gate)
         units = sorted(scores, key=lambda unit: (unit.layer, unit.head or 0, partition.routes.index(unit.route)))
         # 3.
-        drawn = self._drawn(units, f"{self.seed} {task} {name}")
-        base, exact, cost = self._closed(prompt, drawn, metric, tick)
-        pairs = dict(zip(partition.routes, partition.pairs, strict=True))
+        exact, cost = self._closed(prompt, self._drawn(units, f"{self.seed} {task} {name}"), metric, clean, tick)
+        pairs, before = dict(zip(partition.routes, partition.pairs, strict=True)), float(metric.value(clean.logits))
         rows = [
-            AttributionRow(name, task, *unit, pairs[unit.route], base, scores[unit], exact.get(unit, float("nan")))
+            AttributionRow(name, task, *unit, pairs[unit.route], before, scores[unit], exact.get(unit, float("nan")))
             for unit in units
         ]
-        cost = Cost(cost.forwards + _BACKWARD, len(units) + 1.0, cost.verified)
-        return Asked(rows, cost=cost)
+        forwards = cost.forwards + 1.0 + _BACKWARD * len(gates)
+        return Asked(rows, cost=Cost(forwards, len(units) + 1.0))
 
     def _drawn(self, units: Sequence[Unit], seed: str) -> list[Unit]:
         """The units that are closed, in order: the same of a question whatever else is asked."""
@@ -165,19 +178,19 @@ class AttributionExperiment(Experiment[Attribution]):
         return [units[i] for i in sorted(random.Random(seed).sample(range(len(units)), int(self.verify)))]
 
     def _closed(
-        self, prompt: Prompt, units: Sequence[Unit], metric: Metric, tick: Tick
-    ) -> tuple[float, dict[Unit, float], Cost]:
-        """The metric with nothing closed, its change by closing each unit exactly, and what that has cost."""
+        self, prompt: Prompt, units: Sequence[Unit], metric: Metric, clean: Base, tick: Tick
+    ) -> tuple[dict[Unit, float], Cost]:
+        """How the metric changes when each unit is closed, exactly, and what that has cost."""
         found = sweep(
             self.model,
             prompt,
             [unit.knockout for unit in units],
             max_memory=self.max_memory,
+            base=clean,
             tick=lambda share: tick(share * (1 - _ESTIMATING)),
         )
-        base = float(metric.value(found.base))
-        changes = (metric.value(found.logits) - base).tolist()
-        return base, dict(zip(units, changes, strict=True)), Cost.of(found)
+        changes = (metric.value(found.logits) - metric.value(found.base)).tolist()
+        return dict(zip(units, changes, strict=True)), Cost.of(found)
 
     def result(self, gathered: Gathered) -> Attribution:
         """The scores of all questions."""
@@ -190,6 +203,7 @@ class AttributionExperiment(Experiment[Attribution]):
             metric=self.metric,
             grain=self.grain,
             heads=self.heads,
+            steps=self.steps if self.method == "integrated" else 1,
             verify=self.verify,
             seed=self.seed,
         )

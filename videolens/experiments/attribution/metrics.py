@@ -75,7 +75,7 @@ def metric_of(metric: str, prompt: Prompt, clean: Float[Tensor, " d_vocab"], nam
         instead = "" if right is None else ", or metric='log-probability'"
         raise QuestionError(
             f"question {name!r} has {lacks}, so it has no {metric}: give the Question an answer and options{instead}; "
-            "metric='kl' with method='integrated' needs neither"
+            "metric='kl' (method='integrated') needs neither"
         )
     if metric == "logit difference":
         return Metric(metric, lambda logits: logits[..., right] - logits[..., others].amax(-1))

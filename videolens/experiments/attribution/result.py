@@ -49,11 +49,12 @@ class AttributionSettings(Made):
 
     Attributes:
         n_layers, n_heads: of the model.
-        method: "layer", "local" or "gradient".
+        method: "layer", "local", "gradient" or "integrated".
         metric: what scores are changes of.
         grain: "routes" or "frame pairs".
         heads: whether every head is a unit by itself.
         verify: how many units of every question were closed exactly; "all".
+        steps: runs that every score is a mean of.
     """
 
     n_layers: int
@@ -63,6 +64,7 @@ class AttributionSettings(Made):
     grain: str
     heads: bool
     verify: int | str
+    steps: int = 1
 
 
 @plain_dataclass(frozen=True, eq=False)

@@ -24,10 +24,11 @@ from videolens.errors import VideolensError, near
 from videolens.experiments.attribution.backward import LayerRun
 from videolens.interventions.partition import KeyGroup, Partition
 
-METHODS = ("layer", "local", "gradient")
+METHODS = ("layer", "local", "gradient", "integrated")
 """How the change is estimated, one run for all routes: "gradient": the derivative by the gate, at 1. "local": the
 heads' results without the route, exactly, times the metric's slope there. "layer": what leaves the layer without the
-route, exactly, through its norm and MLP, times the metric's slope there; in the last layer the metric itself."""
+route, exactly, through its norm and MLP, times the metric's slope there; in the last layer the metric itself.
+"integrated": the derivative by the gate, its mean over runs with the gates of all pairs between 0 and 1 (`gating`)."""
 
 _AT_ONCE = 2**23  # numbers in the largest tensor of a chunk of rows
 
@@ -55,9 +56,8 @@ def layer_scores(run: LayerRun, partition: Partition, *, method: str, heads: boo
     found = torch.zeros(n_heads if heads else 1, len(partition.routes), dtype=torch.float64, device=run.q.device)
     through = _Through(run, heads) if method == "layer" else None
     for chosen, stop, groups in _chunks(run, partition, wide=through is not None and heads):
-        share, means = _groups(run, chosen, groups, stop)
-        z = torch.einsum("hrg,hrgd->hrd", share.exp(), means)[:, :, None]
-        moved = share.exp()[..., None] * (z - means) if method == "gradient" else _without_each(share, means) - z
+        share, means = _groups(run, chosen, groups, stop, own=method == "integrated")
+        moved = _gated(share, means, run.gate) if method == "integrated" else _moved(share, means, method)
         if through is not None:
             by_head = through.change(moved, chosen)
         else:
@@ -83,9 +83,10 @@ def _chunks(
 
 
 def _groups(
-    run: LayerRun, chosen: Int64[Tensor, " row"], groups: tuple[KeyGroup, ...], stop: int
+    run: LayerRun, chosen: Int64[Tensor, " row"], groups: tuple[KeyGroup, ...], stop: int, *, own: bool
 ) -> tuple[Float[Tensor, "head row group"], Float[Tensor, "head row group d_head"]]:
-    """Of every group of keys, the logarithm of its share of each row's attention, and the mean of its values."""
+    """Of every group of keys, the logarithm of its share of each row's attention, and the mean of its values. With
+    `own`, a row's own key is a group of its own, the last."""
     dtype = torch.promote_types(run.q.dtype, torch.float32)
     group = run.q.shape[1] // run.k.shape[1]
     q = run.q[chosen].to(dtype).unflatten(1, (-1, group))
@@ -96,12 +97,35 @@ def _groups(
         some = scores[..., first:end]
         if end > int(rows[0]):  # the rows' own segment
             keys = torch.arange(first, end, device=rows.device)
-            some = some.masked_fill(keys > rows[:, None], -torch.inf)
+            some = some.masked_fill(keys >= rows[:, None] if own else keys > rows[:, None], -torch.inf)
         logs.append(some.logsumexp(-1))
-        weights = torch.exp(some - logs[-1][..., None])
+        # where a row has no key in the group, every weight is NaN
+        weights = torch.exp(some - logs[-1][..., None]).nan_to_num(0.0)
         means.append(torch.einsum("ngrk,knd->ngrd", weights, run.v[first:end].to(dtype)))
+    if own:
+        logs.append(scores.gather(-1, rows[:, None].expand(*scores.shape[:3], 1))[..., 0])
+        means.append(run.v[rows].to(dtype).transpose(0, 1)[:, None].expand(means[0].shape))
     log, mean = torch.stack(logs, -1).flatten(0, 1), torch.stack(means, -2).flatten(0, 1)
     return log - log.logsumexp(-1, keepdim=True), mean
+
+
+def _moved(
+    share: Float[Tensor, "head row group"], means: Float[Tensor, "head row group d_head"], method: str
+) -> Float[Tensor, "head row group d_head"]:
+    """How far z moves when each group is closed: exactly, or by the derivative of its gate."""
+    z = torch.einsum("hrg,hrgd->hrd", share.exp(), means)[:, :, None]
+    return share.exp()[..., None] * (z - means) if method == "gradient" else _without_each(share, means) - z
+
+
+def _gated(
+    share: Float[Tensor, "head row groups_and_own"], means: Float[Tensor, "head row groups_and_own d_head"], gate: float
+) -> Float[Tensor, "head row group d_head"]:
+    """The same by the derivative, where all groups but the last, the row's own key, are under a gate."""
+    weight = share.exp()
+    weight = torch.cat([gate * weight[..., :-1], weight[..., -1:]], -1)
+    weight = weight / weight.sum(-1, keepdim=True)
+    z = torch.einsum("hrg,hrgd->hrd", weight, means)[:, :, None]
+    return weight[..., :-1, None] / gate * (z - means[..., :-1, :])
 
 
 def _without_each(
