@@ -249,6 +249,7 @@ def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], dat
         "accuracy",
         {"name": "answer_trace", "samples": "all"},
         {"name": "attention_map", "words": ["last"]},
+        {"name": "attribution", "heads": True, "verify": 6},
         FLOW,
         {"name": "logit_lens", "top": 1, "keywords": ["red"]},
         {"name": "patch_map", "answers": ["A", "B"]},

@@ -29,6 +29,7 @@ KINDS = {
     "accuracy": Accuracy,
     "answer_trace": vl.AnswerTrace,
     "attention_map": vl.AttentionMap,
+    "attribution": vl.Attribution,
     "claims": Claims,
     "flow": vl.FlowMap,
     "logit_lens": vl.LogitLens,

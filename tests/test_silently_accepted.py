@@ -61,6 +61,7 @@ ASKING: dict[str, Callable[..., Any]] = {
     "answer_trace": vl.answer_trace,
     "logit_lens": vl.logit_lens,
     "attention_map": vl.attention_map,
+    "attribute": vl.attribute,
 }
 
 
@@ -77,6 +78,7 @@ def test_every_switch_is_true_or_false(value: Any, model, prompt) -> None:
         lambda: vl.sweep(model, prompt, ["video -> last"], verify=value),
         lambda: vl.trace_flow(model, prompt, samples="all", progress=False, verify=value),
         lambda: vl.trace_flow(model, prompt, samples="all", progress=value),
+        lambda: vl.attribute(model, prompt, heads=value, progress=False),
         lambda: model.generate(prompt, 1, stop_at_eos=value),
     ):
         with pytest.raises(VideolensError, match=r"= .*: give True or False"):

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from videolens.errors import VideolensError
     from videolens.experiments.answer_trace.experiment import AnswerTrace, answer_trace
     from videolens.experiments.attention_map.result import AttentionMap
+    from videolens.experiments.attribution.experiment import attribute
+    from videolens.experiments.attribution.result import Attribution
     from videolens.experiments.flow.experiment import trace_flow
     from videolens.experiments.flow.plan import plan_flow
     from videolens.experiments.flow.result import FlowMap

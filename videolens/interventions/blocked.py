@@ -21,11 +21,12 @@ GENERATED = frozenset(("response", "all", "part A"))
 
 
 class Cut(NamedTuple):
-    """What is cut: keys in `source` for queries in `target`; of earlier frames only, or of any."""
+    """What is cut: keys in `source` for queries in `target`; of earlier frames or of the same frame only, or of any."""
 
     source: str
     target: str
     earlier_frames: bool
+    same_frame: bool = False
 
 
 class Chosen:
@@ -68,7 +69,8 @@ class Blocked:
     def __init__(self, cut: Cut, tokens: TokenMap) -> None:
         self.n_pos = tokens.n_pos
         self.source, self.target = Chosen(cut.source, tokens), Chosen(cut.target, tokens)
-        self.frame = part_frames(tokens.role, tokens.frame) if cut.earlier_frames else None
+        self.frame = part_frames(tokens.role, tokens.frame) if cut.earlier_frames or cut.same_frame else None
+        self.same_frame = cut.same_frame
         self.last = int(tokens["last"][0])
 
     @cached_property
@@ -107,7 +109,8 @@ class Blocked:
             pairs = pairs | ((keys == rows[:, None]) & newest[:, None])
         if self.frame is not None:
             of_row, of_key = self._frame(rows), self._frame(keys)
-            pairs = pairs & (of_key >= 0) & (of_key < of_row[:, None])
+            fits = of_key == of_row[:, None] if self.same_frame else of_key < of_row[:, None]
+            pairs = pairs & (of_key >= 0) & fits
         return pairs
 
     def _frame(self, positions: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:

@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
-from videolens.errors import SelectionError, near
+from videolens.errors import SelectionError, VideolensError, near
 from videolens.interventions.blocked import Cut, blocked, blocked_each
 from videolens.interventions.numbering import check_within, some_numbers
 from videolens.interventions.on_edges import OnEdges, on_edges
@@ -43,6 +43,9 @@ PART_ROUTES: tuple[str, ...] = ("cross-part", "part V -> part Q", "part Q -> par
 pathway is chosen by. "cross-part": from the tokens of earlier frames, separators and timestamps included, to those of
 later frames."""
 
+OWN_PART = "own-part"
+"""The route from every frame's tokens, separators and timestamps included, to those of the same frame."""
+
 _BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
 
 
@@ -69,9 +72,11 @@ class Knockout:
         layers: 0-based layers, at least one; kept sorted.
         heads: 0-based heads, at least one; None: all.
         earlier_frames: only keys whose frame is earlier than the query's; with video on both sides: cross-frame.
+        same_frame: only keys of the query's own frame.
 
     Raises:
-        VideolensError: no layer or no head, or one that is negative or no whole number.
+        VideolensError: no layer or no head, or one that is negative or no whole number; frames that are to be both
+            earlier and the same.
     """
 
     source: str
@@ -79,6 +84,7 @@ class Knockout:
     layers: tuple[int, ...]
     heads: tuple[int, ...] | None = None
     earlier_frames: bool = False
+    same_frame: bool = False
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class Knockout:
         heads: Iterable[int] | int | None = None,
         *,
         earlier_frames: bool = False,
+        same_frame: bool = False,
     ) -> None:
         for name, selection in (("source", source), ("target", target)):
             if not isinstance(selection, str):
@@ -95,22 +102,31 @@ class Knockout:
                     f"the {name} of a knockout is {selection!r:.80}: give a selection by name, such as 'video' or "
                     "'stem | last'; name positions of your own with spans=… of model.prompt_from_ids"
                 )
+        if earlier_frames and same_frame:
+            raise VideolensError("no frame is both earlier than another and the same: pass one of the two, or neither")
         vars(self).update(
             source=source,
             target=target,
             layers=some_numbers("layer", layers),
             heads=None if heads is None else some_numbers("head", heads),
             earlier_frames=earlier_frames,
+            same_frame=same_frame,
         )
+
+    @property
+    def frame_words(self) -> str:
+        """Which frames' keys it removes, to be said after the target; nothing if all."""
+        return " of later frames" if self.earlier_frames else " of the same frame" if self.same_frame else ""
 
     @property
     def what(self) -> Cut:
         """The edges it removes in each of its layers."""
-        return Cut(self.source, self.target, self.earlier_frames)
+        return Cut(self.source, self.target, self.earlier_frames, self.same_frame)
 
     @classmethod
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
-        """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, or any "source -> target" of selections.
+        """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, "own-part", or any "source -> target" of
+        selections.
 
         Spaces do not matter.
 
@@ -121,10 +137,12 @@ class Knockout:
         name = route_name(name)
         if name in _BETWEEN_FRAMES:
             return cls(_BETWEEN_FRAMES[name], _BETWEEN_FRAMES[name], layers, heads, earlier_frames=True)
+        if name == OWN_PART:
+            return cls("part V", "part V", layers, heads, same_frame=True)
         source, arrow, target = (part.strip() for part in str(name).partition(" -> "))
         if not arrow or not is_selection(source) or not is_selection(target):
             raise SelectionError(
-                near(name, (*ROUTES, *PART_ROUTES), kind="route")
+                near(name, (*ROUTES, *PART_ROUTES, OWN_PART), kind="route")
                 + '; between other selections of a prompt: "source -> target"'
             )
         return cls(source, target, layers, heads)
@@ -139,10 +157,9 @@ class Knockout:
             SelectionError: a selection does not exist in this prompt, or nothing would be cut.
         """
         if not any(each.cuts for each in blocked_each(self.what, prompt.tokens)):
-            later = " of later frames" if self.earlier_frames else ""
             raise SelectionError(
-                f"the knockout '{self.source} -> {self.target}'{later} cuts nothing in this prompt: no query in the "
-                "target can see a key in the source, for a token sees itself and what stands before it"
+                f"the knockout '{self.source} -> {self.target}'{self.frame_words} cuts nothing in this prompt: no query "
+                "in the target can see a key in the source, for a token sees itself and what stands before it"
             )
         return self.functions(prompt)
 

@@ -145,7 +145,7 @@ def described(intervention: Any, n_layers: int) -> str:
     if not isinstance(intervention, Knockout):
         return f"{type(intervention).__name__} {getattr(intervention, 'name', '')}".strip()
     words = f"{intervention.source} ↛ {intervention.target}"
-    if intervention.earlier_frames:
-        words = "cross-frame" if words == "video ↛ video" else f"{words} of later frames"
+    crossing = intervention.earlier_frames and words == "video ↛ video"
+    words = "cross-frame" if crossing else words + intervention.frame_words
     words += ", all layers" if len(intervention.layers) == n_layers else f", {layer_words(intervention.layers)}"
     return words if intervention.heads is None else f"{words}, heads {', '.join(map(str, intervention.heads))} (from 0)"

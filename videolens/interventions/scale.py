@@ -38,6 +38,7 @@ class Scale:
         factor: of the unnormalised attention weights; 0 is the knockout, 1 changes nothing.
         heads: 0-based heads, at least one; None: all.
         earlier_frames: only keys whose frame is earlier than the query's; with video on both sides: cross-frame.
+        same_frame: only keys of the query's own frame.
 
     Raises:
         VideolensError: a factor that is negative, not finite or no number; no layer or no head, or one that is negative
@@ -50,6 +51,7 @@ class Scale:
     factor: float
     heads: tuple[int, ...] | None = None
     earlier_frames: bool = False
+    same_frame: bool = False
 
     def __init__(
         self,
@@ -60,8 +62,9 @@ class Scale:
         heads: Iterable[int] | int | None = None,
         *,
         earlier_frames: bool = False,
+        same_frame: bool = False,
     ) -> None:
-        edges = Knockout(source, target, layers, heads, earlier_frames=earlier_frames)
+        edges = Knockout(source, target, layers, heads, earlier_frames=earlier_frames, same_frame=same_frame)
         if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= factor < math.inf:
             raise VideolensError(
                 f"the factor of a scaling is {factor!r}: give a finite number from 0 on; 0 cuts, 1 changes nothing, 2 "
@@ -79,18 +82,21 @@ class Scale:
             SelectionError: no such route; the message lists the known ones.
         """
         edges = Knockout.route(name, layers=layers, heads=heads)
-        return cls(edges.source, edges.target, edges.layers, factor, edges.heads, earlier_frames=edges.earlier_frames)
+        frames = {"earlier_frames": edges.earlier_frames, "same_frame": edges.same_frame}
+        return cls(edges.source, edges.target, edges.layers, factor, edges.heads, **frames)
 
     @property
     def knockout(self) -> Knockout:
         """What cuts the edges that this scales."""
-        return Knockout(self.source, self.target, self.layers, self.heads, earlier_frames=self.earlier_frames)
+        frames = {"earlier_frames": self.earlier_frames, "same_frame": self.same_frame}
+        return Knockout(self.source, self.target, self.layers, self.heads, **frames)
 
     @property
     def name(self) -> str:
         """What it does, in words, layers counted from 1."""
-        later = " of later frames" if self.earlier_frames else ""
-        words = f"{self.source} → {self.target}{later} × {self.factor:g}, {layer_words(self.layers)}"
+        words = (
+            f"{self.source} → {self.target}{self.knockout.frame_words} × {self.factor:g}, {layer_words(self.layers)}"
+        )
         return words if self.heads is None else f"{words}, heads {', '.join(map(str, self.heads))} (from 0)"
 
     def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:

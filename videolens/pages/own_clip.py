@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from markupsafe import Markup
 
@@ -127,18 +127,8 @@ def map_own_clip(
     say(f"{name} answers {answer}; tracing {len(routes)} routes through {model.cfg.n_layers} layers")
     if engine == "exact":
         say(str(plan_flow(model, prompt, routes, window, style=style, max_memory=max_memory)))
-    flow = trace_flow(
-        model,
-        [prompt],
-        routes=routes,
-        window=window,
-        style=style,
-        samples="all",
-        engine=engine,
-        max_memory=max_memory,
-        verify=verify,
-        progress=progress,
-    )
+    how: dict[str, Any] = {"engine": engine, "max_memory": max_memory, "verify": verify, "progress": progress}
+    flow = trace_flow(model, [prompt], routes=routes, window=window, style=style, samples="all", **how)
     if not known and question.options:
         flow = replace(flow, settings=replace(flow.settings, own_choice=True))
     attention = measure_attention(model, [prompt], name=name, progress=progress)

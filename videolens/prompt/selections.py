@@ -219,5 +219,13 @@ def part_frames(role: Int64[Tensor, " pos"], frame: Int64[Tensor, " pos"]) -> In
 
 def is_selection(name: str) -> bool:
     """Whether some prompt may have a selection of this name, or a union of such: "stem", "frame 3 | last"."""
-    known = re.compile(r"frame (0|[1-9]\d*)|option [A-Z]|f\d+ r\d+ c\d+|" + "|".join((*ROLES, *DERIVED, *PARTS)))
+    numbered = r"(part V )?frame (0|[1-9]\d*)|option [A-Z]|f\d+ r\d+ c\d+|"
+    known = re.compile(numbered + "|".join((*ROLES, *DERIVED, *PARTS)))
     return all(known.fullmatch(part.strip()) for part in name.split("|"))
+
+
+def contents_words(grid: tuple[int, int, int], n_options: int) -> str:
+    """What a prompt has: ", 128 of them video (8 frames × 4 × 4), 4 options"; nothing if nothing."""
+    frames, rows, columns = grid
+    video = f", {frames * rows * columns} of them video ({frames} frames × {rows} × {columns})" if frames else ""
+    return video + (f", {n_options} options" if n_options else "")

@@ -30,6 +30,8 @@ from videolens.prompt.selections import (
     Positions,
     arrays_from_spans,
     as_positions,
+    contents_words,
+    part_frames,
     parts,
 )
 
@@ -116,10 +118,8 @@ class TokenMap:
 
     @property
     def contents(self) -> str:
-        """What there is besides positions: ", 128 of them video (8 frames × 4 × 4), 4 options"; nothing if nothing."""
-        frames, rows, columns = self.grid
-        video = f", {frames * rows * columns} of them video ({frames} frames × {rows} × {columns})" if frames else ""
-        return video + (f", {self.n_options} options" if self.n_options else "")
+        """What there is besides positions, as `contents_words` says it."""
+        return contents_words(self.grid, self.n_options)
 
     def __repr__(self) -> str:
         return f"TokenMap({self.n_pos} positions{self.contents})"
@@ -149,8 +149,8 @@ class TokenMap:
     def __getitem__(self, name: str) -> Int64[Tensor, " n"]:
         """Positions of a selection, sorted and unique; `"a | b"` is the union of both.
 
-        One video token is named as in `labels`: "f3 r0 c2" is frame 3, row 0, column 2. A base role that does not occur
-        gives no positions; a derived name that cannot be answered is an error.
+        One video token is named as in `labels`: "f3 r0 c2" is frame 3, row 0, column 2. "part V frame 3" is all that
+        stands for frame 3. A base role that does not occur gives no positions; a derived name without any is an error.
 
         Raises:
             SelectionError: the name is unknown, or this prompt has no such thing (an option, a known answer).
@@ -167,10 +167,7 @@ class TokenMap:
         return {}
 
     def _union(self, name: str) -> Int64[Tensor, " n"]:
-        chosen = torch.zeros(self.n_pos, dtype=torch.bool)
-        for part in name.split("|"):
-            chosen[self._select(part.strip())] = True
-        return chosen.nonzero().flatten()
+        return torch.cat([self._select(part.strip()) for part in name.split("|")]).unique()
 
     def _select(self, name: str) -> Int64[Tensor, " n"]:
         if name in CODE:
@@ -193,9 +190,11 @@ class TokenMap:
                 raise SelectionError(f"{name!r}: the answer is not known; give the Question an answer")
             same = self.option == self.answer
             return (same if name == "true option" else (self.option >= 0) & ~same).nonzero().flatten()
-        if match := re.fullmatch(r"frame (0|[1-9]\d*)", name):
-            if int(match[1]) < self.grid[0]:
-                return ((self.frame == int(match[1])) & (self.role == CODE["video"])).nonzero().flatten()
+        if match := re.fullmatch(r"(part V )?frame (0|[1-9]\d*)", name):
+            if (i := int(match[2])) < self.grid[0]:
+                if match[1]:
+                    return (part_frames(self.role, self.frame) == i).nonzero().flatten()
+                return ((self.frame == i) & (self.role == CODE["video"])).nonzero().flatten()
         elif (match := re.fullmatch(r"option ([A-Z])", name)) and match[1] in string.ascii_uppercase[: self.n_options]:
             return (self.option == string.ascii_uppercase.index(match[1])).nonzero().flatten()
         elif match := re.fullmatch(r"f(\d+) r(\d+) c(\d+)", name):

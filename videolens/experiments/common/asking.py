@@ -36,8 +36,7 @@ def ask_all(experiment: Experiment[R], questions: Any, *, progress: bool, unit: 
         VideolensError: no questions, something else than questions, or two with one id; a seed that is no whole number.
     """
     check_whole("seed", getattr(experiment, "seed", 0))
-    for name, flag in (("progress", progress), ("verify", getattr(experiment, "verify", False))):
-        check_flag(name, flag)
+    check_flag("progress", progress)
     began = time.monotonic()
     several = [questions] if isinstance(questions, (Question, Prompt)) else questions
     if not isinstance(several, Iterable) or isinstance(several, str):

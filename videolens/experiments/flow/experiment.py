@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from videolens.engine import Base, Sweep, base, check_engine, sweep
-from videolens.errors import SelectionError
+from videolens.errors import SelectionError, check_flag
 from videolens.experiments.common.asking import ask_all, why_left_out
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
@@ -129,6 +129,7 @@ class FlowExperiment(Experiment[FlowMap]):
     def __post_init__(self) -> None:
         check_samples(self.samples)
         check_engine(self.engine)
+        check_flag("verify", self.verify)
         self.window = check_routes(self.model, self.routes, self.window, self.style)
         self.routes = tuple(map(route_name, self.routes))
 

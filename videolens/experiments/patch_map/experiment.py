@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from videolens.engine import check_engine, sweep
-from videolens.errors import VideolensError, near
+from videolens.errors import VideolensError, check_flag, near
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Row, Tick
 from videolens.experiments.common.provenance import made_with
@@ -150,6 +150,7 @@ class PatchMapExperiment(Experiment[PatchMap]):
             raise VideolensError(near(self.direction, DIRECTIONS, kind="direction"))
         metric_column(self.metric)
         check_engine(self.engine)
+        check_flag("verify", self.verify)
         self._site = named_site(self.site)
         self._over, self._places = check_over(self.over, self._site), as_places(self.positions)
         self._layers, self._heads = self._check_layers(), self._check_heads()
