@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from torch import Tensor
 import videolens as vl
 from videolens.errors import ModelError, QuestionError, VideolensError
 from videolens.experiments.attribution import scores as scoring
-from videolens.experiments.attribution.backward import run_backward
 from videolens.experiments.attribution.experiment import AttributionExperiment
 from videolens.experiments.attribution.metrics import METRICS, metric_of
-from videolens.experiments.attribution.scores import METHODS, layer_scores
+from videolens.experiments.attribution.scores import METHODS, unit_scores
 from videolens.interventions.partition import GRAINS, Partition
 
 Model, Pair = vl.HookedVideoTransformer, tuple[vl.HookedVideoTransformer, vl.Prompt]
@@ -44,14 +44,10 @@ def scored(
 ) -> dict[tuple[int, int, str], float]:
     """(layer, head, route) → score; of all heads at once, head 0."""
     partition = Partition.of(prompt.tokens, grain)
-    found: dict[tuple[int, int, str], float] = {}
-
-    def keep(run: Any) -> None:
-        for head, row in enumerate(layer_scores(run, partition, method=method, heads=heads).tolist()):
-            found.update({(run.layer, head, name): score for name, score in zip(partition.routes, row, strict=True)})
-
-    run_backward(model, prompt, metric_of("logit difference", prompt, model(prompt)[0, -1].detach(), "x"), keep)
-    return found
+    metric = metric_of("logit difference", prompt, model(prompt)[0, -1].detach(), "x")
+    found = unit_scores(model, prompt, partition, metric, method=method, heads=heads)
+    places = product(range(found.shape[0]), range(found.shape[1]), partition.routes)
+    return dict(zip(places, found.flatten().tolist(), strict=True))
 
 
 def slopes(model: Model, prompt: vl.Prompt, point: str) -> tuple[list[Tensor], list[Tensor]]:

@@ -99,9 +99,8 @@ def run_backward(
         gate: on every attention weight but each token's own, above 0 and up to 1, in all layers.
 
     Raises:
-        ModelError: see `check_differentiable`; attention that passes no gradient; numbers that are not finite.
+        ModelError: attention that passes no gradient; numbers that are not finite.
     """
-    check_differentiable(model)
     last = int(prompt.single("an attribution").tokens["last"][0])
     with torch.no_grad():
         residual, at = model.enter(prompt)

@@ -7,17 +7,17 @@ weights, and one step that is exact. It is a screen: how far to trust it is meas
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 from videolens.engine import Base, base, sweep
 from videolens.errors import VideolensError, check_flag, check_whole
-from videolens.experiments.attribution.backward import LayerRun, run_backward
+from videolens.experiments.attribution.backward import check_differentiable
 from videolens.experiments.attribution.metrics import Metric, check_metric, metric_of
 from videolens.experiments.attribution.result import Attribution, AttributionRow, AttributionSettings
-from videolens.experiments.attribution.scores import check_method, layer_scores
+from videolens.experiments.attribution.scores import check_method, unit_scores
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Tick
 from videolens.experiments.common.provenance import made_with
@@ -142,34 +142,37 @@ class AttributionExperiment(Experiment[Attribution]):
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of one question: one per unit."""
+        check_differentiable(self.model)
         partition = Partition.of(prompt.tokens, self.grain)
         clean = base(self.model, prompt, max_memory=self.max_memory)
         metric = metric_of(self.metric, prompt, clean.logits, name)
         # 1. and 2.
-        gates = [1.0]
-        if self.method == "integrated":
-            gates = [(step + 0.5) / self.steps for step in range(self.steps)]
-        scores: dict[Unit, float] = defaultdict(float)
-
-        def score(run: LayerRun) -> None:
-            by_head = layer_scores(run, partition, method=self.method, heads=self.heads) / len(gates)
-            for head, by_route in enumerate(by_head.tolist()):
-                for route, change in zip(partition.routes, by_route, strict=True):
-                    scores[Unit(run.layer, head if self.heads else None, route)] += change
-            tick(_ESTIMATING / self.model.cfg.n_layers / len(gates))
-
-        for gate in gates:
-            run_backward(self.model, prompt, metric, score, gate=gate)
-        units = sorted(scores, key=lambda unit: (unit.layer, unit.head or 0, partition.routes.index(unit.route)))
+        scores = unit_scores(
+            self.model,
+            prompt,
+            partition,
+            metric,
+            method=self.method,
+            heads=self.heads,
+            steps=self.steps,
+            tick=lambda share: tick(share * _ESTIMATING),
+        )
+        heads = range(self.model.cfg.n_heads) if self.heads else [None]
+        units = [Unit(*each) for each in product(range(self.model.cfg.n_layers), heads, partition.routes)]
         # 3.
         exact, cost = self._closed(prompt, self._drawn(units, f"{self.seed} {task} {name}"), metric, clean, tick)
         pairs, before = dict(zip(partition.routes, partition.pairs, strict=True)), float(metric.value(clean.logits))
         rows = [
-            AttributionRow(name, task, *unit, pairs[unit.route], before, scores[unit], exact.get(unit, float("nan")))
-            for unit in units
+            AttributionRow(name, task, *unit, pairs[unit.route], before, score, exact.get(unit, float("nan")))
+            for unit, score in zip(units, scores.flatten().tolist(), strict=True)
         ]
-        forwards = cost.forwards + 1.0 + _BACKWARD * len(gates)
+        forwards = 1.0 + _BACKWARD * self._n_runs + cost.forwards
         return Asked(rows, cost=Cost(forwards, len(units) + 1.0))
+
+    @property
+    def _n_runs(self) -> int:
+        """Runs that every score is a mean of."""
+        return self.steps if self.method == "integrated" else 1
 
     def _drawn(self, units: Sequence[Unit], seed: str) -> list[Unit]:
         """The units that are closed, in order: the same of a question whatever else is asked."""
@@ -203,7 +206,7 @@ class AttributionExperiment(Experiment[Attribution]):
             metric=self.metric,
             grain=self.grain,
             heads=self.heads,
-            steps=self.steps if self.method == "integrated" else 1,
+            steps=self._n_runs,
             verify=self.verify,
             seed=self.seed,
         )

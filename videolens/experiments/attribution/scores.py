@@ -13,16 +13,19 @@ row: rows of a chunk; group: of keys; head: query heads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from videolens.errors import VideolensError, near
-from videolens.experiments.attribution.backward import LayerRun
+from videolens.experiments.attribution.backward import LayerRun, run_backward
+from videolens.experiments.attribution.metrics import Metric
 from videolens.interventions.partition import KeyGroup, Partition
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.prompt import Prompt
 
 METHODS = ("layer", "local", "gradient", "integrated")
 """How the change is estimated, one run for all routes: "gradient": the derivative by the gate, at 1. "local": the
@@ -39,6 +42,46 @@ def check_method(method: str) -> None:
     """
     if method not in METHODS:
         raise VideolensError(near(method, METHODS, kind="method"))
+
+
+def unit_scores(
+    model: HookedVideoTransformer,
+    prompt: Prompt,
+    partition: Partition,
+    metric: Metric,
+    *,
+    method: str,
+    heads: bool = False,
+    steps: int = 5,
+    tick: Callable[[float], Any] = lambda share: None,
+) -> Float[Tensor, "layer head_or_1 route"]:
+    """The estimated change of a metric when each route is closed in each layer, in every head by itself or in all at
+    once. Float64, on the CPU.
+
+    Args:
+        model: the model.
+        prompt: a single prompt.
+        partition: of its causal pairs.
+        metric: of the logits at its last position.
+        method: one of `METHODS`.
+        heads: every head by itself.
+        steps: of "integrated": gates (i + ½) / steps.
+        tick: called with shares of the work, which sum to one.
+
+    Raises:
+        ModelError: attention that passes no gradient, numbers that are not finite.
+    """
+    gates = [(step + 0.5) / steps for step in range(steps)] if method == "integrated" else [1.0]
+    n_heads = model.cfg.n_heads if heads else 1
+    found = torch.zeros(model.cfg.n_layers, n_heads, len(partition.routes), dtype=torch.float64)
+
+    def add(run: LayerRun) -> None:
+        found[run.layer] += layer_scores(run, partition, method=method, heads=heads).cpu() / len(gates)
+        tick(1 / len(found) / len(gates))
+
+    for gate in gates:
+        run_backward(model, prompt, metric, add, gate=gate)
+    return found
 
 
 @torch.no_grad()
