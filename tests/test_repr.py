@@ -65,7 +65,7 @@ def test_it_says_what_is_there_and_where_more_is(shown: dict[str, str], shapes, 
     assert repr(question.stem) in shown["prompt"] and "184 positions" in shown["tokens"]
     assert "2 × 184 positions" in shown["batch"] and "2 prompts" in shown["tokens of a batch"]
     assert "12 layers" in shown["model"] and "print(model)" in shown["model"]
-    assert "257 activations of 'shapes'" in shown["cache"] and "list(cache)" in shown["cache"]
+    assert "activations of 'shapes'" in shown["cache"] and "list(cache)" in shown["cache"]
     assert "(blocks)" in str(shapes) and str(shapes).count("\n") > 100
     assert repr(copy.deepcopy(shapes)) == shown["model"]
 

@@ -158,8 +158,8 @@ class Knockout:
         """
         if not any(each.cuts for each in blocked_each(self.what, prompt.tokens)):
             raise SelectionError(
-                f"the knockout '{self.source} -> {self.target}'{self.frame_words} cuts nothing in this prompt: no query "
-                "in the target can see a key in the source, for a token sees itself and what stands before it"
+                f"the knockout '{self.source} -> {self.target}'{self.frame_words} cuts nothing in this prompt: no "
+                "query in the target can see a key in the source, for a token sees itself and what stands before it"
             )
         return self.functions(prompt)
 
