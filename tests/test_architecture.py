@@ -47,7 +47,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "__main__": ("errors", "_version", "commands"),
 }
 EXPERIMENT = (*ALLOWED["experiments/common"], "experiments/common")
-NEIGHBOURS = {"claims": ("experiments/flow",), "pathway": ("experiments/flow",)}
+NEIGHBOURS = {
+    "claims": ("experiments/flow",),
+    "pathway": ("experiments/flow",),
+    "search": ("experiments/attribution", "experiments/pathway"),
+}
 NAMES = sorted(path.parent.name for path in PACKAGE.glob("experiments/*/__init__.py") if path.parent.name != "common")
 ALLOWED |= {f"experiments/{name}": (*EXPERIMENT, "drawing", *NEIGHBOURS.get(name, ())) for name in NAMES}
 ALLOWED["experiments"] = ("errors", "experiments/common")

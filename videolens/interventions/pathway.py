@@ -12,19 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, cast
 
-from jaxtyping import Bool
-from torch import Tensor
-
 from videolens.errors import VideolensError, near
-from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts
-from videolens.interventions.knockout import Knockout, MaskFunction
+from videolens.interventions.cut_routes import CutRoutes
+from videolens.interventions.knockout import Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.presets import PRESETS
-from videolens.prompt.prompt import Prompt
-from videolens.prompt.tokens import TokenMap
 
 Layers = Iterable[int]
 
@@ -36,7 +31,7 @@ _OPEN = ("cross_frame", "video_to_question", "question_to_last")
 
 
 @dataclass(frozen=True)
-class Pathway(OpenEdges):
+class Pathway(CutRoutes):
     """Which routes are open in which 0-based layers. An intervention: it cuts all the rest.
 
     Attributes:
@@ -205,7 +200,17 @@ class Pathway(OpenEdges):
         """Plain data, for `from_dict`."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    # -- an intervention -----------------------------------------------------------------------------------------------
+    @property
+    def open_layers(self) -> dict[str, tuple[int, ...]]:
+        """The layers in which its three routes are open."""
+        return {"cross-frame": self.cross_frame, "video → question": self.video_to_question} | {
+            "question → last": self.question_to_last
+        }
+
+    @property
+    def leaks(self) -> bool:
+        """Whether positions without a name stay open."""
+        return self.masks == "published"
 
     @cached_property
     def knockouts(self) -> tuple[Knockout, ...]:
@@ -238,45 +243,3 @@ class Pathway(OpenEdges):
                 ("part Q -> part A", not_question),
             ]
         return tuple(Knockout.route(route, layers=layers) for route, layers in found if layers)
-
-    def hooks(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
-        """Hook functions for `run_with_hooks(prompt, fwd_hooks=…)`.
-
-        Raises:
-            SelectionError: a prompt without a question, or (closed masks) without a video before it.
-        """
-        if self.masks == "closed":
-            check_parts(prompt.tokens)
-        return [pair for knockout in self.knockouts for pair in knockout.functions(prompt)]
-
-    def cone(self, prompt: Prompt) -> tuple[int, int] | None:
-        """(first layer, first query row) that it can change; None if it cuts nothing."""
-        cones = [cone for knockout in self.knockouts if (cone := knockout.cone(prompt)) is not None]
-        return (min(layer for layer, _ in cones), min(row for _, row in cones)) if cones else None
-
-    def check(self, *, n_layers: int, n_heads: int) -> None:
-        """Raise a `VideolensError` if it is for a model of another depth."""
-        if n_layers != self.n_layers:
-            raise VideolensError(
-                f"the pathway {self.name!r} is for {self.n_layers} layers, the model has {n_layers}: choose one for "
-                "this model, by Pathway.from_flow or with ranges to its scale"
-            )
-
-    # -- edges ---------------------------------------------------------------------------------------------------------
-
-    def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
-        """Causal pairs that are open in a 0-based layer."""
-        tokens = prompt if isinstance(prompt, TokenMap) else prompt.tokens
-        mask = causal_mask(tokens.n_pos)
-        for knockout in self.knockouts:
-            if layer in knockout.layers:
-                knockout.close(mask, tokens)
-        return mask
-
-    def _each(self, prompt: Prompt | TokenMap) -> Allowed:
-        # layers that the same knockouts cut are worked out once: a layer of a long prompt takes seconds
-        first: dict[tuple[bool, ...], int] = {}
-        cut_by = [tuple(layer in knockout.layers for knockout in self.knockouts) for layer in range(self.n_layers)]
-        alike = [first.setdefault(kind, layer) for layer, kind in enumerate(cut_by)]
-        once = cache(lambda layer: self.allowed(prompt, layer))
-        return lambda layer: once(alike[layer])

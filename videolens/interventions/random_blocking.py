@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float64, Int8
 from torch import Tensor
 
 from videolens.errors import VideolensError, check_whole, near
+from videolens.interventions.cut_routes import CutRoutes
 from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, count_live, live_rows
 from videolens.interventions.knockout import MaskFunction
-from videolens.interventions.pathway import Pathway
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import PARTS, part_frames, parts
 from videolens.prompt.tokens import TokenMap
@@ -51,7 +51,7 @@ class RandomBlocking(OpenEdges):
         VideolensError: an unknown `match`, or a seed that is no whole number.
     """
 
-    like: Pathway
+    like: CutRoutes
     seed: int = 0
     match: str = "live edges"
 

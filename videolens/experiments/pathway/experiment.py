@@ -18,8 +18,9 @@ from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gat
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.scoring import check_answerable, choice_of
 from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy, PathwayRow, PathwaySettings
-from videolens.interventions.pathway import Pathway
+from videolens.interventions.cut_routes import CutRoutes
 from videolens.interventions.random_blocking import MATCHES, RandomBlocking
+from videolens.interventions.route_pathway import pathway_from
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -28,7 +29,7 @@ from videolens.question import Question
 def evaluate_pathway(
     model: HookedVideoTransformer,
     questions: Question | Prompt | Iterable[Question | Prompt],
-    pathway: Pathway | Mapping[str, Any],
+    pathway: CutRoutes | Mapping[str, Any],
     *,
     random: Sequence[str] = ("live edges", "routes and layers"),
     seeds: int = 3,
@@ -48,7 +49,7 @@ def evaluate_pathway(
     Args:
         model: the model.
         questions: multiple-choice questions with known answers, or prompts made from them.
-        pathway: what stays open; or the mapping that `Pathway.from_dict` takes.
+        pathway: what stays open; or the mapping that `pathway_from` takes.
         random: what random cuts have in common with the pathway: names from `MATCHES`
             (`videolens.interventions.random_blocking`); empty for none.
         seeds: random cuts drawn, per kind and question.
@@ -81,7 +82,7 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
 
     model: HookedVideoTransformer
     _: KW_ONLY
-    pathway: Pathway | Mapping[str, Any]
+    pathway: CutRoutes | Mapping[str, Any]
     random: Sequence[str] = ("live edges", "routes and layers")
     seeds: int = 3
     seed: int = 0
@@ -90,7 +91,7 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
 
     def __post_init__(self) -> None:
         model, random = self.model, self.random
-        self.open = self.pathway if isinstance(self.pathway, Pathway) else Pathway.from_dict(self.pathway)
+        self.open = self.pathway if isinstance(self.pathway, CutRoutes) else pathway_from(self.pathway)
         self.open.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
         listed = isinstance(random, Sequence) and not isinstance(random, str)
         if not listed or any(random.count(kind) > 1 for kind in random):
@@ -103,7 +104,7 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
         if self.seeds < 1 and random:
             raise VideolensError(f"seeds = {self.seeds}: draw at least one random cut of each kind, or pass random=[]")
         check_engine(self.engine)
-        self.cuts: list[tuple[str, int | None, Pathway | RandomBlocking]] = [(PATHWAY, None, self.open)]
+        self.cuts: list[tuple[str, int | None, CutRoutes | RandomBlocking]] = [(PATHWAY, None, self.open)]
         self.cuts += [
             (f"random, {kind}", seed, RandomBlocking(self.open, seed, kind))
             for kind in random

@@ -8,17 +8,18 @@ from matplotlib.figure import Figure
 from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, layer_ticks, under
 from videolens.experiments.common.words import number
 from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy
-from videolens.interventions.pathway import Pathway
+from videolens.interventions.cut_routes import CutRoutes
 from videolens.model.checkpoints.files import short_name
-
-_NAMES = {"cross_frame": "cross-frame", "video_to_question": "video → question", "question_to_last": "question → last"}
-_COLORS = dict(zip(_NAMES, PALETTE, strict=False))
 
 
 def draw(result: PathwayAccuracy) -> Figure:
     """Left: open layers of each route. Right: accuracy under every condition, with intervals, all tasks and each."""
     conditions, tasks = result.conditions, result.tasks
-    figure = Figure(figsize=(10.2, 1.75 + 0.42 * len(conditions)), dpi=150, layout="constrained")
+    figure = Figure(
+        figsize=(10.2, 1.75 + 0.42 * max(len(conditions), len(result.pathway.open_layers))),
+        dpi=150,
+        layout="constrained",
+    )
     picture, panel = figure.subplots(1, 2, width_ratios=(1, 1.25))
     draw_pathway(picture, result.pathway)
     marks = "osD^vPX<>pd*h8"
@@ -70,10 +71,10 @@ def draw(result: PathwayAccuracy) -> Figure:
     return figure
 
 
-def draw_pathway(axes: Axes, pathway: Pathway) -> None:
+def draw_pathway(axes: Axes, pathway: CutRoutes) -> None:
     """One strip per route, filled where it is open. Layers count from 1, as in the paper."""
-    for row, (field, name) in enumerate(_NAMES.items()):
-        chosen = getattr(pathway, field)
+    shown = pathway.open_layers
+    for row, (name, chosen) in enumerate(shown.items()):
         for layer in range(pathway.n_layers):
             is_open = layer in chosen
             axes.barh(
@@ -81,19 +82,19 @@ def draw_pathway(axes: Axes, pathway: Pathway) -> None:
                 0.92,
                 left=layer + 1 - 0.46,
                 height=0.62,
-                color=_COLORS[field] if is_open else "#EFEFEF",
+                color=PALETTE[row % len(PALETTE)] if is_open else "#EFEFEF",
                 linewidth=0,
             )
         axes.annotate(
             f"{name}: {_ranges(chosen)}", (0.54, row - 0.36), fontsize=8, color=INK, va="bottom", annotation_clip=False
         )
     axes.set_xlim(0.5, pathway.n_layers + 0.5)
-    axes.set_ylim(len(_NAMES) - 0.5, -0.75)
+    axes.set_ylim(len(shown) - 0.5, -0.75)
     axes.set_xticks(layer_ticks(pathway.n_layers))
     axes.set_yticks([])
     _bare(axes)
     axes.set_xlabel(LAYER, fontsize=8, color=INK)
-    axes.set_title(f"open layers ({pathway.masks} masks)", fontsize=9, color=INK, loc="left")
+    axes.set_title(f"open layers ({pathway.name})", fontsize=9, color=INK, loc="left")
 
 
 def _ranges(layers: tuple[int, ...]) -> str:

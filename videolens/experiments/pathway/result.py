@@ -14,7 +14,8 @@ from videolens.errors import VideolensError, near
 from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.result import Result
 from videolens.experiments.common.statistics import Interval, bootstrap_mean
-from videolens.interventions.pathway import Pathway
+from videolens.interventions.cut_routes import CutRoutes
+from videolens.interventions.route_pathway import pathway_from
 
 FULL, PATHWAY = "full", "pathway"
 
@@ -56,7 +57,7 @@ class PathwaySettings(Made):
     """How accuracies under a pathway were measured. All questions that were asked are in the table.
 
     Attributes:
-        pathway: what was open, as `Pathway.from_dict` takes it.
+        pathway: what was open, as `pathway_from` takes it.
         random: kinds of random cuts.
         seeds: random cuts drawn per kind.
         engine: "exact" or "full".
@@ -105,9 +106,9 @@ class PathwayAccuracy(Result):
             raise VideolensError("there are more live edges than open ones, or more open ones than causal pairs")
 
     @property
-    def pathway(self) -> Pathway:
+    def pathway(self) -> CutRoutes:
         """What was open."""
-        return Pathway.from_dict(self.settings.pathway)
+        return pathway_from(self.settings.pathway)
 
     @property
     def conditions(self) -> list[str]:

@@ -1,0 +1,260 @@
+"""Searching for the smallest pathway: what is closed is what the test allows, and it is judged on other questions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import videolens as vl
+from videolens.errors import QuestionError, SelectionError, VideolensError
+from videolens.experiments.search.closing import close_all
+from videolens.experiments.search.experiment import LEVELS, ordered, search
+from videolens.experiments.search.judging import Judge, margins_of
+from videolens.experiments.search.memory import Answers
+from videolens.interventions.route_pathway import SEARCHED, RoutePathway, RouteUnit, pathway_from
+
+TASKS = ("moving direction", "scene transition")
+CLOSED = RoutePathway(12, {"part V -> part A": range(12), "cross-part": range(7, 12), "part Q -> part A": [0, 1]})
+
+
+def asked(split: str, n: int) -> list[vl.Question]:
+    return [one for task in TASKS for one in vl.load_dataset("shapes", task=task, split=split, n=n)]
+
+
+@pytest.fixture(scope="module")
+def judge(shapes: vl.HookedVideoTransformer) -> Judge:
+    return Judge(shapes, [shapes.prompt(one) for one in asked("validation", 3)])
+
+
+# -- closing -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.integers(0, 30)), st.permutations(range(31)))
+def test_what_matters_by_itself_stays_open_and_nothing_else(needed: set[int], order: list[int]) -> None:
+    tests = []
+
+    def accept(closed: frozenset[int]) -> bool:
+        tests.append(closed)
+        return not closed & needed
+
+    *_, (settled, closed) = close_all(order, frozenset(), accept)
+    assert closed == set(range(31)) - needed and settled == 31
+    assert len(tests) <= 1 + 2 * len(needed) * 6, "groups are halved: units that matter cost their depth, no more"
+
+
+@settings(max_examples=50)
+@given(st.lists(st.sets(st.integers(0, 9), min_size=1), max_size=5), st.permutations(range(10)))
+def test_whatever_is_closed_was_accepted_and_no_unit_can_follow(needed: list[set[int]], order: list[int]) -> None:
+    """Of each set one must stay open: closing then depends on the order."""
+
+    def accept(closed: frozenset[int]) -> bool:
+        return all(one - closed for one in needed)
+
+    *_, (_, closed) = close_all(order, frozenset(), accept)
+    assert accept(closed)
+    assert all(not accept(closed | {unit}) for unit in set(range(10)) - closed)
+
+
+def test_what_is_closed_already_stays_closed() -> None:
+    *_, (_, closed) = close_all([1, 2, 3], frozenset({2, 7}), lambda units: 3 not in units)
+    assert closed == {1, 2, 7}
+
+
+# -- judging -----------------------------------------------------------------------------------------------------------
+
+
+def test_margins_are_those_of_masked_forwards(shapes: vl.HookedVideoTransformer, judge: Judge) -> None:
+    found = judge.judge(CLOSED)
+    for i, prompt in enumerate(judge.prompts):
+        logits = shapes.run_with_hooks(prompt, fwd_hooks=CLOSED.hooks(prompt))[:, -1]
+        assert torch.allclose(found.margins[i], margins_of(logits, [prompt])[0], atol=1e-3)
+        n = prompt.shape[1]
+        whole = 11 * n * (n + 1) // 2 + n
+        assert float(found.live_edges[i]) == pytest.approx(CLOSED.live_edges(prompt) / whole, 1e-5)
+        assert torch.allclose(judge.full[i], margins_of(shapes(prompt)[:, -1], [prompt])[0], atol=1e-3)
+    assert 0 < float(found.flops.min()) <= float(found.flops.max()) < 1
+    live, flops = judge.sizes(CLOSED)
+    assert (live, flops) == (pytest.approx(float(found.live_edges.mean())), pytest.approx(float(found.flops.mean())))
+
+
+def test_a_test_that_ends_early_says_the_same(judge: Judge) -> None:
+    margins = judge.judge(CLOSED).margins
+    for needed in (float(margins.median()), float(margins.max()) + 1, -1e9):
+        lost = int((margins < needed).sum())
+        for most in range(judge.n):
+            judge.effort.asked = 0
+            assert judge.keeps(CLOSED, needed=torch.full((judge.n,), needed), most_lost=most) == (lost <= most)
+            assert judge.effort.asked <= judge.n
+    judge.effort.asked = 0
+    assert not judge.keeps(CLOSED, needed=torch.full((judge.n,), 1e9), most_lost=0)
+    assert judge.effort.asked < judge.n, "it was asked on when it was lost"
+
+
+@pytest.mark.parametrize("order", ["attribution", "last layer first", "random"])
+def test_orders_have_every_unit_once(shapes: vl.HookedVideoTransformer, judge: Judge, order: str) -> None:
+    import random
+
+    units = ordered(shapes, judge.prompts[:2], order, random.Random(1), seed=0)
+    assert sorted(units) == sorted(RouteUnit(layer, route) for layer in range(12) for route in SEARCHED)
+    assert order != "last layer first" or units[0].layer == 11
+
+
+def test_a_search_keeps_what_it_says_and_goes_on_where_it_was(judge: Judge, tmp_path: Path) -> None:
+    order = [RouteUnit(layer, route) for layer in reversed(range(12)) for route in SEARCHED[2:]]
+    file = tmp_path / "answers.jsonl"
+    found = list(search(judge, order, "some", Answers(file, judge, 0.1), slack=0.1))
+    assert [each.kept for each in found] == list(LEVELS)
+    for each in found:
+        pathway = RoutePathway.of_units(12, each.closed)
+        right = judge.full > 0
+        kept = judge.judge(pathway).margins[right] >= 0.1 * judge.full[right].median()
+        assert int((~kept).sum()) <= (1 - each.kept) * int(right.sum()) + 1e-6
+        assert each.live_edges < 1
+    assert all(wide.closed >= narrow.closed for narrow, wide in pairwise(found))
+    before = judge.effort.candidates
+    with file.open("a") as stream:
+        stream.write('{"of": "')  # killed while it wrote
+    again = list(search(judge, order, "some", Answers(file, judge, 0.1), slack=0.1))
+    assert again == found and judge.effort.candidates == before, "an answer was asked for again"
+    with pytest.raises(VideolensError, match="another search"):
+        Answers(file, judge, 0.2)
+    file.write_text('{"of": 3}\n{"of": 3}\n')
+    with pytest.raises(VideolensError, match="line 1, holds no answer"):
+        Answers(file, judge, 0.1)
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found(shapes: vl.HookedVideoTransformer) -> vl.PathwaySearch:
+    chosen = vl.Pathway.closed(
+        n_layers=12, cross_frame=range(6), video_to_question=range(8), question_to_last=range(12)
+    )
+    return vl.find_pathway(
+        shapes,
+        asked("validation", 4),
+        asked("test", 3),
+        orders=["last layer first"],
+        compare={"by hand": chosen},
+        progress=False,
+    )
+
+
+def test_the_smallest_that_keeps_enough_is_chosen(found: vl.PathwaySearch, shapes: vl.HookedVideoTransformer) -> None:
+    front = found.front().set_index("pathway")
+    enough = front.loc[[name for name in front.index if name in ("last layer first, 99 %", "last layer first, 98 %")]]
+    assert found.share(found.settings.chosen) == pytest.approx(enough["live_edges"].min())
+    assert {"by hand", "all closed"} <= set(front.index)
+    assert found.accuracy("full").value == 1 and found.settings.n_searched == 8 and found.n == 6
+    assert found.share("all closed") < 0.05 < found.share(found.settings.chosen) < 0.8
+    assert found.faithfulness(found.settings.chosen).value > 0.3
+    [one] = asked("test", 1)[:1]
+    prompt = shapes.prompt(one)
+    logits = shapes.compile(found.pathway)(prompt)[:, -1]
+    row = found.table.query("pathway == @found.settings.chosen").iloc[0]
+    assert float(margins_of(logits, [prompt])[0]) == pytest.approx(row["margin"], abs=1e-3)
+
+
+def test_areas_over_size_are_those_of_the_curve(found: vl.PathwaySearch) -> None:
+    for corrupt in ("all closed", "reversed clip"):
+        curve = found.curve(corrupt=corrupt)
+        assert curve["size"].is_monotonic_increasing and curve["faithfulness"].iloc[-1] == 1
+        steps = curve["size"].diff()[1:].to_numpy()
+        f = curve["faithfulness"].to_numpy()
+        assert curve.attrs["CPR"] == pytest.approx(float((steps * (f[1:] + f[:-1]) / 2).sum()))
+    assert found.faithfulness("all closed").value == 0
+
+
+def test_it_is_saved_drawn_and_read_back(found: vl.PathwaySearch, tmp_path: Path) -> None:
+    again = vl.PathwaySearch.load(found.save(tmp_path / "found"))
+    assert again.pathway == found.pathway and again.table.equals(found.table)
+    figure = again.figure()
+    assert "none of which it was found on" in figure.get_supxlabel()
+    assert found.settings.chosen in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"keep_accuracy": 1.2}, VideolensError, r"keep_accuracy = 1.2: give a share between 0 and 1"),
+        ({"keep_accuracy": 0.1}, VideolensError, r"keep_accuracy = 0.1: by chance alone"),
+        ({"live_edges": 0.0}, VideolensError, "live_edges = 0.0: give a share"),
+        ({"flops": 2}, VideolensError, "flops = 2: give a share"),
+        ({"live_edges": 0.5, "flops": 0.5}, VideolensError, "ask for one of them"),
+        ({"orders": ["attributoin"]}, VideolensError, "attribution"),
+        ({"orders": []}, VideolensError, r"orders is \[\]"),
+        ({"slack": 1.5}, VideolensError, "slack = 1.5"),
+        ({"seed": -1}, VideolensError, "seed = -1"),
+        ({"compare": {"deep": RoutePathway(40, {"cross-part": [39]})}}, VideolensError, "40 layers, the model has 12"),
+    ],
+)
+def test_requests_that_make_no_sense(
+    shapes: vl.HookedVideoTransformer, given: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    some = asked("test", 1)
+    with pytest.raises(error, match=said):
+        vl.find_pathway(shapes, some, some, progress=False, **given)
+
+
+def test_questions_that_cannot_be_judged(shapes: vl.HookedVideoTransformer) -> None:
+    [one] = asked("test", 1)[:1]
+    unknown = vl.Question(one.video, one.stem, one.options)
+    with pytest.raises(QuestionError, match="no known answer"):
+        vl.find_pathway(shapes, [unknown], [one], progress=False)
+    with pytest.raises(VideolensError, match="there are no questions"):
+        vl.find_pathway(shapes, [], [one], progress=False)
+
+
+# -- pathways of closed routes -----------------------------------------------------------------------------------------
+
+
+def test_closing_what_a_closed_pathway_closes_is_that_pathway(shapes: vl.HookedVideoTransformer) -> None:
+    closed = vl.Pathway.closed(n_layers=12, cross_frame=[2, 3], video_to_question=[4, 5], question_to_last=[9])
+    every = set(range(12))
+    same = RoutePathway(
+        12,
+        {
+            "cross-part": every - {2, 3},
+            "own-part": range(6, 12),
+            "part V -> part Q": every - {4, 5},
+            "part Q -> part Q": range(10, 12),
+            "part V -> part A": every,
+            "part Q -> part A": every - {9},
+        },
+    )
+    for question in asked("test", 1):
+        prompt = shapes.prompt(question)
+        for layer in range(12):
+            # cross-part is closed in the upper layers by "part V -> part V" of the closed pathway, by name here
+            assert torch.equal(same.allowed(prompt, layer), closed.allowed(prompt, layer)), layer
+        assert same.live_edges(prompt) == closed.live_edges(prompt)
+    assert pathway_from(same.to_dict()) == same and pathway_from(closed.to_dict()) == closed
+    assert RoutePathway.of_units(12, same.units) == RoutePathway(12, dict(same.closed))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ((12, {"cross-part": [12]}), VideolensError, "12"),
+        ((0, {}), VideolensError, "n_layers of a pathway is 0"),
+        ((12, {"cross part": [1]}), SelectionError, "cross-part"),
+    ],
+)
+def test_closed_routes_that_make_no_sense(given: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        RoutePathway(*given)
+
+
+def test_accuracy_along_closed_routes(shapes: vl.HookedVideoTransformer) -> None:
+    found = vl.evaluate_pathway(shapes, asked("test", 1), CLOSED, seeds=1, progress=False)
+    assert found.pathway == CLOSED and found.live_edges_kept.value < 1
+    assert found.figure() is not None
+    with pytest.raises(VideolensError, match="closde"):
+        pathway_from({"n_layers": 12, "closed": {}, "closde": 3})
