@@ -48,13 +48,25 @@ def _layer(
     if opening.batch > 1:
         mask = mask & wanted[:, None, rows, None]
     entering = wanted | read_by(mask)
-    later = opening.later(layer)
-    entering = entering if later is None else entering | later
+    kept, open_later = None, False
+    if opening.n_new:
+        later = opening.later(layer)
+        read = read_by(later)[:, : opening.n_pos]
+        entering = entering | read
+        kept = read.any(0).nonzero().flatten()
+        new = torch.arange(opening.n_pos, opening.n_pos + opening.n_new)
+        keys = torch.cat([kept, new])
+        open_later = bool((later[..., keys] == (new[:, None] >= keys)).all())
     at = entering.any(0).nonzero().flatten()
     views = views_of(mask[..., at], rows, at)
-    kept = None if later is None else torch.searchsorted(at, later.any(0).nonzero().flatten()).to(device)
-    asked = None if len(rows) == len(at) else torch.searchsorted(at, rows).to(device)
-    made = LayerRows(at.to(device), asked, _on(views, device), kept, _pairs(views, mask.shape))
+    made = LayerRows(
+        entering=at.to(device),
+        asked=None if len(rows) == len(at) else torch.searchsorted(at, rows).to(device),
+        views=_on(views, device),
+        kept=None if kept is None else torch.searchsorted(at, kept).to(device),
+        open_later=open_later,
+        pairs=_pairs(views, mask.shape),
+    )
     return made, entering
 
 
