@@ -35,7 +35,7 @@ def test_it_runs_and_its_figures_are_finite(script, capsys, tmp_path) -> None:
     assert len(found) > 9 and all(math.isfinite(number) for number in found.values())
     # what does not depend on the machine
     assert found["to masked, std"] <= 1e-4 and found["same tokens as masked"] and found["bound"] > 1.4
-    assert "seconds, medians" in capsys.readouterr().out
+    assert "seconds (wall), medians" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("part", "bound", "trimmed", "cache"), [("a", 1.70, 1.65, 8.0), ("b", 2.05, 2.00, 7.7)])

@@ -11,7 +11,9 @@ from torch import Tensor
 from videolens.model.compiled.opening import Opening, read_by
 from videolens.model.compiled.row_plan import LayerRows, RowPlan
 from videolens.model.cost import Cost
+from videolens.model.decoder.kernels import SMALL
 from videolens.model.decoder.views import HeadView, views_of
+from videolens.model.decoder.visibility import RowRun, Visible
 
 
 def plan_rows(opening: Opening, cost: Cost, n_layers: int, last: int, device: torch.device) -> RowPlan:
@@ -71,7 +73,16 @@ def _layer(
 
 
 def _on(views: Sequence[HeadView], device: torch.device) -> tuple[HeadView, ...]:
-    return tuple((part, None if heads is None else heads.to(device), visible) for part, heads, visible in views)
+    return tuple((part, None if heads is None else heads.to(device), _short(visible)) for part, heads, visible in views)
+
+
+def _short(visible: Visible) -> Visible:
+    """The same under one mask, where so few rows × keys in several runs would be several calls."""
+    n_rows, n_keys = visible.n_rows, visible.n_keys
+    if len(visible.runs) == 1 or n_rows * n_keys > SMALL:
+        return visible
+    mask = visible.dense(torch.device("cpu"))
+    return Visible((RowRun(0, n_rows, ((0, n_keys),), mask=mask),), n_rows, n_keys)
 
 
 def _pairs(views: Sequence[HeadView], shape: torch.Size) -> int:
