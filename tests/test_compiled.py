@@ -200,6 +200,7 @@ def test_the_cache_holds_what_the_answer_may_read(pair) -> None:
         token = decoding.first().argmax(-1)
         for new in range(4):
             token = decoding.next(token, new).argmax(-1)
+    assert all(one.open_later for one in planned.layers)
     held = sum(each.nbytes for kv in decoding._past.layers.values() for each in kv)
     assert held == planned.cache_bytes() == planned.cache_bytes(4) < planned.full_cache_bytes() / 2
     assert planned.full_cache_bytes() == 5 * 2 * 29 * 8 * 4 * (model.cfg.n_key_value_heads or 4)

@@ -16,7 +16,7 @@ from videolens.prompt.prompt import Prompt
 
 _SHARP = 1.5  # spread of queries and keys: scores have a standard deviation of 2, and half of all knockouts move the
 # logits by more than 0.3 standard deviations; at 2.5 the model is chaotic, and rounding alone moves them by 5e-4
-_PATCH = 2  # pixels of a patch's side: the tower is as small as it can be
+_PATCH = 2  # pixels of a patch's side: the tower is as small as it can be, unless its size matters
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Shape:
         n_layers, d_model, n_heads, d_mlp, d_vocab: of the decoder; all heads have keys of their own.
         frames, side: frames of side × side video tokens.
         before, stem, option, n_options, suffix: tokens of the text's parts.
+        tower: width and layers of the vision tower, which sees 2 × side patches a side.
     """
 
     n_layers: int
@@ -41,6 +42,7 @@ class Shape:
     option: int = 20
     n_options: int = 4
     suffix: int = 20
+    tower: tuple[int, int] = (16, 1)
 
     @property
     def n_pos(self) -> int:
@@ -63,10 +65,10 @@ def random_original(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = t
     that scores have a standard deviation of about `_SHARP`² and attention is far from uniform.
     """
     vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=1,
+        hidden_size=shape.tower[0],
+        intermediate_size=4 * shape.tower[0] if shape.tower[0] > 16 else 16,
+        num_hidden_layers=shape.tower[1],
+        num_attention_heads=max(1, shape.tower[0] // 64),
         image_size=2 * shape.side * _PATCH,  # pooled by two
         patch_size=_PATCH,
     )
@@ -77,7 +79,7 @@ def random_original(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = t
         num_hidden_layers=shape.n_layers,
         num_attention_heads=shape.n_heads,
         num_key_value_heads=shape.n_heads,
-        max_position_embeddings=shape.n_pos,
+        max_position_embeddings=shape.n_pos + 128,  # for what is generated
     )
     config = LlavaNextVideoConfig(
         vision_config=vision,

@@ -15,21 +15,24 @@ import torch
 __all__ = ["interleaved", "machine", "median", "seconds", "table"]
 
 
-def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall time of one call, and what it returned."""
+def seconds(run: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple[float, Any]:
+    """Wall time of one call, or that of another clock, and what it returned."""
     _wait()
-    began = time.perf_counter()
+    began = clock()
     result = run()
     _wait()
-    return time.perf_counter() - began, result
+    return clock() - began, result
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time of each, one after the other in turn; the first turn warms up and does not count."""
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median wall time of each (or that of another clock), one after the other in turn; the first turn warms up and
+    does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
-            took, _ = seconds(run)
+            took, _ = seconds(run, clock)
             if turn:
                 times[name].append(took)
     return {name: median(each) for name, each in times.items()}

@@ -11,7 +11,9 @@ from torch import Tensor
 from videolens.model.compiled.opening import Opening, read_by
 from videolens.model.compiled.row_plan import LayerRows, RowPlan
 from videolens.model.cost import Cost
+from videolens.model.decoder.kernels import SMALL
 from videolens.model.decoder.views import HeadView, views_of
+from videolens.model.decoder.visibility import RowRun, Visible
 
 
 def plan_rows(opening: Opening, cost: Cost, n_layers: int, last: int, device: torch.device) -> RowPlan:
@@ -48,18 +50,39 @@ def _layer(
     if opening.batch > 1:
         mask = mask & wanted[:, None, rows, None]
     entering = wanted | read_by(mask)
-    later = opening.later(layer)
-    entering = entering if later is None else entering | later
+    kept, open_later = None, False
+    if opening.n_new:
+        later = opening.later(layer)
+        read = read_by(later)[:, : opening.n_pos]
+        entering = entering | read
+        kept = read.any(0).nonzero().flatten()
+        new = torch.arange(opening.n_pos, opening.n_pos + opening.n_new)
+        keys = torch.cat([kept, new])
+        open_later = bool((later[..., keys] == (new[:, None] >= keys)).all())
     at = entering.any(0).nonzero().flatten()
     views = views_of(mask[..., at], rows, at)
-    kept = None if later is None else torch.searchsorted(at, later.any(0).nonzero().flatten()).to(device)
-    asked = None if len(rows) == len(at) else torch.searchsorted(at, rows).to(device)
-    made = LayerRows(at.to(device), asked, _on(views, device), kept, _pairs(views, mask.shape))
+    made = LayerRows(
+        entering=at.to(device),
+        asked=None if len(rows) == len(at) else torch.searchsorted(at, rows).to(device),
+        views=_on(views, device),
+        kept=None if kept is None else torch.searchsorted(at, kept).to(device),
+        open_later=open_later,
+        pairs=_pairs(views, mask.shape),
+    )
     return made, entering
 
 
 def _on(views: Sequence[HeadView], device: torch.device) -> tuple[HeadView, ...]:
-    return tuple((part, None if heads is None else heads.to(device), visible) for part, heads, visible in views)
+    return tuple((part, None if heads is None else heads.to(device), _short(visible)) for part, heads, visible in views)
+
+
+def _short(visible: Visible) -> Visible:
+    """The same under one mask, where so few rows × keys in several runs would be several calls."""
+    n_rows, n_keys = visible.n_rows, visible.n_keys
+    if len(visible.runs) == 1 or n_rows * n_keys > SMALL:
+        return visible
+    mask = visible.dense(torch.device("cpu"))
+    return Visible((RowRun(0, n_rows, ((0, n_keys),), mask=mask),), n_rows, n_keys)
 
 
 def _pairs(views: Sequence[HeadView], shape: torch.Size) -> int:

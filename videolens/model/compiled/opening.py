@@ -86,13 +86,9 @@ class Opening:
         seen = (rows >= self._padding)[:, :, None] & (keys >= self._padding)[:, None]
         return mask & seen[:, None]
 
-    def later(self, layer: int) -> Bool[Tensor, "batch_or_1 key"] | None:
-        """Which keys of the prompt a token that is generated after it reads in a layer; None where none is generated.
-
-        The last generated token is never run.
-        """
-        rows = torch.arange(self.n_pos, self.n_pos + self.n_new)
-        return read_by(self(layer, rows, self.n_pos)) if len(rows) else None
+    def later(self, layer: int) -> Bool[Tensor, "batch_or_1 head_or_1 new key"]:
+        """What the tokens after the prompt may attend to: the prompt and one another."""
+        return self(layer, torch.arange(self.n_pos, self.n_pos + self.n_new), self.n_pos + self.n_new)
 
 
 def read_by(mask: Bool[Tensor, "batch_or_1 head_or_1 row key"]) -> Bool[Tensor, "batch_or_1 key"]:

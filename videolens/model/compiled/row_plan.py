@@ -28,6 +28,7 @@ class LayerRows:
         views: what the queries see among the entering ones.
         kept: which of the entering ones (as indices) later tokens read: what the cache holds; None: nothing is
             generated.
+        open_later: whether each later token reads all that is kept, and all later ones before it.
         pairs: (query, key) pairs that attention computes, mean over heads and prompts.
     """
 
@@ -35,6 +36,7 @@ class LayerRows:
     asked: Int64[Tensor, " query"] | None
     views: tuple[HeadView, ...]
     kept: Int64[Tensor, " kept"] | None
+    open_later: bool
     pairs: int
 
     @property
@@ -131,5 +133,6 @@ class RowPlan:
         rows = (one.entering if one.asked is None else one.entering[one.asked]).cpu()
         read = (self.opening(layer, rows, self.opening.n_pos).any(1) & of_part[:, None]).any(-1) & ~of_part[:, rows]
         found = [ROLES[code] for code in self.opening.role[:, rows][read].unique().tolist()]
-        later = self.opening.later(layer)
-        return [*found, "what is generated"] if later is not None and bool((later & of_part).any()) else found
+        if one.kept is not None and of_part[:, one.entering[one.kept].cpu()].any():
+            found.append("what is generated")
+        return found

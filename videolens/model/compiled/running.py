@@ -30,8 +30,6 @@ from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
 
-Residual = Float[Tensor, "batch row d_model"]
-
 
 class CompiledPathway:
     """A model that computes only what a pathway leaves, exactly: `fast = model.compile(pathway)`.
@@ -47,7 +45,7 @@ class CompiledPathway:
     def __init__(self, model: Running, pathway: Any) -> None:
         check_pathway(model, pathway)
         self.model, self.pathway = model, pathway
-        self._plans: WeakKeyDictionary[TokenMap, dict[int, RowPlan]] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[TokenMap, dict[tuple[int, torch.device], RowPlan]] = WeakKeyDictionary()
         self._newest: RowPlan | None = None
 
     def __call__(self, prompt: Prompt) -> Float[Tensor, "batch 1 d_vocab"]:
@@ -89,14 +87,14 @@ class CompiledPathway:
         """
         check_prompt(prompt)
         check_whole("max_new_tokens", max_new_tokens, error=ModelError)
-        known, n_new = self._plans.setdefault(prompt.tokens, {}), max(max_new_tokens - 1, 0)
-        if n_new not in known:
+        known = self._plans.setdefault(prompt.tokens, {})
+        n_new, device = max(max_new_tokens - 1, 0), self.model.frontend.device  # the last token is not read again
+        if (n_new, device) not in known:
             cfg = self.model.cfg
             opening = Opening(cfg, self.pathway, prompt, n_new)
-            device = self.model.frontend.device
-            known[n_new] = plan_rows(opening, Cost.of(cfg), cfg.n_layers, prompt.shape[1] - 1, device)
-        self._newest = known[n_new]
-        return known[n_new]
+            known[n_new, device] = plan_rows(opening, Cost.of(cfg), cfg.n_layers, prompt.shape[1] - 1, device)
+        self._newest = known[n_new, device]
+        return self._newest
 
     def __str__(self) -> str:
         name = getattr(self.pathway, "name", None) or "knockouts"
@@ -215,7 +213,7 @@ class _Narrow:
         residual, whole = self._model.enter_token(token, position=n_pos + new, past=self._past, rotary=rotary)
         known: dict[tuple[Any, ...], Rows] = {}
         for layer, one in enumerate(self._plan.layers):
-            key = (one, self._plan.opening.kind(layer))
+            key = (one,) if one.open_later else (one, self._plan.opening.kind(layer))
             if key not in known:
                 known[key] = self._newest(layer, one, whole)
             residual = self._model.run_layers(residual, known[key], start=layer, stop=layer + 1)
@@ -224,8 +222,10 @@ class _Narrow:
     def _newest(self, layer: int, one: LayerRows, whole: Rows) -> Rows:
         """The row of a new token in a layer, with the keys that the cache holds there and the new ones."""
         assert one.kept is not None
-        device, n_pos = whole.rows.device, self._plan.opening.n_pos
-        keys = torch.cat([one.entering[one.kept], torch.arange(n_pos, int(whole.rows[0]) + 1, device=device)])
-        mask = self._plan.opening(layer, whole.rows.cpu(), int(whole.rows[0]) + 1)[..., keys.cpu()]
-        views: Sequence[HeadView] | None = None if bool(mask.all()) else views_of(mask, whole.rows.cpu(), keys.cpu())
+        n_pos, n_keys = self._plan.opening.n_pos, len(whole.keys)
+        keys = torch.cat([one.entering[one.kept], whole.keys[n_pos:]])
+        views: Sequence[HeadView] | None = None
+        if not one.open_later:
+            row = whole.rows.cpu()
+            views = views_of(self._plan.opening(layer, row, n_keys)[..., keys.cpu()], row, keys.cpu())
         return Rows(whole.rows, keys, whole.cos, whole.sin, past=self._past, views=views)

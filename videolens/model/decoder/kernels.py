@@ -16,7 +16,8 @@ from torch.nn.attention.bias import causal_lower_right
 
 from videolens.model.decoder.visibility import RowRun, Visible
 
-_SMALL = 2**16  # rows × keys of a run below which one call under a mask is quicker than two without (on 2 cores)
+SMALL = 2**16
+"""Rows × keys of a run below which one call under a mask is quicker than two without (on 2 cores)."""
 
 KeyValuePiece = tuple[Tensor, Tensor]
 """Keys and values [batch|1 key n_kv d_head] of neighbouring positions; a batch of one stands for all."""
@@ -67,7 +68,7 @@ def _run(q: Tensor, pieces: Sequence[KeyValuePiece], run: RowRun, scale: float) 
     length = q.shape[1] // run.repeat
     if not alone and not _joinable(q, pieces):
         return torch.cat([_together(each, pieces, part, scale) for each, part in _single(q, run)], dim=1)
-    if not alone and run.own is not None and length > 1 and length * (_n_keys(run) + length) <= _SMALL:
+    if not alone and run.own is not None and length > 1 and length * (_n_keys(run) + length) <= SMALL:
         return _small(q, pieces, run, scale)
     parts = []
     for first, stop in run.spans:
