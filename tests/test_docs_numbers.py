@@ -15,6 +15,7 @@ import pytest
 
 import videolens as vl
 from videolens.experiments.accuracy.result import Accuracy
+from videolens.experiments.attribution.figure import agreement_text
 from videolens.experiments.common.statistics import Interval
 from videolens.experiments.common.words import number
 from videolens.runs.config import read_config
@@ -168,6 +169,18 @@ class TestNumbers:
                 cells = cells[:2] if row.condition == "full" else cells
                 rows[f"{name}, {row.condition}"] = f"| {' | '.join(cells)} |"
         must_stand("pathways.md", rows)
+
+    def test_attribution(self) -> None:
+        results, rows = made("attribution"), {}
+        measures = ("spearman", "magnitudes", "signs", "recall", "recovered")
+        for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+            found = vl.Attribution.load(folder)
+            cells = [agreement_text(found.measure(measure)) for measure in measures]
+            rows[folder.name] = f"| {found.table['exact'].notna().sum():,} | {' | '.join(cells)} |"
+        must_stand("attribution.md", rows)
+        by_route = vl.Attribution.load(results / "layer routes")
+        names = {route: by_route.measure("magnitudes", route=route) for route in by_route.routes}
+        must_stand("attribution.md", {f"layer, {route}": agreement_text(found) for route, found in names.items()})
 
     def test_answer_trace(self) -> None:
         model = vl.HookedVideoTransformer.from_pretrained("shapes")

@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from perf_timing import interleaved, machine, table
 import videolens as vl
 from videolens.engine import last_logits, sweep
 from videolens.engine.full import full_logits
-from videolens.experiments.attribution.experiment import Unit
 from videolens.experiments.attribution.metrics import metric_of
 from videolens.experiments.attribution.scores import METHODS, unit_scores
 from videolens.interventions.partition import Partition
@@ -73,8 +71,7 @@ def times(options: argparse.Namespace) -> dict[str, Any]:
     rows, figures = [], {}
     for name, kind in UNITS.items():
         partition = Partition.of(prompt.tokens, kind["grain"])
-        heads = range(shape.n_heads) if kind["heads"] else [None]
-        units = [Unit(*each) for each in product(range(shape.n_layers), heads, partition.routes)]
+        units = partition.units(shape.n_layers, shape.n_heads if kind["heads"] else None)
         drawn = units if not kind["heads"] else random.Random(0).sample(units, min(options.units, len(units)))
         cuts = [unit.knockout for unit in drawn]
         runs = {"exact": lambda cuts=cuts: sweep(model, prompt, cuts)}
