@@ -178,9 +178,13 @@ class TestNumbers:
             cells = [agreement_text(found.measure(measure)) for measure in measures]
             rows[folder.name] = f"| {found.table['exact'].notna().sum():,} | {' | '.join(cells)} |"
         must_stand("attribution.md", rows)
-        by_route = vl.Attribution.load(results / "layer routes")
-        names = {route: by_route.measure("magnitudes", route=route) for route in by_route.routes}
-        must_stand("attribution.md", {f"layer, {route}": agreement_text(found) for route, found in names.items()})
+        layer = vl.Attribution.load(results / "layer routes")
+        by_route = {}
+        for route in layer.routes:
+            size, signs, recovered = (layer.measure(each, route=route) for each in ("magnitudes", "signs", "recovered"))
+            cells = [agreement_text(size), number(signs.value, 2, sign=""), agreement_text(recovered)]
+            by_route[route] = f"| {' | '.join(cells)} |"
+        must_stand("attribution.md", by_route)
 
     def test_answer_trace(self) -> None:
         model = vl.HookedVideoTransformer.from_pretrained("shapes")
