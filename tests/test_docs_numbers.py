@@ -15,6 +15,7 @@ import pytest
 
 import videolens as vl
 from videolens.experiments.accuracy.result import Accuracy
+from videolens.experiments.attribution.figure import agreement_text
 from videolens.experiments.common.statistics import Interval
 from videolens.experiments.common.words import number
 from videolens.runs.config import read_config
@@ -168,6 +169,22 @@ class TestNumbers:
                 cells = cells[:2] if row.condition == "full" else cells
                 rows[f"{name}, {row.condition}"] = f"| {' | '.join(cells)} |"
         must_stand("pathways.md", rows)
+
+    def test_attribution(self) -> None:
+        results, rows = made("attribution"), {}
+        measures = ("spearman", "magnitudes", "signs", "recall", "recovered")
+        for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+            found = vl.Attribution.load(folder)
+            cells = [agreement_text(found.measure(measure)) for measure in measures]
+            rows[folder.name] = f"| {found.table['exact'].notna().sum():,} | {' | '.join(cells)} |"
+        must_stand("attribution.md", rows)
+        layer = vl.Attribution.load(results / "layer routes")
+        by_route = {}
+        for route in layer.routes:
+            size, signs, recovered = (layer.measure(each, route=route) for each in ("magnitudes", "signs", "recovered"))
+            cells = [agreement_text(size), number(signs.value, 2, sign=""), agreement_text(recovered)]
+            by_route[route] = f"| {' | '.join(cells)} |"
+        must_stand("attribution.md", by_route)
 
     def test_answer_trace(self) -> None:
         model = vl.HookedVideoTransformer.from_pretrained("shapes")

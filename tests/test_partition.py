@@ -94,6 +94,14 @@ def test_the_tiny_prompt_by_hand(prompt) -> None:
     assert dict(zip(fine.routes, fine.pairs, strict=True))["part V frame 0 -> part V frame 2"] == 16
 
 
+def test_units_are_routes_in_layers_and_heads(prompt) -> None:
+    partition = Partition.of(prompt.tokens)
+    assert len(partition.units(3)) == 33 and len(partition.units(3, 4)) == 132
+    unit = partition.units(3, 4)[11 * 5 + 3]
+    assert unit == (1, 1, "cross-part") and unit.knockout == vl.Knockout.route("cross-part", layers=1, heads=1)
+    assert partition.units(3)[-1].knockout == vl.Knockout.route("part A -> part A", layers=2)
+
+
 def test_a_frame_of_part_v_holds_its_separators() -> None:
     tokens = TokenMap.from_spans(9, {"stem": [7, 8]}, grid=(2, 1, 2), video=[1, 2, 4, 5])
     assert tokens["part V frame 0"].tolist() == [1, 2, 3] and tokens["frame 0"].tolist() == [1, 2]

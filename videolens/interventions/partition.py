@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
-from videolens.interventions.knockout import OWN_PART
+from videolens.interventions.knockout import OWN_PART, Knockout
 from videolens.prompt.selections import PARTS, part_frames, parts
 from videolens.prompt.tokens import TokenMap
 
@@ -65,6 +66,19 @@ class Target(NamedTuple):
     first: int
     stop: int
     groups: tuple[KeyGroup, ...]
+
+
+class Unit(NamedTuple):
+    """What is closed at once: a route in one layer; in one head, or (None) in all."""
+
+    layer: int
+    head: int | None
+    route: str
+
+    @property
+    def knockout(self) -> Knockout:
+        """The intervention that closes it and nothing else."""
+        return Knockout.route(self.route, layers=self.layer, heads=self.head)
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,11 @@ class Partition:
                 own = stop == target.stop
                 counts[route] += n * ((target.first if own else stop) - first) + (n * (n + 1) // 2 if own else 0)
         return tuple(counts)
+
+    def units(self, n_layers: int, n_heads: int | None = None) -> list[Unit]:
+        """Every route in every layer, and in every head if a number of heads is given: layer by layer, head by head."""
+        heads = [None] if n_heads is None else range(n_heads)
+        return [Unit(*each) for each in product(range(n_layers), heads, self.routes)]
 
     def route_of(self, queries: Int64[Tensor, " pair"], keys: Int64[Tensor, " pair"]) -> Int64[Tensor, " pair"]:
         """Index into `routes` of causal pairs, key ≤ query."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import product
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from videolens.engine import Base, base, sweep
 from videolens.errors import VideolensError, check_flag, check_whole
@@ -21,26 +20,12 @@ from videolens.experiments.attribution.scores import check_method, unit_scores
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Tick
 from videolens.experiments.common.provenance import made_with
-from videolens.interventions.knockout import Knockout
-from videolens.interventions.partition import Partition, check_grain
+from videolens.interventions.partition import Partition, Unit, check_grain
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
 _BACKWARD = 4.0  # plain forwards: one, every layer once more, and the backward, which costs two
 _ESTIMATING = 0.5  # share of a question's time, for the progress bar
-
-
-class Unit(NamedTuple):
-    """What is closed at once: a route in one layer; in one head, or (None) in all."""
-
-    layer: int
-    head: int | None
-    route: str
-
-    @property
-    def knockout(self) -> Knockout:
-        """The intervention that closes it and nothing else."""
-        return Knockout.route(self.route, layers=self.layer, heads=self.head)
 
 
 def attribute(
@@ -157,8 +142,7 @@ class AttributionExperiment(Experiment[Attribution]):
             steps=self.steps,
             tick=lambda share: tick(share * _ESTIMATING),
         )
-        heads = range(self.model.cfg.n_heads) if self.heads else [None]
-        units = [Unit(*each) for each in product(range(self.model.cfg.n_layers), heads, partition.routes)]
+        units = partition.units(self.model.cfg.n_layers, self.model.cfg.n_heads if self.heads else None)
         # 3.
         exact, cost = self._closed(prompt, self._drawn(units, f"{self.seed} {task} {name}"), metric, clean, tick)
         pairs, before = dict(zip(partition.routes, partition.pairs, strict=True)), float(metric.value(clean.logits))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from videolens.model.decoder.attention import Attention
 
-_AT_ONCE = 2**23  # scores of a chunk of rows
+_AT_ONCE = 2**22  # scores of a chunk of rows
 
 Hooks = list[tuple[str, Callable[..., Tensor | None]]]
 

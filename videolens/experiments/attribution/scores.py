@@ -33,7 +33,7 @@ heads' results without the route, exactly, times the metric's slope there. "laye
 route, exactly, through its norm and MLP, times the metric's slope there; in the last layer the metric itself.
 "integrated": the derivative by the gate, its mean over runs with the gates of all pairs between 0 and 1 (`gating`)."""
 
-_AT_ONCE = 2**23  # numbers in the largest tensor of a chunk of rows
+_AT_ONCE = 2**22  # numbers in the largest tensor of a chunk of rows
 
 
 def check_method(method: str) -> None:
