@@ -1,60 +1,78 @@
-"""Types are checked while the tests run: shapes by jaxtyping, all else by beartype alone, which costs a tenth of it.
+"""Types are checked while the tests run: shapes by jaxtyping, all else by beartype alone.
 
-jaxtyping's import hook wraps every function of the package, to keep the sizes of named axes of each call apart. A
-function whose annotations name no shape has none to keep, so it gets beartype's check without that wrapper.
+jaxtyping's import hook decorates every function and dataclass of the package. Its own decorator binds the arguments of
+each call to the signature and checks them twice, to say more about a wrong one; here beartype's check stands alone,
+inside a context of jaxtyping's where an annotation names a shape, so that a named axis has one size throughout a call.
+A check is compiled when a function is first called: most are not, and by then every name in an annotation is known.
 """
 
 from __future__ import annotations
 
-import builtins
-import re
-from contextlib import suppress
+from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import partial, wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, get_type_hints
 
 import jaxtyping
 from beartype import beartype
 from beartype.roar import BeartypeException
 
 _original = jaxtyping.jaxtyped
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_AXES = _original("context")  # it holds nothing itself, so one will do
 
 
 def install(package: str) -> None:
     """Check the types of a package that has not been imported yet."""
-    jaxtyping.jaxtyped = _checked
+    jaxtyping.jaxtyped = with_checks
     jaxtyping.install_import_hook(package, "beartype.beartype")
 
 
-def _checked(decorated: Any = None, **how: Any) -> Any:
+def with_checks(decorated: Any = None, **how: Any) -> Any:
+    """In the place of `jaxtyping.jaxtyped`: a function or a dataclass whose types are checked."""
     if decorated is None:
-        return partial(_checked, **how)
-    if isinstance(decorated, FunctionType) and not names_a_shape(decorated):
-        with suppress(BeartypeException):  # an annotation that only type checkers can read
-            return _switched(decorated, beartype(decorated))
+        return partial(with_checks, **how)
+    if isinstance(decorated, FunctionType):
+        return _when_called(decorated, how) if decorated.__annotations__ else decorated
+    if isinstance(decorated, type):
+        if is_dataclass(decorated) and not hasattr(decorated.__init__, "__wrapped__"):
+            decorated.__init__ = with_checks(decorated.__init__, **how)
+        return decorated
     return _original(decorated, **how)
 
 
-def _switched(function: FunctionType, checked: Any) -> Any:
+def _when_called(function: FunctionType, how: dict[str, Any]) -> Callable[..., Any]:
     """Checked, unless a test switches jaxtyping's checks off to see what a user without them sees."""
+    checked = None
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return (function if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
+        nonlocal checked
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        if checked is None:
+            checked = _compiled(function, how)
+        return checked(*args, **kwargs)
 
     return call
 
 
+def _compiled(function: FunctionType, how: dict[str, Any]) -> Callable[..., Any]:
+    try:
+        shapes, checked = names_a_shape(function), beartype(function)
+    except (NameError, TypeError, BeartypeException):
+        # an annotation that only type checkers can read: jaxtyping leaves it out, and checks the others
+        return _original(function, **how)
+    if not shapes:
+        return checked
+
+    def with_axes(*args: Any, **kwargs: Any) -> Any:
+        with _AXES:
+            return checked(*args, **kwargs)
+
+    return with_axes
+
+
 def names_a_shape(function: FunctionType) -> bool:
-    """Whether an annotation may hold a shape: it does, or a name in it is not known yet."""
-    for annotation in function.__annotations__.values():
-        if not isinstance(annotation, str):
-            return True
-        for name in _NAME.findall(re.sub(r"\"[^\"]*\"|'[^']*'", "", annotation)):
-            if hasattr(builtins, name):
-                continue
-            found = function.__globals__.get(name)
-            if found is None or getattr(found, "__module__", "") == "jaxtyping" or "jaxtyping" in repr(found):
-                return True
-    return False
+    """Whether an annotation holds a shape. What `get_type_hints` raises, if something in one is not known."""
+    return "jaxtyping" in repr(get_type_hints(function, include_extras=True))
