@@ -30,7 +30,7 @@ def test_time_and_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert figures["memory"]["n × n floats"] == 0
     ratios = [value for each in figures["time"].values() for value in each.values()]
     ratios += [value for size in ("8 frames", "32 frames") for value in figures["memory"][size].values()]
-    assert len(ratios) == 3 * 4 + 2 * 7 and all(math.isfinite(value) and value > 0 for value in ratios)
+    assert len(ratios) == 3 * 4 + 2 * 6 and all(math.isfinite(value) and value > 0 for value in ratios)
     assert "exact over layer" in capsys.readouterr().out
 
 

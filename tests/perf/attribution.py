@@ -39,9 +39,9 @@ from videolens.interventions.partition import Partition
 from videolens.prompt.prompt import Prompt
 
 SHAPES = {
-    "time": Shape(n_layers=16, d_model=256, n_heads=4, d_mlp=688),
-    "memory, 8 frames": Shape(n_layers=8, d_model=256, n_heads=4, d_mlp=688),
-    "memory, 32 frames": Shape(n_layers=8, d_model=256, n_heads=4, d_mlp=688, frames=32),
+    "time": Shape(n_layers=8, d_model=256, n_heads=4, d_mlp=688, d_vocab=4096),
+    "memory, 8 frames": Shape(n_layers=4, d_model=256, n_heads=4, d_mlp=688, d_vocab=4096),
+    "memory, 32 frames": Shape(n_layers=4, d_model=256, n_heads=4, d_mlp=688, d_vocab=4096, frames=32),
 }
 _SMALL = dict(d_vocab=512, before=12, stem=6, option=3, suffix=4)
 QUICK = {
@@ -59,7 +59,8 @@ UNITS: dict[str, dict[str, Any]] = {
 def score(model: vl.HookedVideoTransformer, prompt: Prompt, method: str, grain: str, heads: bool) -> torch.Tensor:
     """All scores of one prompt, without any exact knockouts."""
     metric = metric_of("logit difference", prompt, last_logits(model, prompt), "random")
-    return unit_scores(model, prompt, Partition.of(prompt.tokens, grain), metric, method=method, heads=heads)
+    partition = Partition.of(prompt.tokens, grain)
+    return unit_scores(model, prompt, partition, metric, method=method, heads=heads, steps=5)
 
 
 def times(options: argparse.Namespace) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of scores, each in a process of its own, over that of a plain forward."""
     figures: dict[str, Any] = {}
     rows = []
-    runs = ["forward", *(f"{method} / {name}" for method in ("layer", "integrated") for name in UNITS)]
+    runs = ["forward", *(f"layer / {name}" for name in UNITS), "local / heads, frame pairs", "integrated / routes"]
     for size in ("8 frames", "32 frames"):
         peaks = {what: _in_process(f"{size} / {what}", options)["peak"] for what in runs}
         figures[size] = {what: peak / peaks["forward"] for what, peak in peaks.items()}
