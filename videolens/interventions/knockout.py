@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -79,6 +79,9 @@ class Knockout:
     layers: tuple[int, ...]
     heads: tuple[int, ...] | None = None
     earlier_frames: bool = False
+    by_layout: ClassVar[bool] = (
+        True  # hook functions depend on what a prompt's positions are, and on nothing else of it
+    )
 
     def __init__(
         self,

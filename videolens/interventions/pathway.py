@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -58,6 +58,7 @@ class Pathway(OpenEdges):
     question_to_last: tuple[int, ...]
     masks: str = "closed"
     name: str = "pathway"
+    by_layout: ClassVar[bool] = True  # as of the knockouts that it is made of
 
     def __init__(
         self,
