@@ -5,6 +5,7 @@ The reference is always the model itself under the pathway's hook functions. Dis
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from typing import Any
@@ -194,7 +195,7 @@ def test_the_cache_holds_what_the_answer_may_read(pair) -> None:
     parts = {part: set(prompt.tokens[part].tolist()) for part in PARTS}
     for layer, one in enumerate(planned.layers):
         question = parts["part Q"] if layer in (2, 3) else set()
-        assert set(one.entering[one.kept].tolist()) == parts["part P"] | parts["part A"] | question
+        assert set(one.cached.tolist()) == parts["part P"] | parts["part A"] | question
     decoding = running._Narrow(model, planned, prompt)
     with torch.no_grad():
         token = decoding.first().argmax(-1)
@@ -248,9 +249,15 @@ def test_functions_that_read_their_layer(one_pair) -> None:
     assert apart(model.compile(alternating)(prompt)[:, -1], masked(model, prompt, alternating)) <= TOLERANCE
 
 
-def test_half_precision_and_eager_attention(one_pair) -> None:
+def test_half_precision_rounds_no_worse_than_the_masked_forward() -> None:
     model, prompt = random_pair("grouped heads", dtype=torch.bfloat16)
-    assert apart(model.compile(SOME)(prompt)[:, -1].float(), masked(model, prompt, SOME).float()) <= 0.1
+    wide = copy.deepcopy(model).float()  # the same weights
+    exact = masked(wide, tiny_prompt(wide), SOME)
+    theirs = apart(masked(model, prompt, SOME).float(), exact)
+    assert 0 < apart(model.compile(SOME)(prompt)[:, -1].float(), exact) <= 1.5 * theirs
+
+
+def test_eager_attention(one_pair) -> None:
     model, prompt = one_pair
     with model.attention_path("eager"):
         assert apart(model.compile(SOME)(prompt)[:, -1], masked(model, prompt, SOME)) <= TOLERANCE
@@ -267,6 +274,22 @@ def test_it_shares_the_weights_and_forgets_prompts() -> None:
     del prompt
     gc.collect()
     assert tokens() is None
+
+
+def test_prompts_of_one_layout_have_one_plan(one_pair) -> None:
+    model, prompt = one_pair
+    alike, other = tiny_prompt(model, seed=7), tiny_prompt(model, seed=7, answer=1)
+    fast = model.compile(SOME)
+    assert fast.plan(alike) is fast.plan(prompt) and fast.plan(alike, 3) is not fast.plan(prompt)
+    assert apart(fast(alike)[:, -1], masked(model, alike, SOME)) <= TOLERANCE < apart(fast(alike), fast(prompt))
+    # which option is true is part of a layout: a knockout can name it
+    cut = vl.Knockout("video", "true option", range(N_LAYERS))
+    fast = model.compile(cut)
+    assert fast.plan(other) is not fast.plan(alike)
+    assert apart(fast(other)[:, -1], masked(model, other, cut)) <= TOLERANCE
+    # what does not say that the layout decides is asked again
+    asked = model.compile(vl.RandomBlocking(SOME))
+    assert asked.plan(alike) is not asked.plan(prompt)
 
 
 def test_what_it_says(one_pair) -> None:

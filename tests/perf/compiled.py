@@ -7,8 +7,9 @@ c  the bundled model, under the pathway that choose_pathway finds on validation 
 Four ways run in turn in one process, and medians are printed: the full forward, the same under the pathway's masks, the
 compiled pathway, and the compiled pathway whose plan is made anew, as for a prompt of another layout. All read out the
 last row only. *Bound*: operations of the full forward over those of the compiled one. With the tower: the prompt is
-made anew each time, features are not remembered; the random tower takes as large a share as CLIP-L/336 of 8 frames
-before a 7B decoder. Decoding: 64 tokens less the first, with the bytes of keys and values that are held at the end.
+made each time, as of another question, and features are not remembered; the random tower takes as large a share as
+CLIP-L/336 of 8 frames before a 7B decoder. Decoding: 64 tokens less the first, with the bytes of keys and values that
+are held at the end.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _forwards(
     if not options.prefill:
         runs |= {
             "tower, full": anew(lambda given: full_logits(model, given, ())),
-            "tower, compiled": anew(lambda given: model.compile(pathway)(given)),
+            "tower, compiled": anew(fast),
         }
     times = interleaved(runs, options.rounds, CLOCKS[options.clock])
     under_masks = runs["masked"]()

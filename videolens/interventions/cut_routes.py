@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -23,6 +23,9 @@ class CutRoutes(OpenEdges):
         n_layers: depth of the model it is for.
         name: what to call it in tables.
     """
+
+    by_layout: ClassVar[bool] = True
+    """Hook functions depend on what a prompt's positions are, and on nothing else of it."""
 
     if TYPE_CHECKING:
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -85,6 +85,8 @@ class Knockout:
     heads: tuple[int, ...] | None = None
     earlier_frames: bool = False
     same_frame: bool = False
+    by_layout: ClassVar[bool] = True
+    """Hook functions depend on what a prompt's positions are, and on nothing else of it."""
 
     def __init__(
         self,

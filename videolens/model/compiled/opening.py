@@ -20,6 +20,7 @@ from videolens.model.decoder.masks import MaskPoint, masked
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import PARTS, parts
+from videolens.prompt.tokens import TokenMap
 
 _MASK = re.compile(r"blocks\.(\d+)\.attn\.hook_mask")
 
@@ -94,3 +95,10 @@ class Opening:
 def read_by(mask: Bool[Tensor, "batch_or_1 head_or_1 row key"]) -> Bool[Tensor, "batch_or_1 key"]:
     """Which keys any row reads in any head."""
     return mask.view(torch.uint8).amax((1, 2)).bool()  # any, but faster
+
+
+def layout_of(tokens: TokenMap) -> tuple[Any, ...]:
+    """Equal for token maps that answer every selection with the same positions."""
+    maps = tokens.maps if isinstance(tokens, TokenMaps) else (tokens,)
+    arrays = ("role", "frame", "row", "column", "option")
+    return tuple((one.grid, one.answer, *(getattr(one, name).numpy().tobytes() for name in arrays)) for one in maps)

@@ -44,6 +44,11 @@ class LayerRows:
         """How many rows leave the layer."""
         return len(self.entering if self.asked is None else self.asked)
 
+    @cached_property
+    def cached(self) -> Int64[Tensor, " kept"]:
+        """The positions whose keys and values the cache holds."""
+        return self.entering[:0] if self.kept is None else self.entering[self.kept]
+
 
 @dataclass(frozen=True, eq=False)
 class RowPlan:
@@ -75,10 +80,17 @@ class RowPlan:
         """How many times fewer operations these are: how many times faster it can be at most."""
         return self.full_flops / self.flops
 
+    @cached_property
+    def n_bytes(self) -> int:
+        """Memory that the plan takes: positions, and masks of rows that have no structure."""
+        each = set(self.layers)
+        masks = [run.mask for one in each for *_, visible in one.views for run in visible.runs if run.mask is not None]
+        return sum(tensor.nbytes for tensor in [*masks, *(one.entering for one in each)])
+
     def cache_bytes(self, n_new: int | None = None) -> int:
         """Bytes of the keys and values of a prompt that are kept, when so many tokens have followed; None: all."""
         n_new = self.opening.n_new if n_new is None else n_new
-        return sum(self.cost.keys_values(0 if one.kept is None else len(one.kept) + n_new) for one in self.layers)
+        return sum(self.cost.keys_values(len(one.cached) + n_new) for one in self.layers)
 
     def full_cache_bytes(self, n_new: int | None = None) -> int:
         """The same where all keys and values are kept."""
@@ -109,7 +121,7 @@ class RowPlan:
             words = f"{numbers[0]}–{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
             share = 100 * one.pairs / (n_pos * (n_pos + 1) / 2)
             gflop = self.cost.layer(len(one.entering), one.queries, one.pairs) / 1e9
-            kept = "" if one.kept is None else len(one.kept)
+            kept = len(one.cached) if self.opening.n_new else ""
             yield f"{words:8}{len(one.entering):7d}{one.queries:9d}{share:20.1f}{gflop:8.2f}{kept:13}"
 
     def _reason(self, part: str) -> str:
@@ -133,6 +145,6 @@ class RowPlan:
         rows = (one.entering if one.asked is None else one.entering[one.asked]).cpu()
         read = (self.opening(layer, rows, self.opening.n_pos).any(1) & of_part[:, None]).any(-1) & ~of_part[:, rows]
         found = [ROLES[code] for code in self.opening.role[:, rows][read].unique().tolist()]
-        if one.kept is not None and of_part[:, one.entering[one.kept].cpu()].any():
+        if of_part[:, one.cached.cpu()].any():
             found.append("what is generated")
         return found

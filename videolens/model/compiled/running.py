@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,10 +15,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from videolens.cache import Recent
 from videolens.errors import ModelError, check_whole
 from videolens.model.acting import several
 from videolens.model.compiled.liveness import plan_rows
-from videolens.model.compiled.opening import Opening
+from videolens.model.compiled.opening import Opening, layout_of
 from videolens.model.compiled.row_plan import LayerRows, RowPlan
 from videolens.model.cost import Cost
 from videolens.model.decoder.kernels import KeyValuePiece
@@ -29,6 +31,8 @@ from videolens.model.sampling import Drawing
 from videolens.model.turns import a_run
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
+
+_PLANS = 64 * 2**20  # bytes of plans that are kept for prompts of the same layout
 
 
 class CompiledPathway:
@@ -45,6 +49,9 @@ class CompiledPathway:
     def __init__(self, model: Running, pathway: Any) -> None:
         check_pathway(model, pathway)
         self.model, self.pathway = model, pathway
+        # of interventions that say so, prompts of one layout have one plan
+        self._shared = all(getattr(one, "by_layout", False) for one in several(pathway))
+        self._by_layout: Recent[RowPlan] = Recent(_PLANS, lambda plan: plan.n_bytes)
         self._plans: WeakKeyDictionary[TokenMap, dict[tuple[int, torch.device], RowPlan]] = WeakKeyDictionary()
         self._newest: RowPlan | None = None
 
@@ -79,7 +86,8 @@ class CompiledPathway:
     def plan(self, prompt: Prompt, max_new_tokens: int = 0) -> RowPlan:
         """What is computed of a prompt, and of a generation if tokens follow; `print` it. Nothing is run.
 
-        Worked out once for as long as the prompt's token map lives.
+        Worked out once for as long as the prompt's token map lives; under pathways and knockouts, once for prompts
+        whose positions are alike.
 
         Raises:
             ModelError: not a prompt, or a pathway that acts on more than who may attend to whom.
@@ -90,11 +98,16 @@ class CompiledPathway:
         known = self._plans.setdefault(prompt.tokens, {})
         n_new, device = max(max_new_tokens - 1, 0), self.model.frontend.device  # the last token is not read again
         if (n_new, device) not in known:
-            cfg = self.model.cfg
-            opening = Opening(cfg, self.pathway, prompt, n_new)
-            known[n_new, device] = plan_rows(opening, Cost.of(cfg), cfg.n_layers, prompt.shape[1] - 1, device)
+            make = partial(self._planned, prompt, n_new, device)
+            key = (layout_of(prompt.tokens), n_new, device) if self._shared else None
+            known[n_new, device] = self._by_layout.get(key, make) if key else make()
         self._newest = known[n_new, device]
         return self._newest
+
+    def _planned(self, prompt: Prompt, n_new: int, device: torch.device) -> RowPlan:
+        cfg = self.model.cfg
+        opening = Opening(cfg, self.pathway, prompt, n_new)
+        return plan_rows(opening, Cost.of(cfg), cfg.n_layers, prompt.shape[1] - 1, device)
 
     def __str__(self) -> str:
         name = getattr(self.pathway, "name", None) or "knockouts"
@@ -198,12 +211,12 @@ class _Narrow:
         residual, whole = self._model.enter(self._prompt)
         residual = residual[:, self._plan.layers[0].entering]
         known: dict[LayerRows, Rows] = {}
-        for layer, one in enumerate(self._plan.layers):
+        for block, one in zip(self._model.blocks, self._plan.layers, strict=True):
             if one not in known:
                 at = one.entering
                 cos, sin = whole.cos[:, at], whole.sin[:, at]
                 known[one] = Rows(at, at, cos, sin, past=self._past, asked=one.asked, views=one.views)
-            residual = self._model.run_layers(residual, known[one], start=layer, stop=layer + 1)
+            residual = block(residual, known[one])
         return self._model.read_out(residual, known[one].queries)[:, -1]
 
     def next(self, token: Int64[Tensor, " batch"], new: int) -> Float[Tensor, "batch d_vocab"]:
@@ -212,18 +225,17 @@ class _Narrow:
         n_pos, rotary = self._prompt.shape[1], [first + new for first in self._prompt.next_positions]
         residual, whole = self._model.enter_token(token, position=n_pos + new, past=self._past, rotary=rotary)
         known: dict[tuple[Any, ...], Rows] = {}
-        for layer, one in enumerate(self._plan.layers):
+        for layer, (block, one) in enumerate(zip(self._model.blocks, self._plan.layers, strict=True)):
             key = (one,) if one.open_later else (one, self._plan.opening.kind(layer))
             if key not in known:
                 known[key] = self._newest(layer, one, whole)
-            residual = self._model.run_layers(residual, known[key], start=layer, stop=layer + 1)
+            residual = block(residual, known[key])
         return self._model.read_out(residual, whole)[:, -1]
 
     def _newest(self, layer: int, one: LayerRows, whole: Rows) -> Rows:
         """The row of a new token in a layer, with the keys that the cache holds there and the new ones."""
-        assert one.kept is not None
         n_pos, n_keys = self._plan.opening.n_pos, len(whole.keys)
-        keys = torch.cat([one.entering[one.kept], whole.keys[n_pos:]])
+        keys = torch.cat([one.cached, whole.keys[n_pos:]])
         views: Sequence[HeadView] | None = None
         if not one.open_later:
             row = whole.rows.cpu()
