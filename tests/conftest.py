@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+from typing import TYPE_CHECKING
 
 # Before torch is imported anywhere: sums in one order, and nothing looked up on a network.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -19,15 +20,15 @@ from helpers import shape_checks
 shape_checks.install("videolens")
 
 import hypothesis
-import numpy as np
 import pytest
-import torch
-from helpers.prompts import tiny_model, tiny_prompt
-from transformer_lens import ActivationCache
 
-import videolens as vl
+# Nothing heavy is imported here, but where it is used: xdist's own process, which runs no test, reads this file too.
+if TYPE_CHECKING:
+    import torch
+    from transformer_lens import ActivationCache
 
-torch.set_num_threads(1)
+    import videolens as vl
+
 # Derandomised: a failure that CI finds is one that anybody can find again. No deadline: shared cores are not a clock.
 hypothesis.settings.register_profile("videolens", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("videolens")
@@ -36,6 +37,9 @@ hypothesis.settings.load_profile("videolens")
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """The same random numbers in every test, whatever ran before it."""
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -44,12 +48,16 @@ def fixed_seeds() -> None:
 @pytest.fixture(scope="module")
 def model() -> vl.HookedVideoTransformer:
     """Three layers, four heads, random weights, no tokenizer."""
+    from helpers.prompts import tiny_model
+
     return tiny_model()
 
 
 @pytest.fixture(scope="module")
 def prompt(model: vl.HookedVideoTransformer) -> vl.Prompt:
     """25 positions with two options, of which the first is right."""
+    from helpers.prompts import tiny_prompt
+
     return tiny_prompt(model)
 
 
@@ -62,6 +70,8 @@ def clean(prompt: vl.Prompt) -> vl.Prompt:
 @pytest.fixture(scope="module")
 def corrupted(model: vl.HookedVideoTransformer) -> vl.Prompt:
     """Another video and other words in the same places; the second option is right."""
+    from helpers.prompts import tiny_prompt
+
     return tiny_prompt(model, seed=1, answer=1)
 
 
@@ -74,6 +84,8 @@ def run(model: vl.HookedVideoTransformer, prompt: vl.Prompt) -> tuple[torch.Tens
 @pytest.fixture(scope="module")
 def shapes() -> vl.HookedVideoTransformer:
     """The bundled model."""
+    import videolens as vl
+
     return vl.HookedVideoTransformer.from_pretrained("shapes")
 
 

@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
@@ -150,7 +151,11 @@ class Result(Drawn):
     @property
     def tasks(self) -> list[str]:
         """Tasks, in the order in which they were asked."""
-        return list(self.table["task"].unique())
+        return list(self._tasks)
+
+    @cached_property
+    def _tasks(self) -> tuple[str, ...]:
+        return tuple(self.table["task"].unique())
 
     @property
     def n(self) -> int:

@@ -153,8 +153,8 @@ def note_words(flows: Sequence[FlowMap], *, measure: str, band: bool = True) -> 
         )
     if any(flow.settings.own_choice for flow in flows):
         parts.append("No answer was given: “true option” is the model's own choice, right or wrong.")
-    if any(_unknown(flow, measure) for flow in flows):
-        parts.append(f"Not known for {sum(_unknown(flow, measure) for flow in flows)} questions, which are left out.")
+    if unknown := sum(_unknown(flow, measure) for flow in flows):
+        parts.append(f"Not known for {unknown} questions, which are left out.")
     if band:
         rounded = {flow.settings.dtype for flow in flows if flow.noise_floor(flow.routes[0], measure=measure)}
         parts += [f"Grey: what rounding in {dtype} alone makes of a mean." for dtype in sorted(rounded)]
@@ -166,5 +166,9 @@ def note_words(flows: Sequence[FlowMap], *, measure: str, band: bool = True) -> 
 
 def _unknown(flow: FlowMap, measure: str) -> int:
     """Questions of a map of which the measure is not known."""
-    known = {at for route in flow.routes for at in flow.by_question(route, measure=measure).dropna().index}
-    return flow.n - len(known)
+    n, known = flow.n, set()
+    for route in flow.routes:
+        known |= set(flow.by_question(route, measure=measure).dropna().index)
+        if len(known) == n:  # mostly along the first
+            break
+    return n - len(known)

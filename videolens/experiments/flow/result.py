@@ -73,8 +73,18 @@ class FlowMap(Result):
 
     @cached_property
     def _of_route(self) -> dict[str, pd.DataFrame]:
-        """The rows of each route: every measurement begins with one of them."""
+        """The rows of each route: every measurement begins with one of them, or with those of a task in it."""
         return dict(iter(self.table.groupby("route", sort=False)))
+
+    @cached_property
+    def _of_task(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The rows of each task along each route."""
+        return {(route, task): rows for (route, task), rows in self.table.groupby(["route", "task"], sort=False)}
+
+    @cached_property
+    def _layers(self) -> tuple[int, ...]:
+        """What names each knockout of a route."""
+        return tuple(self.settings.cuts)
 
     def by_question(self, route: str, *, task: str | None = None, measure: str = "answer") -> pd.DataFrame:
         """The change of every question (index: task, question) by every knockout (columns: its layer).
@@ -85,10 +95,12 @@ class FlowMap(Result):
             SelectionError: the route or the task is not in this map.
             VideolensError: no such measure.
         """
-        rows, layers = self._rows(route, task), list(self.settings.cuts)
-        values = measure_named(measure).of(rows).reshape(-1, len(layers))
-        index = pd.MultiIndex.from_frame(rows[["task", "question"]].iloc[:: len(layers)])
-        return pd.DataFrame(values, index=index, columns=pd.Index(layers, name="layer"))
+        asked = self._rows(route, task)[["task", "question"]].iloc[:: len(self._layers)]
+        return pd.DataFrame(
+            self._values(route, task, measure),
+            index=pd.MultiIndex.from_frame(asked),
+            columns=pd.Index(self._layers, name="layer"),
+        )
 
     def changes(
         self, route: str, *, task: str | None = None, measure: str = "answer"
@@ -99,7 +111,7 @@ class FlowMap(Result):
             SelectionError: the route or the task is not in this map.
             VideolensError: no such measure.
         """
-        values = measure_named(measure).of(self._rows(route, task)).reshape(-1, len(self.settings.cuts))
+        values = self._values(route, task, measure)
         return values[~np.isnan(values).any(axis=1)]
 
     def within(self, route: str, *, task: str | None = None, measure: str = "answer") -> Within | None:
@@ -119,14 +131,13 @@ class FlowMap(Result):
             SelectionError: the route or the task is not in this map.
             VideolensError: no question of that task was traced along that route, or of none the measure is known.
         """
-        every = self.by_question(route, task=task, measure=measure)
-        changes = every.dropna().to_numpy(dtype=float)
-        if len(every) and not len(changes):
-            raise VideolensError(f"{measure!r} is not known of any of the {len(every)} questions along {route!r}")
+        changes = self.changes(route, task=task, measure=measure)
+        n = len(self._rows(route, task)) // len(self._layers)
+        if n and not len(changes):
+            raise VideolensError(f"{measure!r} is not known of any of the {n} questions along {route!r}")
         within = self.within(route, task=task, measure=measure)
         mean, low, high = bootstrap_curve(changes, within=within, seed=self.settings.seed)
-        unknown, layers = len(every) - len(changes), tuple(self.settings.cuts)
-        return Curve(mean=mean, low=low, high=high, n=len(changes), layers=layers, unknown=unknown)
+        return Curve(mean, low, high, n=len(changes), layers=self._layers, unknown=n - len(changes))
 
     def accuracy(self, route: str, *, task: str | None = None, among: str = "all tokens") -> ShareRight:
         """Share of questions answered rightly when the route is cut, by every knockout, and the drop in points.
@@ -139,7 +150,7 @@ class FlowMap(Result):
             VideolensError: of no question the right answer is known.
         """
         made = self.settings
-        return share_right(self._rows(route, task), tuple(made.cuts), samples=made.samples, among=among, seed=made.seed)
+        return share_right(self._rows(route, task), self._layers, samples=made.samples, among=among, seed=made.seed)
 
     def effect(self, route: str, *, task: str | None = None, measure: str = "answer") -> Interval:
         """Mean change over all knockouts."""
@@ -153,7 +164,7 @@ class FlowMap(Result):
         The layer is chosen once, on all questions; the interval is that of the change at this layer.
         """
         changes = self.changes(route, task=task, measure=measure)
-        layer = list(self.settings.cuts)[int(changes.mean(axis=0).argmin()) if len(changes) else 0]
+        layer = self._layers[int(changes.mean(axis=0).argmin()) if len(changes) else 0]
         return layer, self.change(route, layer, task=task, measure=measure)
 
     def change(self, route: str, layer: int, *, task: str | None = None, measure: str = "answer") -> Interval:
@@ -162,10 +173,11 @@ class FlowMap(Result):
         Raises:
             VideolensError: no knockout stands there; or as `curve`.
         """
-        cuts = list(self.settings.cuts)
-        if layer not in cuts:
-            raise VideolensError(f"no knockout of {self!r} stands at layer {layer!r}: they stand at {cuts}")
-        at, changes = cuts.index(layer), self.changes(route, task=task, measure=measure)
+        if layer not in self._layers:
+            raise VideolensError(
+                f"no knockout of {self!r} stands at layer {layer!r}: they stand at {list(self._layers)}"
+            )
+        at, changes = self._layers.index(layer), self.changes(route, task=task, measure=measure)
         within = self.within(route, task=task, measure=measure)
         return bootstrap(changes, lambda curves: curves[..., at], within=within, seed=self.settings.seed)
 
@@ -262,6 +274,13 @@ class FlowMap(Result):
             + (f"window {made.window})" if made.style == "centre" else f"cut: {made.style})")
         )
 
+    def _values(self, route: str, task: str | None, measure: str) -> Float[np.ndarray, "question layer"]:
+        """The change of every question; NaN where it is not known."""
+        return measure_named(measure).of(self._rows(route, task)).reshape(-1, len(self._layers))
+
     def _rows(self, route: str, task: str | None) -> pd.DataFrame:
-        rows = self._of_route[self._known("route", route_name(route), self.routes)]
-        return rows if task is None else rows[rows["task"] == self._known("task", task, self.tasks)]
+        route = self._known("route", route_name(route), list(self._of_route))
+        if task is None:
+            return self._of_route[route]
+        rows = self._of_task.get((route, self._known("task", task, self.tasks)))
+        return self._of_route[route].iloc[:0] if rows is None else rows
