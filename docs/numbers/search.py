@@ -42,7 +42,7 @@ def main(out: Path, orders: tuple[str, ...]) -> None:
     print(found, found.pathway, sep="\n")
     print(f"{made.candidates} candidates, {made.asked} runs, {made.operations:.0f} full forwards of one question")
     print(f"{made.operations / max(made.candidates * made.n_searched, 1):.3f} of the same candidates by plain forwards")
-    columns = ["pathway", "live_edges", "flops", "accuracy", "loss_points", "loss_points_low", "loss_points_high", "best"]
+    columns = ["pathway", "live_edges", "flops", "accuracy", "loss_points", "loss_points_low", "loss_points_high"]
     with pd.option_context("display.width", 200, "display.max_columns", 20):
         print(found.front()[columns].to_string(float_format="%.4f"))
         for corrupt in ("all closed", "reversed clip"):
