@@ -71,7 +71,7 @@ def test_runs_are_the_mask(mask: Tensor, first: int) -> None:
 
 WAYS = {
     "as it comes": {},
-    "two calls, joined": {"_SMALL": 0},
+    "two calls, joined": {"SMALL": 0},
     # the way that gradients and other devices take
     "keys put together": {"_joinable": lambda q, pieces: False},
 }

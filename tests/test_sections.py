@@ -35,6 +35,7 @@ KINDS = {
     "logit_lens": vl.LogitLens,
     "patch_map": vl.PatchMap,
     "pathway": vl.PathwayAccuracy,
+    "search": vl.PathwaySearch,
     "segment_attention": SegmentAttention,
 }
 
