@@ -83,6 +83,12 @@ def test_margins_are_those_of_masked_forwards(shapes: vl.HookedVideoTransformer,
     assert (live, flops) == (pytest.approx(float(found.live_edges.mean())), pytest.approx(float(found.flops.mean())))
 
 
+def test_a_pathway_that_depends_on_the_options_is_refused(judge: Judge) -> None:
+    """Questions of one layout are judged by one token map, in which the right option stands somewhere else."""
+    with pytest.raises(VideolensError, match="'by option' cuts 'true option'"):
+        judge.judge(RoutePathway(12, {"video -> true option": [3]}, name="by option"))
+
+
 def test_a_test_that_ends_early_says_the_same(judge: Judge) -> None:
     margins = judge.judge(CLOSED).margins
     for needed in (float(margins.median()), float(margins.max()) + 1, -1e9):

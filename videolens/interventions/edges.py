@@ -60,6 +60,11 @@ def count_edges(allowed: Allowed, n_layers: int) -> int:
     return sum(_number(allowed(layer)) for layer in range(n_layers))
 
 
+def live_in_full(n_pos: int, n_layers: int) -> int:
+    """Live edges with nothing cut: all causal pairs but in the last layer, where one row is wanted."""
+    return (n_layers - 1) * (n_pos * (n_pos + 1) // 2) + n_pos
+
+
 def count_live(allowed: Allowed, n_layers: int, last: int) -> int:
     """Open pairs that lie on some path to the last token, summed over layers.
 

@@ -199,4 +199,5 @@ class _Cut(OnEdges):
     """The hook function of a knockout. Knockouts that cut the same edges have equal ones, whatever their layers."""
 
     def change(self, value: Bool[Tensor, "*any row key"], hit: Bool[Tensor, "row key"]) -> Bool[Tensor, "*any row key"]:
+        """The mask without the pairs that are hit."""
         return value & ~hit

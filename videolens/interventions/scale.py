@@ -132,4 +132,5 @@ class _Scaled(OnEdges):
     def change(
         self, value: Float[Tensor, "*any row key"], hit: Bool[Tensor, "row key"]
     ) -> Float[Tensor, "*any row key"]:
+        """The gates with those of the pairs that are hit scaled."""
         return torch.where(hit, value * self.factor, value)

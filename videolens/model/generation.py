@@ -196,9 +196,11 @@ class _Whole:
         self._after, self._padding = of_prompt
 
     def first(self) -> Float[Tensor, "batch d_vocab"]:
+        """Logits after the prompt."""
         return self._newest(*self._model.enter(self._prompt, past=self._past))
 
     def next(self, token: Int64[Tensor, " batch"], new: int) -> Float[Tensor, "batch d_vocab"]:
+        """Logits after the new-th token, counted from 0."""
         rotary = [first + new for first in self._after]
         entered = self._model.enter_token(
             token, position=self._prompt.shape[1] + new, past=self._past, rotary=rotary, padding=self._padding

@@ -19,6 +19,7 @@ from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.scoring import check_answerable, choice_of
 from videolens.experiments.pathway.result import FULL, PATHWAY, PathwayAccuracy, PathwayRow, PathwaySettings
 from videolens.interventions.cut_routes import CutRoutes
+from videolens.interventions.edges import live_in_full
 from videolens.interventions.random_blocking import MATCHES, RandomBlocking
 from videolens.interventions.route_pathway import pathway_from
 from videolens.model.transformer import HookedVideoTransformer
@@ -119,7 +120,7 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
         found = sweep(self.model, prompt, cuts, engine=self.engine, max_memory=self.max_memory, tick=tick)
         # 2. what each condition leaves open
         n, depth = prompt.shape[1], self.model.cfg.n_layers
-        whole = (depth * (n * (n + 1) // 2), (depth - 1) * (n * (n + 1) // 2) + n)
+        whole = (depth * (n * (n + 1) // 2), live_in_full(n, depth))
         conditions: list[tuple[str, int | None, Tensor, tuple[int, int]]] = [(FULL, None, found.base, whole)]
         conditions += [
             (condition, seed, logits, (cut.edges(prompt), cut.live_edges(prompt)))

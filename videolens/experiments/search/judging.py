@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -11,8 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.errors import VideolensError
 from videolens.experiments.common.scoring import check_answerable
 from videolens.interventions.cut_routes import CutRoutes
+from videolens.interventions.edges import live_in_full
+from videolens.model.compiled.running import CompiledPathway
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 
@@ -63,8 +67,7 @@ class Judge:
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
-        for i, prompt in enumerate(self.prompts):
-            name = prompt.question.id if prompt.question is not None and prompt.question.id else f"number {i}"
+        for prompt, (name, _) in zip(self.prompts, self.names, strict=True):
             check_answerable(prompt, name)
         self.batches = list(_batches(self.prompts))
 
@@ -73,57 +76,73 @@ class Judge:
         """Questions."""
         return len(self.prompts)
 
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """(question, task) of every question."""
+        said = [("", "") if one.question is None else (one.question.id, one.question.task) for one in self.prompts]
+        return [(name or f"number {i}", task) for i, (name, task) in enumerate(said)]
+
     @cached_property
     def full(self) -> Float[Tensor, " question"]:
         """The margin of every question with nothing cut."""
         found = torch.zeros(self.n)
         for members, prompt in self.batches:
-            found[members] = margins_of(self.model(prompt)[:, -1], [self.prompts[i] for i in members])
+            found[members] = self._margins(self.model, members, prompt)
         return found
 
     def judge(self, pathway: CutRoutes) -> Judged:
         """Every question along a pathway."""
-        run, margins, live, flops = (
-            self.model.compile(pathway),
-            torch.zeros(self.n),
-            torch.zeros(self.n),
-            torch.zeros(self.n),
-        )
+        run, (margins, live, flops) = self._compiled(pathway), torch.zeros(3, self.n)
         for members, prompt in self.batches:
-            margins[members] = margins_of(run(prompt)[:, -1], [self.prompts[i] for i in members])
-            plan = run.plan(prompt)
-            live[members] = sum(one.pairs for one in plan.layers) / _live_in_full(prompt.shape[1], len(plan.layers))
-            flops[members] = plan.flops / plan.full_flops
+            margins[members] = self._margins(run, members, prompt)
+            live[members], flops[members] = _shares(run, prompt)
         return Judged(margins, live, flops)
 
     def sizes(self, pathway: CutRoutes) -> tuple[float, float]:
         """Shares of the live edges and of the operations that a pathway leaves, mean over questions. Nothing is run."""
-        run, live, flops = self.model.compile(pathway), 0.0, 0.0
+        run, live, flops = self._compiled(pathway), 0.0, 0.0
         for members, prompt in self.batches:
-            plan, share = run.plan(prompt), len(members) / self.n
-            live += share * sum(one.pairs for one in plan.layers) / _live_in_full(prompt.shape[1], len(plan.layers))
-            flops += share * plan.flops / plan.full_flops
+            shares, weight = _shares(run, prompt), len(members) / self.n
+            live, flops = live + weight * shares[0], flops + weight * shares[1]
         return live, flops
 
     def keeps(self, pathway: CutRoutes, *, needed: Float[Tensor, " question"], most_lost: int) -> bool:
         """Whether at most so many questions fall below the margin that each needs. Ends as soon as more do, which
         changes nothing but the cost."""
         self.effort.candidates += 1
-        lost, run = 0, self.model.compile(pathway)
+        lost, run = 0, self._compiled(pathway)
         for members, prompt in self.batches:
-            margins = margins_of(run(prompt)[:, -1], [self.prompts[i] for i in members])
-            lost += int((margins < needed[members]).sum())
-            plan = run.plan(prompt)
+            lost += int((self._margins(run, members, prompt) < needed[members]).sum())
             self.effort.asked += len(members)
-            self.effort.operations += len(members) * plan.flops / plan.full_flops
+            self.effort.operations += len(members) * _shares(run, prompt)[1]
             if lost > most_lost:
                 return False
         return True
 
+    def _compiled(self, pathway: CutRoutes) -> CompiledPathway:
+        _check_alike(pathway)
+        return self.model.compile(pathway)
 
-def _live_in_full(n_pos: int, n_layers: int) -> int:
-    """Live edges with nothing cut."""
-    return (n_layers - 1) * (n_pos * (n_pos + 1) // 2) + n_pos
+    def _margins(self, run: Callable[[Prompt], Tensor], members: list[int], prompt: Prompt) -> Float[Tensor, " member"]:
+        return margins_of(run(prompt)[:, -1], [self.prompts[i] for i in members])
+
+
+def _shares(run: CompiledPathway, prompt: Prompt) -> tuple[float, float]:
+    """Shares of the live edges and of the operations that are left of a prompt."""
+    plan = run.plan(prompt)
+    live = sum(one.pairs for one in plan.layers) / live_in_full(prompt.shape[1], len(plan.layers))
+    return live, plan.flops / plan.full_flops
+
+
+def _check_alike(pathway: CutRoutes) -> None:
+    """Raise a `VideolensError` if a pathway says something else of prompts whose roles and frames are alike."""
+    for knockout in pathway.knockouts:
+        for name in re.split(r"\s*\|\s*", f"{knockout.source}|{knockout.target}"):
+            if re.fullmatch(r"true option|false options|option [A-Z]|f\d+ r\d+ c\d+", name):
+                raise VideolensError(
+                    f"the pathway {pathway.name!r} cuts {name!r}, which stands elsewhere in every question: a search "
+                    "compares pathways of routes between parts and roles"
+                )
 
 
 def margins_of(logits: Float[Tensor, "batch d_vocab"], prompts: Sequence[Prompt]) -> Float[Tensor, " batch"]:

@@ -18,7 +18,6 @@ from videolens.experiments.search.result import (
 )
 from videolens.interventions.cut_routes import CutRoutes
 from videolens.model.transformer import HookedVideoTransformer
-from videolens.prompt.prompt import Prompt
 
 
 def tabulate(
@@ -34,7 +33,7 @@ def tabulate(
     seed: int,
 ) -> PathwaySearch:
     """The result of a search: every question with nothing cut, along every pathway, and with its clip reversed."""
-    names = [_name(prompt, i) for i, prompt in enumerate(held_out.prompts)]
+    names = held_out.names
     rows = _whole(names, FULL, held_out)
     for called, pathway in pathways.items():
         found = held_out.judge(pathway)
@@ -63,11 +62,6 @@ def _whole(names: Sequence[tuple[str, str]], called: str, judge: Judge) -> list[
     """Rows of questions with nothing cut."""
     margins = judge.full.tolist()
     return [SearchRow(*name, called, margin > 0, margin, 1.0, 1.0) for name, margin in zip(names, margins, strict=True)]
-
-
-def _name(prompt: Prompt, i: int) -> tuple[str, str]:
-    question = prompt.question
-    return ("" if question is None else question.id) or f"number {i}", "" if question is None else question.task
 
 
 def _reversed(model: HookedVideoTransformer, held_out: Judge) -> Judge | None:
