@@ -19,8 +19,8 @@ from training.data import GRID
 from videolens.datasets.shapes_world import SIZE
 
 
-def config(tokenizer: Any) -> LlavaNextVideoConfig:
-    """CLIP tower of four layers (the third is read), Llama decoder of twelve; 2.2 million parameters."""
+def config(tokenizer: Any, depth: int = 12) -> LlavaNextVideoConfig:
+    """CLIP tower of four layers (the third is read), Llama decoder of `depth`; 2.2 million parameters with twelve."""
     ids = tokenizer.convert_tokens_to_ids
     vision = CLIPVisionConfig(
         hidden_size=64,
@@ -35,7 +35,7 @@ def config(tokenizer: Any) -> LlavaNextVideoConfig:
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=12,
+        num_hidden_layers=depth,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
@@ -60,7 +60,7 @@ def config(tokenizer: Any) -> LlavaNextVideoConfig:
     )
 
 
-def new_model(tokenizer: Any, seed: int) -> LlavaNextVideoForConditionalGeneration:
+def new_model(tokenizer: Any, seed: int, depth: int = 12) -> LlavaNextVideoForConditionalGeneration:
     """A fresh model, the decoder initialised for its width.
 
     Hugging Face's default deviation of 0.02 suits a width of thousands. At 128 it leaves attention uniform and the
@@ -68,7 +68,7 @@ def new_model(tokenizer: Any, seed: int) -> LlavaNextVideoForConditionalGenerati
     for hundreds of steps.
     """
     torch.manual_seed(seed)
-    model = LlavaNextVideoForConditionalGeneration(config(tokenizer)).float()
+    model = LlavaNextVideoForConditionalGeneration(config(tokenizer, depth)).float()
     decoder = model.model.language_model
     std = decoder.config.hidden_size**-0.5
     writers = std * (2 * len(decoder.layers)) ** -0.5

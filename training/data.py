@@ -89,6 +89,8 @@ class Clips:
     asks: list[list[Ask]]
     extra: list[list[Ask]]
     task: list[str]
+    text: Tensor | None = None
+    """[clip, n_text] tokens in the video's place, for clips that are told rather than shown (training/told.py)."""
 
     def __len__(self) -> int:
         return len(self.asks)
@@ -164,12 +166,13 @@ class Packer:
     n_slot = 54
     """Tokens in a slot: enough for the longest multiple-choice question."""
 
-    def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8):
+    def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8, n_text: int = 0):
         self.tokenizer, self.slots, self.n_frames = tokenizer, slots, n_frames
         ids = tokenizer(PREFIX)["input_ids"]
         self.video = tokenizer.convert_tokens_to_ids("<video>")
         at = ids.index(self.video)
-        self.prefix = ids[:at] + [ids[at]] * (n_frames * GRID * GRID) + ids[at + 1 :]
+        self.prefix = ids[:at] + [ids[at]] * (n_frames * GRID * GRID or n_text) + ids[at + 1 :]
+        self.told = slice(at, at + n_text)
         self.memo: dict[str, list[int]] = {}
         self.mark, self.bracket, self.newline = tokenizer.convert_tokens_to_ids(["?", "▁(", "\n"])
 
@@ -217,6 +220,8 @@ class Packer:
         ids = np.full((len(index), start + n), self.tokenizer.pad_token_id)
         position, branch = np.zeros_like(ids), np.full_like(ids, -1)
         ids[:, :start], position[:, :start], branch[:, :start] = self.prefix, np.arange(start), 0
+        if clips.text is not None:
+            ids[:, self.told] = clips.text[index]
         at, target, weight, kind, turned = [], [], [], [], []
         asked_at, asked, option_at, option_true = [], [], [], []
         for row, i in enumerate(index):

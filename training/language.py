@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import Batch, Clips, Packer
 from training.heads import LAYERS, Heads, Weights
+from training.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class Stage:
     decay_from: float = 0.7
     words_first: float = 0.25
     """Share of the stage that asks for answers in words alone: while the answer is not known, its letter is noise."""
-    heads: Weights = field(default_factory=Weights)
+    heads: Weights | None = field(default_factory=Weights)
+    """Weights of the losses at inner layers, or None for none: answers alone."""
     heads_until: float = 0.7
     """Share of the stage after which the heads' losses are switched off: the end of training is answers alone."""
+    muon: float | None = None
+    """Muon's rate for the decoder's matrices; None leaves them to AdamW like the rest."""
 
 
 def forward(model: Any, batch: Batch, layers: Collection[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
@@ -137,16 +141,9 @@ def train(
     `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at eight points along the
     way.
     """
-    inner, text = model.model, model.config.text_config
+    text = model.config.text_config
     heads = Heads(text.hidden_size, text.vocab_size).to(model.device)
-    groups = [
-        {
-            "params": [*inner.language_model.parameters(), *model.lm_head.parameters(), *heads.parameters()],
-            "scale": 1.0,
-        },
-        {"params": list(inner.multi_modal_projector.parameters()), "scale": 0.3},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    optimizer = Optimizer(model, heads, stage.lr, stage.muon)
     rng = np.random.default_rng(list(stage.name.encode()))
     first = 0
     if state_file.exists():
@@ -159,11 +156,9 @@ def train(
     start, running = time.time(), defaultdict(list)
     for step in range(first, stage.steps):
         done = step / stage.steps
-        rate = stage.lr * min(1, (step + 1) / stage.warmup, (1 - done) / (1 - stage.decay_from) + 0.02)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+        optimizer.set_rate(min(1, (step + 1) / stage.warmup, (1 - done) / (1 - stage.decay_from) + 0.02))
         batch = draw(rng, step).to(model.device)
-        helped = done < stage.heads_until
+        helped = stage.heads is not None and done < stage.heads_until
         logits, seen = forward(model, batch, LAYERS.values() if helped else ())
         each = F.cross_entropy(logits, batch.target, reduction="none")
         loss = (each * batch.weight).sum() / batch.weight.sum()
@@ -173,7 +168,6 @@ def train(
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         if (step + 1) % every == 0 or step + 1 == stage.steps:
             log(

@@ -1,0 +1,56 @@
+"""How the weights move: AdamW for all, or Muon for the decoder's matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Optimizer:
+    """One or two torch optimizers that keep step.
+
+    Muon (Jordan et al. 2024) orthogonalises a matrix's update. From a cold start a small decoder leaves the plateau of
+    guessing in fewer steps with it, and it says nothing about which layer is to do what: all matrices are treated alike.
+    """
+
+    def __init__(self, model: Any, heads: nn.Module, lr: float, muon: float | None):
+        inner = model.model
+        layers = [p for p in inner.language_model.layers.parameters() if p.ndim == 2] if muon else []
+        mine = {id(p) for p in layers}
+        rest = [*inner.language_model.parameters(), *model.lm_head.parameters(), *heads.parameters()]
+        groups = [
+            {"params": [p for p in rest if id(p) not in mine], "scale": lr},
+            {"params": list(inner.multi_modal_projector.parameters()), "scale": 0.3 * lr},
+        ]
+        self.parameters = [*layers, *groups[0]["params"], *groups[1]["params"]]
+        self.parts: list[Any] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)]
+        if muon:
+            matrices = [{"params": layers, "scale": muon}]
+            self.parts.append(
+                torch.optim.Muon(matrices, lr=muon, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def set_rate(self, share: float) -> None:
+        """Every group's rate as a share of its own full one."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = share * group["scale"]
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self) -> None:
+        """Clip the gradient's norm to 1 and move."""
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
