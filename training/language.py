@@ -42,6 +42,8 @@ class Stage:
     """Weights of the losses at inner layers, or None for none: answers alone."""
     heads_until: float = 0.7
     """Share of the stage after which the heads' losses are switched off: the end of training is answers alone."""
+    marks: int = 8
+    """At how many points along the way a checkpoint is kept."""
     muon: float | None = None
     """Muon's rate for the decoder's matrices; None leaves them to AdamW like the rest."""
 
@@ -138,8 +140,8 @@ def train(
 ) -> None:
     """Train decoder and projector in place; resumes from `state_file` if it is there.
 
-    `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at eight points along the
-    way.
+    `draw(rng, step)` gives a batch, `test()` accuracies for the log, `keep(step)` is called at `stage.marks` points
+    along the way.
     """
     text = model.config.text_config
     heads = Heads(text.hidden_size, text.vocab_size).to(model.device)
@@ -152,7 +154,7 @@ def train(
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
         rng.bit_generator.state, first = state["rng"], state["step"]
-    marks = {round(stage.steps * (i + 1) / 8) for i in range(8)}
+    marks = {round(stage.steps * (i + 1) / stage.marks) for i in range(stage.marks)}
     start, running = time.time(), defaultdict(list)
     for step in range(first, stage.steps):
         done = step / stage.steps

@@ -1,6 +1,12 @@
-"""Train a model without hints: no head, and no loss, at any inner layer.
+"""Train a model without hints: answers alone, no head and no loss at any inner layer.
 
-`python -m training.unhinted --out runs/unhinted --depth 8 --seed 1`
+`python -m training.unhinted --out runs/unhinted --depth 8 --seed 1`, resumed where it was if started again. The tower
+and the projector it begins with are the bundled model's, the decoder is new. Two stages:
+
+1. *told*: questions about sentences (`training/told.py`), first in words, then as letters;
+2. *shown*: the same questions about clips: still ones in words, then temporal ones in words, then letters.
+
+`OUT/log.jsonl` gets the curves, `OUT/checkpoints/STAGE-STEP` checkpoints along the way, `OUT/shown` the model.
 """
 
 from __future__ import annotations
@@ -8,13 +14,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import LlavaNextVideoForConditionalGeneration
 
-from training import checkpoint
 from training.data import Batch, Packer
 from training.language import Stage, accuracy
 from training.told import N_TEXT, make_told
@@ -22,18 +26,24 @@ from training.train import Run
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 from videolens.model.checkpoints.bundled import bundled_path
 
-TOLD = Stage("told", steps=1200, batch=32, slots=2, lr=1.5e-3, muon=2e-3, heads=None, words_first=0.2, decay_from=1.0)
+TOLD = Stage("told", steps=1200, batch=32, slots=2, lr=1.5e-3, muon=2e-3, heads=None, words_first=0.2, decay_from=0.8)
+SHOWN = Stage("shown", steps=4000, batch=24, slots=3, lr=1.2e-3, muon=2e-3, heads=None, words_first=0.6, marks=20)
+STILLS_FIRST = 0.08
+"""Share of the second stage that shows still clips alone."""
 
 
 class Unhinted(Run):
+    """Both stages over one output directory."""
+
     def tower(self) -> None:
-        """Tower and projector of the bundled model: what stands before the decoder."""
+        """The bundled model's tower and projector: what stands before the decoder."""
         source = LlavaNextVideoForConditionalGeneration.from_pretrained(bundled_path("shapes")).model
         self.model.model.vision_tower.load_state_dict(source.vision_tower.state_dict())
         self.model.model.multi_modal_projector.load_state_dict(source.multi_modal_projector.state_dict())
         self.model.model.vision_tower.requires_grad_(False)
 
     def told(self) -> None:
+        """Stage 1."""
         if not self._loaded("told"):
             packer = Packer(self.tokenizer, TOLD.slots, n_frames=0, n_text=N_TEXT)
             texts, test = make_told(packer, self.count(20_000), 31), make_told(packer, 256, 32)
@@ -45,20 +55,48 @@ class Unhinted(Run):
             self._train(TOLD, draw, lambda: accuracy(self.model, test, packer))
             self._done("told")
 
+    def shown(self, steps: int) -> None:
+        """Stage 2."""
+        stage = dataclasses.replace(SHOWN, steps=steps)
+        if self._loaded("shown"):
+            return
+        reader = Packer(self.tokenizer, TOLD.slots, n_frames=0, n_text=N_TEXT)
+        texts = make_told(reader, self.count(20_000), 31)
+        stills = self.clips("stills", ["colour"], 8_000, seed=11)
+        moving = self.clips("moving", list(TEMPORAL_TASKS), 16_000, seed=21)
+        test = self.clips("moving-test", list(TEMPORAL_TASKS), 320, seed=22, split="validation")
+        one, words, packer = (Packer(self.tokenizer, *n) for n in ((2, 1), (1, 8), (stage.slots, 8)))
+
+        def draw(rng: np.random.Generator, step: int) -> Batch:
+            done = step / steps
+            letters = float(done >= stage.words_first)
+            if step % 8 == 7:
+                return reader.batch(texts, rng.integers(0, len(texts), TOLD.batch), rng, 1.0, flip=False)
+            if done < STILLS_FIRST or step % 8 == 3:
+                return one.batch(stills, rng.integers(0, len(stills), 32), rng, letters)
+            use = packer if letters else words
+            return use.batch(moving, rng.integers(0, len(moving), stage.batch), rng, letters)
+
+        self._train(stage, draw, lambda: accuracy(self.model, test, packer))
+        self._done("shown")
+
 
 def main() -> None:
+    """Run whatever of the two stages is not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/unhinted"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--scale", type=float, default=1.0, help="multiply the number of clips and steps (for trials)")
-    parser.add_argument("--depth", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply the number of clips (for trials)")
+    parser.add_argument("--depth", type=int, default=8, help="decoder layers")
+    parser.add_argument("--seed", type=int, default=1, help="of the decoder's first weights")
+    parser.add_argument("--steps", type=int, default=SHOWN.steps, help="of the second stage")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     run = Unhinted(args.out, args.scale, args.seed, args.depth)
     run.tower()
     run.told()
+    run.shown(args.steps)
 
 
 if __name__ == "__main__":
