@@ -60,8 +60,13 @@ def config(tokenizer: Any, depth: int = 12) -> LlavaNextVideoConfig:
     )
 
 
-def new_model(tokenizer: Any, seed: int, depth: int = 12) -> LlavaNextVideoForConditionalGeneration:
+def new_model(
+    tokenizer: Any, seed: int, depth: int = 12, matching: float = 0.0
+) -> LlavaNextVideoForConditionalGeneration:
     """A fresh model, the decoder initialised for its width.
+
+    `matching` is the correlation of keys with queries in half of the heads of every layer: above zero, those heads
+    begin by looking at what is like themselves (Trockman and Kolter 2023, "Mimetic initialization"), all layers alike.
 
     Hugging Face's default deviation of 0.02 suits a width of thousands. At 128 it leaves attention uniform and the
     residual of text tokens tiny: what asks for one thing among several (its colour, its place) then stays at chance
@@ -78,6 +83,10 @@ def new_model(tokenizer: Any, seed: int, depth: int = 12) -> LlavaNextVideoForCo
             attention, mlp = layer.self_attn, layer.mlp
             for reader in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
                 reader.weight.normal_(0, std)
+            if matching:
+                half = attention.q_proj.weight.shape[0] // 2
+                keys = attention.k_proj.weight[:half]
+                keys.mul_((1 - matching**2) ** 0.5).add_(attention.q_proj.weight[:half], alpha=matching)
             attention.o_proj.weight.normal_(0, writers)
             mlp.down_proj.weight.normal_(0, 0.7 * writers)
     return model

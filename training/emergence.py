@@ -117,7 +117,9 @@ def main() -> None:
     for step, folder in kept(args.run, args.stage):
         if step not in set(table.step):
             model = vl.HookedVideoTransformer.from_pretrained(str(folder))
-            table = pd.concat([table, pd.DataFrame(measured(model, questions, step))]).sort_values("step", kind="stable")
+            table = pd.concat([table, pd.DataFrame(measured(model, questions, step))]).sort_values(
+                "step", kind="stable"
+            )
             table.to_csv(file, index=False)
     figure(table).savefig(args.out.with_suffix(".png"), dpi=110)
 

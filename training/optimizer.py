@@ -28,9 +28,7 @@ class Optimizer:
         self.parts: list[Any] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)]
         if muon:
             matrices = [{"params": layers, "scale": muon}]
-            self.parts.append(
-                torch.optim.Muon(matrices, lr=muon, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-            )
+            self.parts.append(torch.optim.Muon(matrices, lr=muon, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
 
     def set_rate(self, share: float) -> None:
         """Every group's rate as a share of its own full one."""

@@ -10,29 +10,27 @@ import numpy as np
 import torch
 
 from training.data import GRID, Clips, Packer
-from videolens.datasets.shapes_tasks import MAKERS, TASKS, Ask
+from videolens.datasets.shapes_tasks import MAKERS, TEMPORAL_TASKS, Ask
 
+D_VISION = 64
 N_TEXT = 40
 """Tokens in the video's place: four or five sentences."""
 
 
 def make_told(packer: Packer, n: int, seed: int) -> Clips:
-    """`n` texts, each about two scenes of different tasks; nothing is drawn, so no clip of any split is seen."""
+    """`n` texts, each about one or two scenes; nothing is drawn, so no clip of any split is seen."""
     rng = np.random.default_rng(seed)
     texts, asked = np.empty((n, N_TEXT), np.int64), []
     for row in range(n):
         found: dict[str, Ask] = {}
-        for task in rng.permutation(len(TASKS))[:2]:
-            scene, asks = MAKERS[TASKS[task]](rng)
-            for ask in asks:
+        for task in rng.permutation((*TEMPORAL_TASKS, "colour"))[: rng.integers(1, 3)]:
+            for ask in MAKERS[task](rng)[1]:
                 found.setdefault(ask.completion, ask)
         texts[row], asks = _tell(packer, [list(found.values())[i] for i in rng.permutation(len(found))])
         asked.append(asks)
-    shape = (n, 0, GRID * GRID, 1)
-    d_vision = 64
     return Clips(
-        torch.zeros(n, 0, GRID * GRID, d_vision),
-        torch.zeros(n, 2, *shape[1:3], dtype=torch.int64),
+        torch.zeros(n, 0, GRID * GRID, D_VISION),
+        torch.zeros(n, 2, 0, GRID * GRID, dtype=torch.int64),
         asked,
         [[] for _ in asked],
         ["told"] * n,

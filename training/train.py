@@ -52,10 +52,10 @@ def main() -> None:
 class Run:
     """The three stages over one output directory."""
 
-    def __init__(self, out: Path, scale: float = 1.0, seed: int = 0, depth: int = 12):
+    def __init__(self, out: Path, scale: float = 1.0, seed: int = 0, depth: int = 12, matching: float = 0.0):
         self.out, self.scale = out, scale
         self.tokenizer = vocabulary.build()
-        self.model: Any = checkpoint.new_model(self.tokenizer, seed, depth).to(
+        self.model: Any = checkpoint.new_model(self.tokenizer, seed, depth, matching).to(
             "cuda" if torch.cuda.is_available() else "cpu"
         )
 

@@ -26,8 +26,10 @@ from training.train import Run
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 from videolens.model.checkpoints.bundled import bundled_path
 
-TOLD = Stage("told", steps=1200, batch=32, slots=2, lr=1.5e-3, muon=2e-3, heads=None, words_first=0.2, decay_from=0.8)
+TOLD = Stage("told", steps=1200, batch=32, slots=2, lr=1.5e-3, muon=3e-3, heads=None, words_first=0.1, decay_from=0.8)
 SHOWN = Stage("shown", steps=4000, batch=24, slots=3, lr=1.2e-3, muon=2e-3, heads=None, words_first=0.6, marks=20)
+MATCHING = 0.9
+"""How alike keys and queries begin in half of the heads, in all layers alike."""
 STILLS_FIRST = 0.08
 """Share of the second stage that shows still clips alone."""
 
@@ -93,7 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Unhinted(args.out, args.scale, args.seed, args.depth)
+    run = Unhinted(args.out, args.scale, args.seed, args.depth, MATCHING)
     run.tower()
     run.told()
     run.shown(args.steps)
