@@ -1,4 +1,4 @@
-"""Training without hints: what is told can be answered, the optimizer plays no favourites, and the tower is the old one."""
+"""Training without hints: what is told can be answered, no layer is preferred, and the tower is the old one."""
 
 from __future__ import annotations
 

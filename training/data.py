@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.prompts import PREFIX, multiple_choice, open_ended
+from training.prompts import PREFIX, multiple_choice, open_ended, said_aloud
 from videolens.datasets.shapes import in_split
 from videolens.datasets.shapes_tasks import MAKERS, STILL_TASKS, Ask, describe
 from videolens.datasets.shapes_world import SIZE, Scene, render
@@ -166,7 +166,11 @@ class Packer:
     n_slot = 54
     """Tokens in a slot: enough for the longest multiple-choice question."""
 
-    def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8, n_text: int = 0):
+    def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8, n_text: int = 0, aloud: float = 0.0):
+        """`aloud`: share of the multiple-choice questions that come with the answer in words before its letter."""
+        self.aloud = aloud
+        if aloud:
+            self.n_slot = 60
         self.tokenizer, self.slots, self.n_frames = tokenizer, slots, n_frames
         ids = tokenizer(PREFIX)["input_ids"]
         self.video = tokenizer.convert_tokens_to_ids("<video>")
@@ -199,9 +203,10 @@ class Packer:
                         ids = self.encode(text)
                         ends = self.option_ends(ids)
                         truth = [float(k == ord(letter) - 65) for k in range(len(ends))]
-                        out.append(
-                            Branch("mc " + ask.task, ids, self.encode(letter), (words[0], words[-1]), ends, truth)
-                        )
+                        kind = "mc " + ask.task
+                        if self.aloud and rng.random() < self.aloud:
+                            ids, kind = self.encode(said_aloud(ask, text)), "aloud " + ask.task
+                        out.append(Branch(kind, ids, self.encode(letter), (words[0], words[-1]), ends, truth))
         rng.shuffle(main)
         rng.shuffle(side)
         n_side = max(1, len(main) // 2)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Optimizer:
     """One or two torch optimizers that keep step.
 
     Muon (Jordan et al. 2024) orthogonalises a matrix's update. From a cold start a small decoder leaves the plateau of
-    guessing in fewer steps with it, and it says nothing about which layer is to do what: all matrices are treated alike.
+    guessing in fewer steps with it, and it says nothing about which layer is to do what: all are treated alike.
     """
 
     def __init__(self, model: Any, heads: nn.Module, lr: float, muon: float | None):
@@ -36,9 +37,11 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = share * group["scale"]
 
-    def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad()
+    def set_gradients(self, parts: Sequence[Sequence[Tensor | None]]) -> None:
+        """The mean over the parts of a step; None where a parameter had no say."""
+        for parameter, grads in zip(self.parameters, zip(*parts, strict=True), strict=True):
+            known = [grad for grad in grads if grad is not None]
+            parameter.grad = torch.stack(known).sum(0) / len(grads) if known else None
 
     def step(self) -> None:
         """Clip the gradient's norm to 1 and move."""

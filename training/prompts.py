@@ -35,5 +35,11 @@ def open_ended(ask: Ask) -> tuple[str, str]:
     return _split(Question(_BLANK, ask.stem, None, ask.answer, completion=ask.completion))[1:]
 
 
+def said_aloud(ask: Ask, text: str) -> str:
+    """A multiple-choice question's text with the answer in words before the place of its letter."""
+    before, cue = text.rsplit("ASSISTANT:", 1)
+    return f"{before}ASSISTANT: {ask.completion} {ask.answer}\n{cue}"
+
+
 PREFIX = _split(Question(_BLANK, "?", None, "."))[0]
 """Shared by all questions about one clip."""
