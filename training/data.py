@@ -166,11 +166,19 @@ class Packer:
     n_slot = 54
     """Tokens in a slot: enough for the longest multiple-choice question."""
 
-    def __init__(self, tokenizer: Any, slots: int, n_frames: int = 8, n_text: int = 0, aloud: float = 0.0):
-        """`aloud`: share of the multiple-choice questions that come with the answer in words before its letter."""
+    def __init__(
+        self,
+        tokenizer: Any,
+        slots: int,
+        n_frames: int = 8,
+        n_text: int = 0,
+        aloud: float = 0.0,
+        n_slot: int | None = None,
+    ):
+        """`aloud`: share of the multiple-choice questions that come with the answer in words before its letter, for
+        which a slot must be longer; `n_slot`: another length."""
         self.aloud = aloud
-        if aloud:
-            self.n_slot = 60
+        self.n_slot = n_slot or (60 if aloud else self.n_slot)
         self.tokenizer, self.slots, self.n_frames = tokenizer, slots, n_frames
         ids = tokenizer(PREFIX)["input_ids"]
         self.video = tokenizer.convert_tokens_to_ids("<video>")
