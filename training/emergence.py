@@ -44,7 +44,7 @@ def kept(run: Path, stage: str) -> list[tuple[int, Path]]:
 def measured(model: vl.HookedVideoTransformer, questions: Sequence[vl.Question], step: int) -> list[dict[str, object]]:
     """One row per task (its share right) and per route (its effect, and the layer it centres on)."""
     flow = vl.trace_flow(model, questions, routes=ROUTES, samples="all", progress=False)
-    asked = flow.table.drop_duplicates(["task", "question"])
+    asked = flow.table.drop_duplicates(["task", "question"]).dropna(subset=["correct"])
     rows = [
         _row(step, "accuracy", str(task), proportion(int(right.sum()), len(right)), 100.0)
         for task, right in asked.groupby("task", sort=False)["correct"]
@@ -103,6 +103,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="what training was given as --out")
     parser.add_argument("--stage", default="shown")
     parser.add_argument("--n", type=int, default=20, help="questions of each temporal task")
+    parser.add_argument("--words", action="store_true", help="ask for the answer in words, without options")
+    parser.add_argument("--every", type=int, default=1, help="of the kept checkpoints, each so many-th, and the last")
     parser.add_argument("--seed", type=int, default=7, help="of the questions")
     parser.add_argument("--out", type=Path, default=Path("out/emergence"), help="without its ending")
     args = parser.parse_args()
@@ -114,7 +116,10 @@ def main() -> None:
         for task in TEMPORAL_TASKS
         for question in vl.load_dataset("shapes", split="validation", task=task, n=args.n, seed=args.seed)
     ]
-    for step, folder in kept(args.run, args.stage):
+    if args.words:
+        questions = [question.open_ended() for question in questions]
+    folders = kept(args.run, args.stage)
+    for step, folder in folders[:-1][:: args.every] + folders[-1:]:
         if step not in set(table.step):
             model = vl.HookedVideoTransformer.from_pretrained(str(folder))
             table = pd.concat([table, pd.DataFrame(measured(model, questions, step))]).sort_values(
