@@ -30,13 +30,13 @@ TOLD = Stage(
     "told", steps=200, batch=16, parts=2, slots=2, lr=1.5e-3, muon=3e-3, heads=None, words_first=0.6, decay_from=0.8
 )
 SHOWN = Stage(
-    "shown", steps=2000, batch=12, parts=2, slots=3, lr=1.2e-3, muon=3e-3, heads=None, words_first=0.9, marks=20
+    "shown", steps=2000, batch=12, parts=2, slots=3, lr=1.2e-3, muon=3e-3, heads=None, words_first=1.0, marks=20
 )
 MATCHING = 0.9
 """How alike keys and queries begin in half of the heads, in all layers alike."""
 ALOUD = 0.5
 """Share of the letters about sentences that follow the answer in words."""
-DIRECTIONS_FIRST = 0.6
+DIRECTIONS_FIRST = 0.5
 """Until this share of it, it asks of the first four frames which way a thing goes, in words."""
 STILLS_FIRST = 0.08
 """Share of the second stage that shows still clips alone."""
