@@ -149,7 +149,7 @@ def test_training_resumes_where_it_was_and_ends_alike(tmp_path, tokenizer, clips
 
     def run(folder, stop_at=None):
         folder.mkdir(exist_ok=True)
-        model = checkpoint.new_model(tokenizer, seed=0)
+        model = checkpoint.new_model(tokenizer, seed=0, depth=9 if stage.heads else 2)
         kept, logged = [], []
 
         def draw(rng, step):

@@ -10,12 +10,12 @@ from transformers import LlavaNextVideoForConditionalGeneration
 
 import videolens as vl
 from training import checkpoint, emergence, vocabulary
-from training.data import Packer
+from training.data import Packer, make_clips
 from training.language import forward
 from training.optimizer import Optimizer
 from training.told import N_TEXT, make_told
-from training.unhinted import Unhinted
-from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
+from training.unhinted import Unhinted, first_direction
+from videolens.datasets.shapes_tasks import DIRECTIONS, TEMPORAL_TASKS
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +71,44 @@ def test_muon_moves_every_matrix_of_the_decoder_alike():
         weight.grad = torch.randn(weight.shape, generator=generator) * 10.0**-i
     optimizer.step()
     steps = [(layer.self_attn.q_proj.weight - old * (1 - 2e-4)) for layer, old in zip(layers, before, strict=True)]
-    lengths = [float(step.norm()) for step in steps]
+    lengths = [float(step.detach().norm()) for step in steps]
     assert max(lengths) < 1.1 * min(lengths)
     assert lengths[0] == pytest.approx(1e-2 * 0.2 * 128, rel=0.2)  # a root mean square of 0.2, as AdamW's
     singular = torch.linalg.svdvals(steps[0].detach())
     assert singular[0] < 3 * singular[len(singular) // 2], "one direction is no better than another"
+
+
+def test_an_answer_said_aloud_stands_before_the_place_of_its_letter():
+    packer = Packer(vocabulary.build(), slots=1, n_frames=0, n_text=N_TEXT, aloud=1.0)
+    texts = make_told(packer, 30, seed=1)
+    rng = np.random.default_rng(0)
+    seen = 0
+    for i, asks in enumerate(texts.asks):
+        said = [f"ASSISTANT: {ask.completion} {ask.answer}\nBest option:(" for ask in asks]
+        for branch in packer.branches(texts, i, rng, backwards=False, letters=1.0):
+            assert len(branch.text) + len(branch.answer) - 1 <= packer.n_slot
+            if branch.kind.startswith("aloud"):
+                text = packer.tokenizer.decode(branch.text)
+                word = next(s for s in said if text.endswith(s))[len("ASSISTANT: ") : -len("\nBest option:(")]
+                letter = packer.tokenizer.decode(branch.answer)
+                option = text.split(f"({letter}) ")[1].split(" (")[0].split(" \n")[0]
+                assert word.endswith(" " + option)
+                seen += 1
+            else:
+                assert branch.kind.startswith("open"), "aloud = 1: no letter without the words"
+    assert seen > 30
+
+
+def test_the_direction_of_the_first_four_frames_is_asked_alone(packer):
+    clips = make_clips(
+        ["moving direction", "action sequence", "object count"], 9, 0, lambda frames: torch.zeros(len(frames), 16, 64)
+    )
+    kept = first_direction(clips)
+    assert kept.task == ["moving direction", "action sequence"] * 3 and len(kept.features) == 6
+    assert all(len(asks) == 1 and asks[0].answer in DIRECTIONS and "last" not in asks[0].stem for asks in kept.asks)
+    four = Packer(packer.tokenizer, slots=1, n_frames=4, n_slot=22)
+    batch = four.batch(kept, np.arange(6), np.random.default_rng(0), letters=0.0)
+    assert len(batch.target) == 6 and batch.video.sum() == 4 * 16
 
 
 def test_the_tower_is_the_bundled_one_and_the_decoder_is_not(tmp_path):
@@ -107,5 +140,9 @@ def test_emergence_measures_what_was_kept(tmp_path):
     assert table[table["kind"] == "accuracy"]["value"].tolist() == [100.0]
     later = table.assign(step=20)
     axes = emergence.figure(pd.concat([table, later])).axes
-    assert [line.get_xdata().tolist() for line in axes[0].get_lines()][-1] == [3, 20]
-    assert len(axes) == 3
+    assert [list(line.get_xdata()) for line in axes[0].get_lines() if line.get_label() == "moving direction"] == [
+        [3, 20]
+    ]
+    drawn = [[line.get_label() for line in each.get_lines()][1:] for each in axes]
+    assert drawn[1] == [route.replace("->", "→") for route in emergence.ROUTES]
+    assert set(drawn[2]) <= set(drawn[1]), "a centre is drawn of what has an effect"
