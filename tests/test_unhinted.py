@@ -14,7 +14,7 @@ from training.data import Packer, make_clips
 from training.language import forward
 from training.optimizer import Optimizer
 from training.told import N_TEXT, make_told
-from training.unhinted import Unhinted, first_direction
+from training.unhinted import Unhinted, first_half
 from videolens.datasets.shapes_tasks import DIRECTIONS, TEMPORAL_TASKS
 
 
@@ -99,11 +99,11 @@ def test_an_answer_said_aloud_stands_before_the_place_of_its_letter():
     assert seen > 30
 
 
-def test_the_direction_of_the_first_four_frames_is_asked_alone(packer):
+def test_four_frames_are_asked_what_they_tell(packer):
     clips = make_clips(
         ["moving direction", "action sequence", "object count"], 9, 0, lambda frames: torch.zeros(len(frames), 16, 64)
     )
-    kept = first_direction(clips)
+    kept = first_half(clips, ("moving direction", "action sequence"))
     assert kept.task == ["moving direction", "action sequence"] * 3 and len(kept.features) == 6
     assert all(len(asks) == 1 and asks[0].answer in DIRECTIONS and "last" not in asks[0].stem for asks in kept.asks)
     four = Packer(packer.tokenizer, slots=1, n_frames=4, n_slot=22)

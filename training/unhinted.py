@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,15 @@ MATCHING = 0.9
 ALOUD = 0.5
 """Share of the letters about sentences that follow the answer in words."""
 DIRECTIONS_FIRST = 0.5
-"""Until this share of it, it asks of the first four frames which way a thing goes, in words."""
+"""Until this share of it, it asks of the first four frames which way a thing goes, in words; then, one time in three,
+which way round."""
 STILLS_FIRST = 0.08
 """Share of the second stage that shows still clips alone."""
 
 
-def first_direction(clips: Clips) -> Clips:
-    """Of the clips in which a thing goes straight in their first half, that question alone."""
-    rows = [i for i, task in enumerate(clips.task) if task in ("moving direction", "action sequence")]
+def first_half(clips: Clips, tasks: Collection[str]) -> Clips:
+    """The clips of these tasks, and of their questions what four frames tell: nothing about the last half."""
+    rows = [i for i, task in enumerate(clips.task) if task in tasks]
     asks = [[ask for ask in clips.asks[i] if "last" not in ask.stem] for i in rows]
     return Clips(clips.features[rows], clips.motion[rows], asks, [[] for _ in rows], [clips.task[i] for i in rows])
 
@@ -82,7 +84,8 @@ class Unhinted(Run):
         stills = self.clips("stills", ["colour"], 8_000, seed=11)
         moving = self.clips("moving", list(TEMPORAL_TASKS), 16_000, seed=21)
         test = self.clips("moving-test-small", list(TEMPORAL_TASKS), 160, seed=22, split="validation")
-        directions = first_direction(moving)
+        directions = first_half(moving, ("moving direction", "action sequence"))
+        circles = first_half(moving, ("action antonym",))
         four = Packer(self.tokenizer, 1, n_frames=4, n_slot=22)
         one, words, packer = (Packer(self.tokenizer, *n) for n in ((2, 1), (1, 8), (stage.slots, 8)))
 
@@ -93,8 +96,9 @@ class Unhinted(Run):
                 return reader.batch(texts, rng.integers(0, len(texts), TOLD.batch), rng, 1.0, flip=False)
             if done < STILLS_FIRST or step % 16 == 9:
                 return one.batch(stills, rng.integers(0, len(stills), 16), rng, letters)
-            if done < DIRECTIONS_FIRST:
-                return four.batch(directions, rng.integers(0, len(directions), 22), rng, 0.0)
+            if done < DIRECTIONS_FIRST or (step % 3 == 0 and not letters):
+                few = directions if done < DIRECTIONS_FIRST else circles
+                return four.batch(few, rng.integers(0, len(few), 22), rng, 0.0)
             use = packer if letters else words
             return use.batch(moving, rng.integers(0, len(moving), stage.batch), rng, letters)
 
