@@ -4,7 +4,7 @@
 python -m training.emergence runs/unhinted --n 20 --out out/emergence        # out/emergence.csv and out/emergence.png
 ```
 
-Validation questions, all of them, right or wrong. What a cut costs is measured by the right option's probability, in
+Validation questions (unless `--split` says otherwise), all of them, right or wrong. What a cut costs is measured by the right option's probability, in
 points, as the mean over all windows: a guessing model has nothing to lose there, and no window is picked.
 """
 
@@ -105,6 +105,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=20, help="questions of each temporal task")
     parser.add_argument("--words", action="store_true", help="ask for the answer in words, without options")
     parser.add_argument("--every", type=int, default=1, help="of the kept checkpoints, each so many-th, and the last")
+    parser.add_argument("--only", type=int, nargs="*", help="steps of the checkpoints; else those that --every leaves")
+    parser.add_argument("--split", default="validation")
     parser.add_argument("--seed", type=int, default=7, help="of the questions")
     parser.add_argument("--out", type=Path, default=Path("out/emergence"), help="without its ending")
     args = parser.parse_args()
@@ -114,13 +116,14 @@ def main() -> None:
     questions = [
         question
         for task in TEMPORAL_TASKS
-        for question in vl.load_dataset("shapes", split="validation", task=task, n=args.n, seed=args.seed)
+        for question in vl.load_dataset("shapes", split=args.split, task=task, n=args.n, seed=args.seed)
     ]
     if args.words:
         questions = [question.open_ended() for question in questions]
     folders = kept(args.run, args.stage)
-    for step, folder in folders[:-1][:: args.every] + folders[-1:]:
-        if step not in set(table.step):
+    chosen = set(args.only or []) or {step for step, _ in folders[:-1][:: args.every] + folders[-1:]}
+    for step, folder in folders:
+        if step in chosen - set(table.step):
             model = vl.HookedVideoTransformer.from_pretrained(str(folder))
             table = pd.concat([table, pd.DataFrame(measured(model, questions, step))]).sort_values(
                 "step", kind="stable"
