@@ -4,8 +4,9 @@
 python -m training.emergence runs/unhinted --n 20 --out out/emergence        # out/emergence.csv and out/emergence.png
 ```
 
-Validation questions (unless `--split` says otherwise), all of them, right or wrong. What a cut costs is measured by the right option's probability, in
-points, as the mean over all windows: a guessing model has nothing to lose there, and no window is picked.
+Validation questions (unless `--split` says otherwise), all of them, right or wrong. What a cut costs is measured by the
+right option's probability, in points, as the mean over all windows: a guessing model has nothing to lose there, and no
+window is picked.
 """
 
 from __future__ import annotations
