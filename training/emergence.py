@@ -23,6 +23,7 @@ import videolens as vl
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 from videolens.drawing.style import PALETTE, plain
 from videolens.experiments.common.statistics import Interval, proportion
+from videolens.model.checkpoints.bundled import bundled_names
 
 ROUTES = ("cross-frame", "video -> question", "question -> last", "video -> last")
 MEASURE = "correct option"
@@ -31,11 +32,13 @@ CENTRED_FROM = 3.0
 
 
 def kept(run: Path, stage: str) -> list[tuple[int, Path]]:
-    """(step, folder) of the checkpoints of a stage, in order.
+    """(step, folder) of the checkpoints of a stage, in order; of a bundled model's name, that model as step 0.
 
     Raises:
         SystemExit: the run kept none.
     """
+    if str(run) in bundled_names():
+        return [(0, vl.bundled_path(str(run)))]
     found = sorted((int(folder.name.rsplit("-", 1)[1]), folder) for folder in run.glob(f"checkpoints/{stage}-*"))
     if not found:
         raise SystemExit(f"{run / 'checkpoints'} has no checkpoint called {stage}-STEP: train with --out {run} first")
@@ -101,7 +104,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, place: Callable[[str], int] | None = 
 def main() -> None:
     """Measure what is kept and not measured yet, and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="what training was given as --out")
+    parser.add_argument("run", type=Path, help="what training was given as --out, or a bundled model")
     parser.add_argument("--stage", default="shown")
     parser.add_argument("--n", type=int, default=20, help="questions of each temporal task")
     parser.add_argument("--words", action="store_true", help="ask for the answer in words, without options")
