@@ -24,14 +24,14 @@ def test_a_fault_is_found(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(FUZZ.parent)!r})\n"
         "import os, time, fuzz\n"
         "from pathlib import Path\n"
-        "fuzz.LONGEST_S = 1.0\n"
+        "fuzz.LONGEST_S, fuzz.WAITING = 1.0, 2\n"
         "def use(what):\n"
         "    return lambda folder: exec(what, {'os': os, 'time': time, 'VideolensError': fuzz.VideolensError})\n"
         "cases = ['pass', 'raise VideolensError(\"what it was: do this\")', 'raise KeyError(1)', 'time.sleep(9)',\n"
-        "         'bytearray(2**33)', 'os._exit(3)', 'os.abort()', 'raise VideolensError(\"\")']\n"
+        "         'while True: pass', 'bytearray(2**33)', 'os._exit(3)', 'os.abort()', 'raise VideolensError(\"\")']\n"
         f"whole = Path({str(tmp_path)!r}, 'whole'); whole.mkdir()\n"
         "made = [(fuzz.Site(one, None, lambda folder, rng: 'so', use(one)), whole, 0) for one in cases]\n"
         "print([kind for kind, _ in fuzz.run_cases(made)])\n"
     )
     found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True)
-    assert found.stdout.strip() == str(["right", "refused", *["wrong"] * 6])
+    assert found.stdout.strip() == str(["right", "refused", *["wrong"] * 7])
