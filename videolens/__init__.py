@@ -27,6 +27,7 @@ _PUBLIC = {
     "Scale": "videolens.interventions.scale",
     "SourceRun": "videolens.interventions.source",
     "TokenMap": "videolens.prompt.tokens",
+    "VIDEO_ROUTES": "videolens.interventions.knockout",
     "Video": "videolens.video.video",
     "VideolensError": "videolens.errors",
     "bundled_path": "videolens.model.checkpoints.bundled",
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from videolens.experiments.pathway.experiment import evaluate_pathway
     from videolens.experiments.pathway.result import PathwayAccuracy
     from videolens.interventions.add import Add
-    from videolens.interventions.knockout import ROUTES, Knockout
+    from videolens.interventions.knockout import ROUTES, VIDEO_ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.pathway import Pathway
     from videolens.interventions.random_blocking import RandomBlocking
