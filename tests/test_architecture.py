@@ -49,6 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 EXPERIMENT = (*ALLOWED["experiments/common"], "experiments/common")
 NEIGHBOURS = {
     "claims": ("experiments/flow",),
+    "flow_comparison": ("experiments/flow",),
     "pathway": ("experiments/flow",),
     "search": ("experiments/attribution", "experiments/pathway"),
 }

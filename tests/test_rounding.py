@@ -10,7 +10,7 @@ import torch
 from helpers.flow import plausible_flow
 
 import videolens as vl
-from videolens.experiments.claims.differences import mean_difference
+from videolens.experiments.flow.differences import mean_difference
 
 ROUTES = ["cross-frame", "video -> question", "question -> last"]
 

@@ -32,6 +32,7 @@ KINDS = {
     "attribution": vl.Attribution,
     "claims": Claims,
     "flow": vl.FlowMap,
+    "flow_comparison": vl.FlowComparison,
     "logit_lens": vl.LogitLens,
     "patch_map": vl.PatchMap,
     "pathway": vl.PathwayAccuracy,
