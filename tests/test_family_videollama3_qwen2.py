@@ -47,7 +47,7 @@ def test_sizes_of_a_checkpoint_follow_its_preprocessor(most) -> None:
     "settings", [{"max_tokens": 0.5}, {"max_tokens": 0}, {"min_tokens": -1}, {"min_tokens": 9, "max_tokens": 8}]
 )
 def test_a_budget_without_a_token_is_refused(settings) -> None:
-    with pytest.raises(ModelError, match="asks for frames of .* pixels in blocks of 28 × 28"):
+    with pytest.raises(ModelError, match=r"asks for frames of .* pixels in blocks of 28 × 28"):
         family_named("videollama3_qwen2").pixels(settings)
 
 
