@@ -36,6 +36,7 @@ KINDS = {
     "logit_lens": vl.LogitLens,
     "patch_map": vl.PatchMap,
     "pathway": vl.PathwayAccuracy,
+    "probe": vl.Probes,
     "search": vl.PathwaySearch,
     "segment_attention": SegmentAttention,
 }
