@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import partial, wraps
 from importlib.machinery import SourceFileLoader
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, get_type_hints
 from unittest.mock import patch
 
@@ -64,33 +64,57 @@ def with_checks(decorated: Any = None, **how: Any) -> Any:
 def _when_called(function: FunctionType, how: dict[str, Any]) -> Callable[..., Any]:
     """Checked, unless a test switches jaxtyping's checks off to see what a user without them sees."""
     checked = None
+    shapes = False
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checked
+        nonlocal checked, shapes
         if jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
         if checked is None:
-            checked = _compiled(function, how)
-        return checked(*args, **kwargs)
+            checked, shapes = _compiled(function, how)
+        if not shapes:
+            return checked(*args, **kwargs)
+        with _AXES:
+            return checked(*args, **kwargs)
 
     return call
 
 
-def _compiled(function: FunctionType, how: dict[str, Any]) -> Callable[..., Any]:
-    try:
-        shapes, checked = names_a_shape(function), beartype(function)
-    except (NameError, TypeError, BeartypeException):
-        # an annotation that only type checkers can read: jaxtyping leaves it out, and checks the others
-        return _original(function, **how)
-    if not shapes:
-        return checked
+def _compiled(function: FunctionType, how: dict[str, Any]) -> tuple[Callable[..., Any], bool]:
+    """The function checked, and whether an annotation names a shape.
 
-    def with_axes(*args: Any, **kwargs: Any) -> Any:
-        with _AXES:
-            return checked(*args, **kwargs)
+    Functions of one `def` inside another function differ in what they close over, not in their types: the check of one
+    is that of all. Every name in its annotations is a module's, or `names_a_shape` had raised.
+    """
+    known = _INNER.get(function.__code__)
+    if known is None or known[2] != function.__annotations__:
+        try:
+            shapes = names_a_shape(function)
+            if function.__closure__ is None:
+                return beartype(function), shapes
+            known = _INNER[function.__code__] = beartype(_nothing_held(function)), shapes, function.__annotations__
+        except (NameError, TypeError, BeartypeException):
+            # an annotation that only type checkers can read: jaxtyping leaves it out, and checks the others
+            return _original(function, **how), False
+    template, shapes, _ = known
+    checked = FunctionType(template.__code__, template.__globals__, function.__name__, None, template.__closure__)
+    checked.__kwdefaults__ = template.__kwdefaults__ | {_CALLED: function}
+    return checked, shapes
 
-    return with_axes
+
+_INNER: dict[CodeType, tuple[Any, bool, dict[str, Any]]] = {}
+_CALLED = "__beartype_func"
+"""What beartype's code calls the function that it checks: a default of its own."""
+
+
+def _nothing_held(function: FunctionType) -> FunctionType:
+    """The function with empty cells: what it closes over is not kept alive with the check."""
+    cells = tuple(CellType() for _ in function.__closure__ or ())
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
+    made.__kwdefaults__, made.__annotations__ = function.__kwdefaults__, function.__annotations__
+    made.__qualname__, made.__module__ = function.__qualname__, function.__module__
+    return made
 
 
 def names_a_shape(function: FunctionType) -> bool:
