@@ -13,7 +13,7 @@ import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
-from helpers import quick_shapes
+from helpers import quick_shapes, shape_checks
 from helpers.shape_checks import names_a_shape, with_checks
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,19 +84,21 @@ def test_an_annotation_that_cannot_be_read_leaves_the_others_checked() -> None:
 def test_functions_of_one_def_share_a_check_and_nothing_else() -> None:
     def times(factor: Held) -> Callable[[Any], Any]:
         @with_checks(typechecker=beartype)
-        def multiplied(curve: Curve, times: int = 1) -> Curve:
+        def multiplied(curve: Curve, times: int = factor.value) -> Curve:
             return curve * factor.value * times
 
         return multiplied
 
-    held = [Held(2), Held(5)]
+    held, known = [Held(2), Held(5)], len(shape_checks._INNER)
     twice, five_times = (times(each) for each in held)
+    assert [float(each(np.ones(1))[0]) for each in (twice, five_times, twice)] == [4, 25, 4]
     assert [float(each(np.ones(1), 3)[0]) for each in (twice, five_times, twice)] == [6, 15, 6]
     for each in (twice, five_times):
         with pytest.raises(BeartypeCallHintViolation, match="multiplied"):
             each(np.ones(1), "3")
         with pytest.raises(BeartypeCallHintViolation):
             each(np.ones((1, 1)))
+    assert len(shape_checks._INNER) == known + 1
     gone = [weakref.ref(each) for each in held]
     del twice, five_times, each, held
     gc.collect()

@@ -87,14 +87,14 @@ def _when_called(function: FunctionType, how: dict[str, Any]) -> Callable[..., A
 def _compiled(function: FunctionType, how: dict[str, Any]) -> tuple[Callable[..., Any], bool]:
     """The function checked, and whether an annotation names a shape.
 
-    Functions of one `def` inside another function differ in what they close over, not in their types: the check of one
+    Functions of one `def` inside another function differ in what they hold, not in their types: the check of one
     is that of all. Every name in its annotations is a module's, or `names_a_shape` had raised.
     """
     known = _INNER.get(function.__code__)
     if known is None or known[2] != function.__annotations__:
         try:
             shapes = names_a_shape(function)
-            if function.__closure__ is None:
+            if "<locals>" not in function.__qualname__:
                 return beartype(function), shapes
             known = _INNER[function.__code__] = beartype(_nothing_held(function)), shapes, function.__annotations__
         except (NameError, TypeError, BeartypeException):
@@ -112,10 +112,10 @@ _CALLED = "__beartype_func"
 
 
 def _nothing_held(function: FunctionType) -> FunctionType:
-    """The function with empty cells: what it closes over is not kept alive with the check."""
+    """The function without defaults and with empty cells: what it holds is not kept alive with the check."""
     cells = tuple(CellType() for _ in function.__closure__ or ())
-    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
-    made.__kwdefaults__, made.__annotations__ = function.__kwdefaults__, function.__annotations__
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
+    made.__annotations__ = dict(function.__annotations__)  # beartype puts what the names mean into it
     made.__qualname__, made.__module__ = function.__qualname__, function.__module__
     return made
 
