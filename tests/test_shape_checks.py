@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
+from helpers import quick_shapes, shape_checks
 from helpers.shape_checks import names_a_shape, with_checks
-from jaxtyping import Float
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import AnnotationError, Bool, Float, Int, Shaped, UInt8, _storage, jaxtyped
+from torch import Tensor
 
 from videolens.datasets.shapes_world import Thing
 from videolens.errors import near
@@ -18,6 +26,11 @@ from videolens.experiments.common.statistics import bootstrap_mean
 from videolens.experiments.patch_map.contrast import kl_divergence
 
 Curve = Float[np.ndarray, " layer"]
+
+
+@dataclass(frozen=True)
+class Held:
+    value: int
 
 
 def test_a_wrong_shape_is_found() -> None:
@@ -66,6 +79,62 @@ def test_an_annotation_that_cannot_be_read_leaves_the_others_checked() -> None:
     assert some(None, 1) == 1
     with pytest.raises(TypeError):
         some(None, "1")
+
+
+def test_functions_of_one_def_share_a_check_and_nothing_else() -> None:
+    def times(factor: Held) -> Callable[[Any], Any]:
+        @with_checks(typechecker=beartype)
+        def multiplied(curve: Curve, times: int = factor.value) -> Curve:
+            return curve * factor.value * times
+
+        return multiplied
+
+    held, known = [Held(2), Held(5)], len(shape_checks._INNER)
+    twice, five_times = (times(each) for each in held)
+    assert [float(each(np.ones(1))[0]) for each in (twice, five_times, twice)] == [4, 25, 4]
+    assert [float(each(np.ones(1), 3)[0]) for each in (twice, five_times, twice)] == [6, 15, 6]
+    for each in (twice, five_times):
+        with pytest.raises(BeartypeCallHintViolation, match="multiplied"):
+            each(np.ones(1), "3")
+        with pytest.raises(BeartypeCallHintViolation):
+            each(np.ones((1, 1)))
+    assert len(shape_checks._INNER) == known + 1
+    gone = [weakref.ref(each) for each in held]
+    del twice, five_times, each, held
+    gc.collect()
+    assert [each() for each in gone] == [None, None], "the check keeps nothing alive"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "a b", "b a", "a a", "2 a", "_ a", "", "*b a", "a ...", "#a b", "1", "a+1"]),
+            st.sampled_from([Float, Int, Bool, UInt8, Shaped]),
+            st.sampled_from([Tensor, np.ndarray, Any]),
+            st.lists(st.integers(0, 3), max_size=3),
+            st.sampled_from(["float32", "float64", "int64", "uint8", "bool"]),
+            st.booleans(),
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=300)
+def test_quick_checks_are_jaxtypings(checks: list[Any]) -> None:
+    """What an array is found to be, and which sizes its axes then have, one check after another in one call."""
+
+    def found(fits: Callable[[Any, Any], bool]) -> list[Any]:
+        said: list[Any] = []
+        with jaxtyped("context"):
+            for axes, kind, array, shape, dtype, by_torch in checks:
+                value = torch.zeros(shape, dtype=getattr(torch, dtype)) if by_torch else np.zeros(shape, dtype)
+                try:
+                    said.append(fits(kind[array, axes], value))
+                except AnnotationError as error:  # "a+1" before there is an a
+                    said.append(str(error))
+                said.append(dict(_storage.get_shape_memo()[0]))
+        return said
+
+    assert found(quick_shapes.fits) == found(quick_shapes.thoroughly)
 
 
 def test_which_functions_name_shapes() -> None:
