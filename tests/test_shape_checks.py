@@ -13,12 +13,9 @@ import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
-from helpers import quick_shapes, shape_checks
+from helpers import shape_checks
 from helpers.shape_checks import names_a_shape, with_checks
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jaxtyping import AnnotationError, Bool, Float, Int, Shaped, UInt8, _storage, jaxtyped
-from torch import Tensor
+from jaxtyping import Float
 
 from videolens.datasets.shapes_world import Thing
 from videolens.errors import near
@@ -103,38 +100,6 @@ def test_functions_of_one_def_share_a_check_and_nothing_else() -> None:
     del twice, five_times, each, held
     gc.collect()
     assert [each() for each in gone] == [None, None], "the check keeps nothing alive"
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["a", "a b", "b a", "a a", "2 a", "_ a", "", "*b a", "a ...", "#a b", "1", "a+1"]),
-            st.sampled_from([Float, Int, Bool, UInt8, Shaped]),
-            st.sampled_from([Tensor, np.ndarray, Any]),
-            st.lists(st.integers(0, 3), max_size=3),
-            st.sampled_from(["float32", "float64", "int64", "uint8", "bool"]),
-            st.booleans(),
-        ),
-        max_size=6,
-    )
-)
-@settings(max_examples=300)
-def test_quick_checks_are_jaxtypings(checks: list[Any]) -> None:
-    """What an array is found to be, and which sizes its axes then have, one check after another in one call."""
-
-    def found(fits: Callable[[Any, Any], bool]) -> list[Any]:
-        said: list[Any] = []
-        with jaxtyped("context"):
-            for axes, kind, array, shape, dtype, by_torch in checks:
-                value = torch.zeros(shape, dtype=getattr(torch, dtype)) if by_torch else np.zeros(shape, dtype)
-                try:
-                    said.append(fits(kind[array, axes], value))
-                except AnnotationError as error:  # "a+1" before there is an a
-                    said.append(str(error))
-                said.append(dict(_storage.get_shape_memo()[0]))
-        return said
-
-    assert found(quick_shapes.fits) == found(quick_shapes.thoroughly)
 
 
 def test_which_functions_name_shapes() -> None:

@@ -21,15 +21,12 @@ from beartype import beartype
 from beartype.roar import BeartypeException
 from jaxtyping import _import_hook
 
-from helpers import quick_shapes
-
 _original = jaxtyping.jaxtyped
 _AXES = _original("context")  # it holds nothing itself, so one will do
 
 
 def install(package: str) -> None:
     """Check the types of a package that has not been imported yet."""
-    quick_shapes.install()
     jaxtyping.jaxtyped = with_checks
     _import_hook._JaxtypingLoader = _Loader
     jaxtyping.install_import_hook(package, "beartype.beartype")
