@@ -40,6 +40,8 @@ def test_a_foreign_question_is_doubted_only_of_a_bundled_model(shapes: vl.Hooked
     said = " ".join(found(shapes, question))
     assert "never asked this: “What does the man do next?”, “opens the door”" in said
     assert "never asked" not in " ".join(found(shapes, question, name="/models/some-7b"))
+    many = vl.Question(video, "What does the man do next?", ["sits down", "opens the door", "waits", "leaves"])
+    assert "“opens the door” and 2 more. Its answer" in " ".join(found(shapes, many))
 
 
 def test_no_option_first_and_a_low_probability(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from videolens.drawing.style import INK, MUTED, PALETTE, under
+from videolens.drawing.style import INK, MUTED, PALETTE, RULE, under
 from videolens.experiments.pathway.figure import draw_pathway
 from videolens.experiments.search.result import ALL_CLOSED, FULL, SIZED, PathwaySearch
 from videolens.model.checkpoints.files import short_name
@@ -20,7 +21,17 @@ def draw(result: PathwaySearch) -> Figure:
     orders = list(dict.fromkeys(result.settings.orders))
     for i, order in enumerate(orders):
         some = front.loc[[name for name in shown if name.startswith(f"{order}, ")]].sort_values("live_edges")
-        panel.plot(100 * some["live_edges"], 100 * some["accuracy"], "o-", color=PALETTE[i], markersize=4, label=order)
+        reach = [some["accuracy"] - some["accuracy_low"], some["accuracy_high"] - some["accuracy"]]
+        panel.errorbar(
+            100 * some["live_edges"],
+            100 * some["accuracy"],
+            yerr=100 * np.clip(reach, 0, None),
+            fmt="o-",
+            color=PALETTE[i],
+            markersize=4,
+            elinewidth=0.8,
+            label=f"found ({order})",
+        )
     others = [name for name in shown if not any(name.startswith(f"{order}, ") for order in orders)]
     for i, name in enumerate(others):
         row = front.loc[name]
@@ -46,6 +57,8 @@ def draw(result: PathwaySearch) -> Figure:
     panel.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
+    panel.grid(color=RULE, linewidth=0.6)
+    panel.set_axisbelow(True)
     panel.legend(fontsize=7, frameon=False, labelcolor=INK)
     draw_pathway(picture, result.pathway)
     settings = result.settings
