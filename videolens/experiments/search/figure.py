@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from videolens.drawing.style import INK, MUTED, PALETTE, RULE, under
@@ -21,17 +23,7 @@ def draw(result: PathwaySearch) -> Figure:
     orders = list(dict.fromkeys(result.settings.orders))
     for i, order in enumerate(orders):
         some = front.loc[[name for name in shown if name.startswith(f"{order}, ")]].sort_values("live_edges")
-        reach = [some["accuracy"] - some["accuracy_low"], some["accuracy_high"] - some["accuracy"]]
-        panel.errorbar(
-            100 * some["live_edges"],
-            100 * some["accuracy"],
-            yerr=100 * np.clip(reach, 0, None),
-            fmt="o-",
-            color=PALETTE[i],
-            markersize=4,
-            elinewidth=0.8,
-            label=f"found ({order})",
-        )
+        _line(panel, some, color=PALETTE[i], label=f"found ({order})")
     others = [name for name in shown if not any(name.startswith(f"{order}, ") for order in orders)]
     for i, name in enumerate(others):
         row = front.loc[name]
@@ -59,7 +51,9 @@ def draw(result: PathwaySearch) -> Figure:
         panel.spines[side].set_visible(False)
     panel.grid(color=RULE, linewidth=0.6)
     panel.set_axisbelow(True)
-    panel.legend(fontsize=7, frameon=False, labelcolor=INK)
+    # above: wherever it lay in the panel, it could lie on a bar
+    above = dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, columnspacing=1.2)
+    panel.legend(fontsize=7, frameon=False, labelcolor=INK, **above)
     draw_pathway(picture, result.pathway)
     settings = result.settings
     lost = result.loss(settings.chosen)
@@ -71,3 +65,11 @@ def draw(result: PathwaySearch) -> Figure:
         f"{lost.value:.1f} points lost [{lost.low:.1f}, {lost.high:.1f}]. Bars: 95 % bootstrap over questions.",
     )
     return figure
+
+
+def _line(panel: Axes, rows: pd.DataFrame, *, color: str, label: str) -> None:
+    """Pathways of one order, each with its interval."""
+    reach = [rows["accuracy"] - rows["accuracy_low"], rows["accuracy_high"] - rows["accuracy"]]
+    at = (100 * rows["live_edges"], 100 * rows["accuracy"])
+    bars = 100 * np.clip(reach, 0, None)
+    panel.errorbar(*at, yerr=bars, fmt="o-", color=color, markersize=4, elinewidth=0.8, label=label)
