@@ -21,7 +21,7 @@ KEPT, REMOVED, NONE = "#0072B2", "#D55E00", "#D4D4D4"
 
 _STYLE = """<style>
 .pruned { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 8px 24px; }
-.pruned section { min-width: 0; overflow-x: auto; } .pruned section > h4 { margin: 8px 0 2px; font-size: 15px; }
+.pruned section { min-width: 0; } .pruned section > h4 { margin: 8px 0 2px; font-size: 15px; }
 .pruned section > div > div { max-width: none !important; padding: 0 16px !important; }
 .pruned h2, .pruned section > div > div > h3 { display: none; }
 .pruned h3 { font-size: 14px; font-weight: 500; color: #666; margin: 4px 0 !important; }
@@ -32,7 +32,9 @@ _STYLE = """<style>
   max-width: 16.66% !important; width: 16.66% !important; }
 .edges { border-collapse: collapse; font-size: 13px; margin: 8px 0 16px; font-variant-numeric: tabular-nums; }
 .edges td, .edges th { padding: 1px 12px 1px 0; text-align: right; font-weight: normal; } .edges th { color: #666; }
-.edges td { white-space: nowrap; } .edges span { display: flex; width: min(240px, 42vw); } .edges i { height: 9px; }
+.edges td { white-space: nowrap; vertical-align: middle; }
+.edges span { display: flex; width: min(240px, 42vw); } .edges i { height: 9px; }
+@media (max-width: 720px) { .pruned section { overflow-x: auto; } .pruned section > div { min-width: 440px; } }
 </style>"""
 
 
