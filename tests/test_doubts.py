@@ -72,6 +72,9 @@ def test_the_page_and_the_figures_say_so(tmp_path: Path) -> None:
     assert made.doubts and "Read this first" in page and "“Is &lt;b&gt;this&lt;/b&gt; a man?”" in page
     saved = FlowMap.load(tmp_path)
     assert saved.settings.own_choice
+    for kind in ("into the true option", "heat map"):
+        said = saved.figure(kind).get_supxlabel()
+        assert "bootstrap" not in said and "chance alone" not in said, "of one question"
     assert "“true option” is the model's own choice" in saved.figure().get_supxlabel()
 
 
