@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from videolens.drawing.style import INK, MUTED, PALETTE, RULE, under
+from videolens.drawing.style import INK, MUTED, PALETTE, under
 from videolens.experiments.pathway.figure import draw_pathway
 from videolens.experiments.search.result import ALL_CLOSED, FULL, SIZED, PathwaySearch
 from videolens.model.checkpoints.files import short_name
@@ -23,7 +20,10 @@ def draw(result: PathwaySearch) -> Figure:
     orders = list(dict.fromkeys(result.settings.orders))
     for i, order in enumerate(orders):
         some = front.loc[[name for name in shown if name.startswith(f"{order}, ")]].sort_values("live_edges")
-        _line(panel, some, color=PALETTE[i], label=f"found ({order})")
+        reach = (some["accuracy"] - some["accuracy_low"], some["accuracy_high"] - some["accuracy"])
+        look = {"fmt": "o-", "color": PALETTE[i], "markersize": 4, "elinewidth": 0.8, "label": f"found ({order})"}
+        bars = [100 * each.clip(lower=0) for each in reach]
+        panel.errorbar(100 * some["live_edges"], 100 * some["accuracy"], yerr=bars, **look)
     others = [name for name in shown if not any(name.startswith(f"{order}, ") for order in orders)]
     for i, name in enumerate(others):
         row = front.loc[name]
@@ -49,10 +49,10 @@ def draw(result: PathwaySearch) -> Figure:
     panel.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
-    panel.grid(color=RULE, linewidth=0.6)
+    panel.grid(color="#E6E6E6", linewidth=0.6)
     panel.set_axisbelow(True)
     # above: wherever it lay in the panel, it could lie on a bar
-    above = dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, columnspacing=1.2)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "borderaxespad": 0.2, "columnspacing": 1.2}
     panel.legend(fontsize=7, frameon=False, labelcolor=INK, **above)
     draw_pathway(picture, result.pathway)
     settings = result.settings
@@ -65,11 +65,3 @@ def draw(result: PathwaySearch) -> Figure:
         f"{lost.value:.1f} points lost [{lost.low:.1f}, {lost.high:.1f}]. Bars: 95 % bootstrap over questions.",
     )
     return figure
-
-
-def _line(panel: Axes, rows: pd.DataFrame, *, color: str, label: str) -> None:
-    """Pathways of one order, each with its interval."""
-    reach = [rows["accuracy"] - rows["accuracy_low"], rows["accuracy_high"] - rows["accuracy"]]
-    at = (100 * rows["live_edges"], 100 * rows["accuracy"])
-    bars = 100 * np.clip(reach, 0, None)
-    panel.errorbar(*at, yerr=bars, fmt="o-", color=color, markersize=4, elinewidth=0.8, label=label)
