@@ -133,7 +133,7 @@ def test_a_notebook_without_widgets_shows_no_red_block() -> None:
         "import sys, types",
         "shell = types.SimpleNamespace(config={'IPKernelApp': {}}, kernel=object())",
         "sys.modules['IPython'] = types.SimpleNamespace(get_ipython=lambda: shell)",
-        "sys.modules['ipykernel'] = types.ModuleType('ipykernel')",
+        "sys.modules['ipykernel'] = sys.modules['ipykernel.zmqshell'] = types.ModuleType('ipykernel')",
         "sys.modules['ipywidgets'] = None",
     )
     for before, red in (("", True), ("import videolens; videolens.VideolensError", False)):
