@@ -107,9 +107,11 @@ def measure_savings(
         for way, times in in_turn(runs, rounds).items():
             taken.setdefault(way, []).extend(times)
     rows = []
-    for (name, way), times in taken.items():
-        plans = [(compiled[name] if name else next(iter(compiled.values()))).plan(each, new_tokens) for each in prompts]
-        rows.append(_row(name, way, times, plans))
+    for (called, how), times in taken.items():
+        plans = [
+            (compiled[called] if called else next(iter(compiled.values()))).plan(each, new_tokens) for each in prompts
+        ]
+        rows.append(_row(called, how, times, plans))
     table = pd.DataFrame(rows, columns=list(SavingRow._fields))
     return Savings(short_name(model.cfg.model_name), len(prompts), rounds, new_tokens, apart, table)
 
