@@ -183,6 +183,8 @@ def test_it_is_saved_drawn_and_read_back(found: vl.PathwaySearch, tmp_path: Path
     assert again.pathway == found.pathway and again.table.equals(found.table)
     figure = again.figure()
     assert "none of which it was found on" in figure.get_supxlabel()
+    bars = [drawn for drawn in figure.axes[0].containers if str(drawn.get_label()).startswith("found (")]
+    assert bars and all(drawn.has_yerr for drawn in bars), "every point has its interval"
     assert found.settings.chosen in repr(found)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from videolens._version import __version__
 from videolens.experiments import declarations
+from videolens.progress import hush_tqdm
 
 # public name -> the module it lives in; the names of experiments stand in their own declarations
 _PUBLIC = {
@@ -80,6 +81,7 @@ def __getattr__(name: str) -> Any:
     """Import the module of a public name at its first use (PEP 562)."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'videolens' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    hush_tqdm()
     value = getattr(import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
