@@ -13,9 +13,10 @@ from helpers.prompts import tiny_model, tiny_prompt
 
 import videolens as vl
 from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.answer_trace.experiment import AnswerTraceExperiment, _conditions
+from videolens.experiments.answer_trace.experiment import AnswerTraceExperiment
 from videolens.experiments.answer_trace.result import TraceRow, TraceSettings
 from videolens.experiments.common.asking import Asked, tabulated
+from videolens.experiments.common.conditions import conditions_of
 from videolens.experiments.common.experiment import check_samples
 
 AFTER = {True: np.exp(2) / (np.exp(2) + 5), False: 1 / 6}
@@ -178,7 +179,7 @@ def test_bad_settings_are_one_error_before_anything_runs(shapes, settings, said)
 
 def test_values_of_the_wrong_type_too(shapes) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(VideolensError, match="give each a name"):
-        _conditions(shapes, vl.Knockout("video", "last", 0))
+        conditions_of(shapes, vl.Knockout("video", "last", 0))
     with pytest.raises(VideolensError, match="unknown choice of samples 'right'"):
         check_samples("right")
 

@@ -49,7 +49,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 EXPERIMENT = (*ALLOWED["experiments/common"], "experiments/common")
 NEIGHBOURS = {
     "claims": ("experiments/flow",),
+    "flow_comparison": ("experiments/flow",),
     "pathway": ("experiments/flow",),
+    "probe": ("experiments/flow",),
     "search": ("experiments/attribution", "experiments/pathway"),
 }
 NAMES = sorted(path.parent.name for path in PACKAGE.glob("experiments/*/__init__.py") if path.parent.name != "common")
@@ -171,7 +173,7 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     names = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
     declared = {re.split(r"[^\w-]", name)[0].lower().replace("-", "_") for name in names}
-    declared |= {{"pillow": "PIL", "pyyaml": "yaml"}.get(name, name) for name in declared}
+    declared |= {{"pillow": "PIL", "pyyaml": "yaml", "scikit_learn": "sklearn"}.get(name, name) for name in declared}
     imported: dict[str, Path] = {}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):

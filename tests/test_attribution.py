@@ -168,12 +168,22 @@ def test_a_softmax_that_is_zero_or_one_leaves_what_is_below_it() -> None:
     assert np.allclose(last["score"], last["exact"], rtol=1e-3, atol=1e-4) and np.isfinite(found["score"]).all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_gives_the_scores_of_its_weights(shapes: Model, dtype: str) -> None:
+def by_method(model: Model) -> dict[str, pd.Series]:
+    """Every method's scores of one validation question."""
     [question] = vl.load_dataset("shapes", split="validation", task="object count", n=1)
-    half = vl.HookedVideoTransformer.from_pretrained("shapes", dtype=dtype)
-    for method in METHODS:
-        few, wide = (pd.Series(scored(model, model.prompt(question), method=method)) for model in (half, shapes))
+    return {method: pd.Series(scored(model, model.prompt(question), method=method)) for method in METHODS}
+
+
+@pytest.fixture(scope="module")
+def in_single_precision(shapes: Model) -> dict[str, pd.Series]:
+    return by_method(shapes)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_gives_the_scores_of_its_weights(in_single_precision: dict[str, pd.Series], dtype: str) -> None:
+    half = by_method(vl.HookedVideoTransformer.from_pretrained("shapes", dtype=dtype))
+    for method, wide in in_single_precision.items():
+        few = half[method]
         assert few.abs().rank().corr(wide.abs().rank()) > 0.99 and few.corr(wide) > 0.99
 
 

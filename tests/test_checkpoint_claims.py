@@ -68,11 +68,11 @@ def refused(directory: Path, said: str, *, most_s: float = 5.0) -> None:
             "vision_config.num_hidden_layers 1000000000",
         ),
         ("llava_next_video", ("text_config",), ..., "describes a model of .* numbers"),
-        ("llava_next_video", ("text_config", "vocab_size"), 10**9, r"embed_tokens.weight \[1000000000, "),
+        ("llava_next_video", ("text_config", "vocab_size"), 10**6, r"embed_tokens.weight \[1000000, "),
         ("llava_next_video", ("text_config", "intermediate_size"), 10**7, r"\[10000000, "),
         ("llava_next_video", ("vision_config", "image_size"), 10**6, "describes a model of"),
         ("pllava", ("text_config", "num_hidden_layers"), 10**9, "num_hidden_layers 1000000000"),
-        ("pllava", ("text_config", "vocab_size"), 10**9, r"\[1000000000, "),
+        ("pllava", ("text_config", "vocab_size"), 10**6, r"\[1000000, "),
         ("qwen2_vl", ("vision_config", "depth"), 10**9, "depth 1000000000"),
         ("internvl_chat", ("llm_config", "num_hidden_layers"), 10**9, "num_hidden_layers 1000000000"),
     ],
@@ -81,6 +81,27 @@ def test_a_size_that_the_files_do_not_hold(copy, name: str, path: tuple[str, ...
     directory = copy(name)
     changed(directory / "config.json", *path, value=value)
     refused(directory, said)
+
+
+@pytest.mark.usefixtures("nothing_built")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_width_too_large_even_to_be_counted(copy, name: str) -> None:
+    """The meta device counts numbers, but not 2**62 of them: every width is compared first."""
+    directory = copy(name)
+    whole = json.loads((directory / "config.json").read_text())
+    places = [
+        (part, key)
+        for part, settings in [("", whole), *whole.items()]
+        if isinstance(settings, dict)
+        for key, value in settings.items()
+        if key.endswith(("hidden_size", "vocab_size", "image_size", "_heads", "intermediate_size")) and value
+    ]
+    assert len(places) > 4, "the checkpoint says its widths"
+    for part, key in places:
+        content = json.loads(json.dumps(whole))
+        (content[part] if part else content)[key] = 2**31
+        (directory / "config.json").write_text(json.dumps(content))
+        refused(directory, f"{key} 2147483648, and the files hold")
 
 
 @pytest.mark.parametrize(

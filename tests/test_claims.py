@@ -16,7 +16,6 @@ from helpers.flow import TASKS, plausible_flow
 
 import videolens as vl
 from videolens.errors import VideolensError
-from videolens.experiments.claims import differences
 from videolens.experiments.claims.experiment import NEEDED, READ_FALSE, READ_TRUE, check_claims
 from videolens.experiments.claims.result import (
     CLAIMS,
@@ -29,6 +28,7 @@ from videolens.experiments.claims.result import (
     questions_to_settle,
 )
 from videolens.experiments.common.statistics import Interval, bootstrap_mean, unseen
+from videolens.experiments.flow import differences
 from videolens.experiments.flow import result as flow_result
 
 

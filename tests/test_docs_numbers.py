@@ -102,6 +102,22 @@ class TestNumbers:
         must_stand("bundled.md", {f"{route}, effect": written(tuned.peak(route)[1]) for route in routes})
         must_stand("bundled.md", {f"{route}, centre": layer(tuned.centre(route)) for route in routes})
 
+    def test_further_routes(self) -> None:
+        flow = vl.FlowMap.load(made("video-routes") / "map")
+        asked = [(route, None) for route in vl.VIDEO_ROUTES] + [("system -> video", "scene transition")]
+        must_stand("bundled.md", {f"{r}, {task}": written(flow.peak(r, task=task)[1]) for r, task in asked})
+
+    def test_probes(self) -> None:
+        for name in ("probes", "probes-base"):
+            probes = vl.Probes.load(made(name) / "probe")
+            cells = {}
+            for row in probes.summary().to_dict("records"):
+                shares = (number(100 * row[end], 1, sign="") for end in ("accuracy", "low", "high"))
+                at = f", layer {row['layer'] + 1}" if (name, row["condition"]) == ("probes", "clean") else ""
+                cells[f"{row['target']}, {row['site']}, {row['condition']}"] = "{} [{}, {}]".format(*shares) + at
+            left_out = ("sense, frame 7", "sense, question", "what moves, frame 7", "what moves, last")
+            must_stand("probes.md", {who: cell for who, cell in cells.items() if not who.startswith(left_out)})
+
     def test_measures(self, base: vl.FlowMap) -> None:
         flows = {"tuned": vl.FlowMap.load(made("tuned") / "cross-frame"), "base": base}
         measures = ("answer", FAIR, "correct option, relative", "accuracy")

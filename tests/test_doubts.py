@@ -40,6 +40,8 @@ def test_a_foreign_question_is_doubted_only_of_a_bundled_model(shapes: vl.Hooked
     said = " ".join(found(shapes, question))
     assert "never asked this: “What does the man do next?”, “opens the door”" in said
     assert "never asked" not in " ".join(found(shapes, question, name="/models/some-7b"))
+    many = vl.Question(video, "What does the man do next?", ["sits down", "opens the door", "waits", "leaves"])
+    assert "“opens the door” and 2 more. Its answer" in " ".join(found(shapes, many))
 
 
 def test_no_option_first_and_a_low_probability(
@@ -70,6 +72,9 @@ def test_the_page_and_the_figures_say_so(tmp_path: Path) -> None:
     assert made.doubts and "Read this first" in page and "“Is &lt;b&gt;this&lt;/b&gt; a man?”" in page
     saved = FlowMap.load(tmp_path)
     assert saved.settings.own_choice
+    for kind in ("into the true option", "heat map"):
+        said = saved.figure(kind).get_supxlabel()
+        assert "bootstrap" not in said and "chance alone" not in said, "of one question"
     assert "“true option” is the model's own choice" in saved.figure().get_supxlabel()
 
 

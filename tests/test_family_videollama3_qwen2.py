@@ -8,6 +8,8 @@ import pytest
 import torch
 from helpers.families import CASES, family_named
 
+from videolens.errors import ModelError
+
 CASE = CASES["videollama3_qwen2"]
 
 
@@ -39,3 +41,17 @@ def test_sizes_of_a_checkpoint_follow_its_preprocessor(most) -> None:
     size = budget.prepare(torch.randint(0, 256, (3, 40, 70, 3), dtype=torch.uint8)).shape[-2:]
     assert size == published_size(3, 40, 70, side=8, least=2, most=most)
     assert size == {24: (2 * 8, 3 * 8), 36: (2 * 8, 4 * 8)}[most]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_tokens": 0.5}, {"max_tokens": 0}, {"min_tokens": -1}, {"min_tokens": 9, "max_tokens": 8}]
+)
+def test_a_budget_without_a_token_is_refused(settings) -> None:
+    with pytest.raises(ModelError, match=r"asks for frames of .* pixels in blocks of 28 × 28"):
+        family_named("videollama3_qwen2").pixels(settings)
+
+
+def test_more_frames_than_pixels_divide_nothing_by_zero() -> None:
+    """The least of a frame goes first, and nothing is left to share."""
+    budget = family_named("videollama3_qwen2").pixels({"min_tokens": 1, "max_tokens": 1})
+    assert budget.size(28**2 + 1, 64, 64) == (28, 28)

@@ -17,6 +17,7 @@ from videolens.engine import evaluate, last_logits
 from videolens.engine.full import batched_hooks
 from videolens.errors import PromptError, SelectionError, VideolensError
 from videolens.interventions.knockout import ROUTES, Knockout
+from videolens.interventions.protocol import described
 from videolens.prompt.tokens import TokenMap
 
 NAMES = (
@@ -121,6 +122,12 @@ def test_edges_of_the_routes_by_hand() -> None:
         "video -> true option": 12 * 2,
     }
     assert {route: Knockout.route(route, layers=0).edges(prompt) for route in ROUTES} == count
+    # in each of 3 frames every one of 4 tokens sees itself and those before it; 4 positions of text stand before them
+    further = {route: Knockout.route(route, layers=0) for route in vl.VIDEO_ROUTES}
+    assert {route: cut.edges(prompt) for route, cut in further.items()} == {"within-frame": 30, "system -> video": 48}
+    assert described(further["within-frame"], 3) == "within-frame, layers 1"
+    with pytest.raises(SelectionError, match="'within-frame'"):
+        Knockout.route("within frame", layers=0)
     assert Knockout.route("video -> last", layers=range(3)).edges(prompt) == 36
     assert Knockout("last", "video", layers=range(3)).edges(prompt) == 0, "not causal: nothing to remove"
 

@@ -36,7 +36,7 @@ def test_time_and_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.mark.slow
 def test_variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = script("attribution_variants", monkeypatch).main(["--n", "1", "--tasks", "1"])
+    figures = script("attribution_variants", monkeypatch).main(["--n", "1", "--tasks", "1", "--methods", "local"])
     for grain in ("routes", "heads", "frame pairs"):
         assert figures["local, written out"][grain] == pytest.approx(figures["local"][grain], abs=0.02)
     assert figures["layer, 0 ahead"]["routes"] == pytest.approx(figures["layer"]["routes"], abs=0.02)

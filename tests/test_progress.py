@@ -125,3 +125,18 @@ def test_a_log_holds_lines_and_no_bars(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", command, *asked], stdout=file, stderr=file, check=True)
     text = log.read_text()
     assert "\r" not in text and "%|" not in text and len(text) < 2000, text
+
+
+def test_a_notebook_without_widgets_shows_no_red_block() -> None:
+    """Whatever imports tqdm first, its warning that there are no widgets is not shown."""
+    lines = (
+        "import sys, types",
+        "shell = types.SimpleNamespace(config={'IPKernelApp': {}}, kernel=object())",
+        "sys.modules['IPython'] = types.SimpleNamespace(get_ipython=lambda: shell)",
+        "sys.modules['ipykernel'] = sys.modules['ipykernel.zmqshell'] = types.ModuleType('ipykernel')",
+        "sys.modules['ipywidgets'] = None",
+    )
+    for before, red in (("", True), ("import videolens; videolens.VideolensError", False)):
+        code = "\n".join([*lines, before, "import tqdm.auto"])
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ("IProgress not found" in done.stderr) == red, done.stderr

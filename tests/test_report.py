@@ -8,6 +8,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from videolens.experiments.claims.experiment import check_claims
 from videolens.experiments.claims.result import CLAIMS
 from videolens.experiments.common.experiment import Skip
 from videolens.experiments.flow.cost import SideBySide, cost_section, cost_words, side_by_side
+from videolens.experiments.pathway.savings import measure_savings
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
 from videolens.experiments.segment_attention.result import SegmentAttention
@@ -34,6 +36,7 @@ from videolens.experiments.segment_attention.view import MOST_HEADS, attention_v
 from videolens.pages.clips import AnsweredClip, clip_card
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import Demo, DemoSettings, Pruned
+from videolens.pages.demo_search import FOUND, Smallest, smallest, smallest_section
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,9 @@ def demo() -> Demo:
     asked_again = vl.load_dataset("shapes", task="moving direction", n=2)
     choice = vl.choose_pathway(model, asked_again, progress=False)
     along = vl.evaluate_pathway(model, asked_again, choice.pathway, seeds=1, progress=False)
+    search = vl.PathwaySearch.load(Path(__file__).parent / "data" / "saved" / "search")
+    timed = [model.prompt(question) for question in asked_again]
+    savings = measure_savings(model, timed, {FOUND: search.pathway}, rounds=1)
     pruned = Pruned(choice, along, pruning_view(model, asked_again[0], choice.pathway), 2)
     return Demo(
         settings=DemoSettings(n=3),
@@ -59,6 +65,7 @@ def demo() -> Demo:
         claims=check_claims(tuned, base),
         attention=(invented_attention(), invented_attention("shapes-image")),
         pruned=pruned,
+        smallest=Smallest(search, "", savings),
         trace=vl.answer_trace(model, asked_again, progress=False),
         lens=vl.logit_lens(model, asked_again[:1], keywords="shapes", progress=False),
         check=SideBySide("shapes", 5, 660, 2.04, 101.2, 3.4e-7, 0.98),
@@ -194,6 +201,25 @@ def test_the_page_states_exact_and_full_cost(page: str, demo: Demo) -> None:
     assert "5 of these questions in shapes: 2.0 s by the exact way, 101.2 s by the published one" in text
     assert "50 times as long. None of the 660 probabilities differs by more than 3e-07" in text
     assert "cost" in read(page).ids
+
+
+def test_the_page_has_the_smallest_pathway_and_what_it_saves(page: str, demo: Demo) -> None:
+    found, (full, masked, compiled) = read(page), demo.smallest.savings.table.itertuples()
+    text = " ".join(found.text.split())
+    assert "smallest" in found.ids and demo.smallest.search is not None
+    assert demo.smallest.search.settings.chosen in text and "What is left against what is lost" in text
+    assert full.gflop == masked.gflop > compiled.gflop and f"{compiled.gflop:.2f}" in text
+
+
+def test_a_model_that_guesses_has_no_smallest_pathway_and_the_page_says_why(demo: Demo) -> None:
+    model, said = letter_model(), list[str]()
+    closed = vl.Pathway(model.cfg.n_layers)
+    choice = replace(demo.pruned.choice, pathway=closed)
+    asked = questions(2)
+    found = smallest(model, asked, asked, asked[:1], choice, seed=0, say=said.append, progress=False)
+    assert found.search is None and found.why_not and said == [f"no pathway was searched for: {found.why_not}"]
+    text = read(smallest_section(found)).text
+    assert found.why_not in text and "compiled" in text
 
 
 def test_a_map_that_does_not_know_its_cost_says_so(demo: Demo) -> None:

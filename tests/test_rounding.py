@@ -10,7 +10,7 @@ import torch
 from helpers.flow import plausible_flow
 
 import videolens as vl
-from videolens.experiments.claims.differences import mean_difference
+from videolens.experiments.flow.differences import mean_difference
 
 ROUTES = ["cross-frame", "video -> question", "question -> last"]
 
@@ -78,3 +78,35 @@ def test_effects_within_the_noise_cannot_be_told() -> None:
     assert of_effects and {each.verdict for each in of_effects} == {"cannot be told"}
     gaps = [mean_difference(each, each, "true option -> last", "false options -> last") for each in (flow, loud)]
     assert gaps[1].high - gaps[1].low > gaps[0].high - gaps[0].low
+
+
+def test_patch_maps_have_it_too(tmp_path) -> None:
+    """Of the map's own metric, of the order of the difference to float32, saved and drawn."""
+    asked = vl.load_dataset("shapes", split="validation", tasks=["moving direction"], n=4)
+    pairs = [(question, question.reversed()) for question in asked]
+    exact, rounded = (
+        vl.patch_map(vl.HookedVideoTransformer.from_pretrained("shapes", dtype=dtype), pairs, progress=False)
+        for dtype in DTYPES
+    )
+    assert exact.settings.noise is None and exact.noise_floor() == 0.0
+    noise = rounded.settings.noise
+    assert noise is not None and rounded.noise_floor("kl") == 0.0, "measured on the metric that is drawn"
+    off = np.stack([rounded.effects(pair=pair) - exact.effects(pair=pair) for pair in exact.pairs])
+    rms = float(np.sqrt((100 * np.abs(off).max(axis=(1, 2))) ** 2 @ np.full(4, 0.25)))
+    assert rms / 5 < noise < 5 * rms, (rms, noise)
+    assert rounded.noise_floor() == pytest.approx(1.96 * noise / 100 / 2)
+    assert rounded.noise_floor(pair=exact.pairs[0]) == pytest.approx(1.96 * noise / 100)
+    assert 0 < rounded.settings.forwards - exact.settings.forwards < 0.6 * exact.settings.forwards
+    again = vl.PatchMap.load(rounded.save(tmp_path / "map"))
+    assert again.noise_floor() == rounded.noise_floor()
+    said = [text.get_text() for figure in (again.figure(), exact.figure()) for text in figure.texts]
+    assert sum("rounding in bfloat16" in text for text in said) == 1
+    shown = [float(cell.get_text().replace("−", "-")) for cell in again.figure().axes[0].texts]
+    assert shown and min(map(abs, shown)) >= 100 * again.noise_floor() - 0.5
+
+
+def test_patches_before_the_first_layer_are_repeated_from_there() -> None:
+    model = vl.HookedVideoTransformer.from_pretrained("shapes", dtype=torch.bfloat16)
+    question = vl.load_dataset("shapes", split="validation", tasks=["moving direction"], n=1)[0]
+    found = vl.patch_map(model, question, question.reversed(), site="video_tokens", progress=False)
+    assert found.settings.noise is not None and found.settings.noise > 0

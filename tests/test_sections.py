@@ -32,9 +32,11 @@ KINDS = {
     "attribution": vl.Attribution,
     "claims": Claims,
     "flow": vl.FlowMap,
+    "flow_comparison": vl.FlowComparison,
     "logit_lens": vl.LogitLens,
     "patch_map": vl.PatchMap,
     "pathway": vl.PathwayAccuracy,
+    "probe": vl.Probes,
     "search": vl.PathwaySearch,
     "segment_attention": SegmentAttention,
 }
@@ -78,6 +80,10 @@ def test_a_page_shows_plain_text_as_it_is_and_markup_as_html() -> None:
     found = read(html)
     # title twice; kicker, lead and footer; number and meaning; navigation, title and body of a; body of b
     assert found.text.count(EVIL) == 2 + 3 + 2 + 3 + 1 and found.scripts == 0 and "<p>c</p>" in html
+    split = whole_page(**parts, sections=[Section("a", "a", "a", Markup("<p>2 % and [1, 2] %</p>"))])
+    assert "<p>2\xa0% and [1, 2]\xa0%</p>" in split and "calc(100% - 5em)" in split, (
+        "a % does not stand alone in a line"
+    )
     drawn = Section("c", "c", "c", Markup(attention_view(invented_attention())))
     assert script() in whole_page(**parts, sections=[*sections, drawn]), "a page has the script if a section needs it"
     assert script() not in whole_page(**parts, sections=[drawn], head=Markup('<meta name="a">'))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
+from helpers import shape_checks
 from helpers.shape_checks import names_a_shape, with_checks
 from jaxtyping import Float
 
@@ -18,6 +23,11 @@ from videolens.experiments.common.statistics import bootstrap_mean
 from videolens.experiments.patch_map.contrast import kl_divergence
 
 Curve = Float[np.ndarray, " layer"]
+
+
+@dataclass(frozen=True)
+class Held:
+    value: int
 
 
 def test_a_wrong_shape_is_found() -> None:
@@ -66,6 +76,30 @@ def test_an_annotation_that_cannot_be_read_leaves_the_others_checked() -> None:
     assert some(None, 1) == 1
     with pytest.raises(TypeError):
         some(None, "1")
+
+
+def test_functions_of_one_def_share_a_check_and_nothing_else() -> None:
+    def times(factor: Held) -> Callable[[Any], Any]:
+        @with_checks(typechecker=beartype)
+        def multiplied(curve: Curve, times: int = factor.value) -> Curve:
+            return curve * factor.value * times
+
+        return multiplied
+
+    held, known = [Held(2), Held(5)], len(shape_checks._INNER)
+    twice, five_times = (times(each) for each in held)
+    assert [float(each(np.ones(1))[0]) for each in (twice, five_times, twice)] == [4, 25, 4]
+    assert [float(each(np.ones(1), 3)[0]) for each in (twice, five_times, twice)] == [6, 15, 6]
+    for each in (twice, five_times):
+        with pytest.raises(BeartypeCallHintViolation, match="multiplied"):
+            each(np.ones(1), "3")
+        with pytest.raises(BeartypeCallHintViolation):
+            each(np.ones((1, 1)))
+    assert len(shape_checks._INNER) == known + 1
+    gone = [weakref.ref(each) for each in held]
+    del twice, five_times, each, held
+    gc.collect()
+    assert [each() for each in gone] == [None, None], "the check keeps nothing alive"
 
 
 def test_which_functions_name_shapes() -> None:

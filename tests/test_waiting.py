@@ -22,7 +22,6 @@ from videolens import __main__ as line
 before = "torch" in sys.modules
 from argparse import Namespace
 def run(options):
-    import torch
     print(json.dumps([before, {name: os.environ.get(name) for name in line.PASSIVE}]))
 class Parser:
     def parse_args(self, arguments): return Namespace(run=run)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from videolens._version import __version__
 from videolens.experiments import declarations
+from videolens.progress import hush_tqdm
 
 # public name -> the module it lives in; the names of experiments stand in their own declarations
 _PUBLIC = {
@@ -27,6 +28,7 @@ _PUBLIC = {
     "Scale": "videolens.interventions.scale",
     "SourceRun": "videolens.interventions.source",
     "TokenMap": "videolens.prompt.tokens",
+    "VIDEO_ROUTES": "videolens.interventions.knockout",
     "Video": "videolens.video.video",
     "VideolensError": "videolens.errors",
     "bundled_path": "videolens.model.checkpoints.bundled",
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
     from videolens.experiments.pathway.experiment import evaluate_pathway
     from videolens.experiments.pathway.result import PathwayAccuracy
     from videolens.interventions.add import Add
-    from videolens.interventions.knockout import ROUTES, Knockout
+    from videolens.interventions.knockout import ROUTES, VIDEO_ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.pathway import Pathway
     from videolens.interventions.random_blocking import RandomBlocking
@@ -79,6 +81,7 @@ def __getattr__(name: str) -> Any:
     """Import the module of a public name at its first use (PEP 562)."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'videolens' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    hush_tqdm()
     value = getattr(import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,17 @@ def _in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return "ipykernel" in sys.modules and getattr(shell, "kernel", None) is not None
+
+
+def hush_tqdm() -> None:
+    """In a notebook without widgets tqdm says so, in red, when anything imports it first: import it before, unheard.
+
+    Our bars need no widgets there, and whoever imports transformers did not ask for any.
+    """
+    if _in_notebook() and "tqdm.auto" not in sys.modules:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import tqdm.auto  # noqa: F401
 
 
 def _has_widgets() -> bool:

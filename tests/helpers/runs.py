@@ -12,6 +12,8 @@ after a delay or at a step of writing a file:
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import signal
@@ -93,9 +95,17 @@ def _serve(folder: Path, model: str) -> None:
     import videolens.runs
 
     vl.HookedVideoTransformer.from_pretrained(model)  # whatever else that imports
+    gc.freeze()  # or the collector of every child writes to memory that all share
+    imported = folder / "imported"
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_child(folder, **json.loads(line))) + "\n")
         sys.stdout.flush()
+        if imported.exists():  # by the first run that finished: no other need import it again
+            for name in imported.read_text().split():
+                if name not in sys.modules:
+                    importlib.import_module(name)
+            imported.unlink()
+            gc.freeze()
     os._exit(0)  # nothing is left to do, and taking torch apart takes seconds
 
 
@@ -112,7 +122,9 @@ def _child(folder: Path, config: dict[str, Any], out: str, kill: dict[str, Any] 
                 os.dup2(stream.fileno(), 1)
                 os.dup2(stream.fileno(), 2)
                 try:
+                    before = set(sys.modules)
                     _run(config, out, asked, kill)
+                    (folder / "imported").write_text("\n".join(set(sys.modules) - before))
                     status = 0
                 except BaseException:
                     traceback.print_exc(file=stream)

@@ -12,10 +12,7 @@ Times are medians of rounds in turn, in one process.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -94,8 +91,12 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     rows = []
     runs = ["forward", *(f"layer / {name}" for name in UNITS), "local / heads, frame pairs", "integrated / routes"]
-    for size in ("8 frames", "32 frames"):
-        peaks = {what: _in_process(f"{size} / {what}", options)["peak"] for what in runs}
+    arguments = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
+    sizes = ("8 frames", "32 frames")
+    measured = perf_memory.in_processes(__file__, [f"{size} / {what}" for size in sizes for what in runs], arguments)
+    for i, size in enumerate(sizes):
+        found = measured[i * len(runs) : (i + 1) * len(runs)]
+        peaks = {what: each["peak"] for what, each in zip(runs, found, strict=True)}
         figures[size] = {what: peak / peaks["forward"] for what, peak in peaks.items()}
         rows += [(size, what, peak / 2**20, peak / peaks["forward"]) for what, peak in peaks.items()]
     shape = (QUICK if options.quick else SHAPES)["memory, 32 frames"]
@@ -103,15 +104,6 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     figures["n × n floats"] = len(_squares(options))
     print(f"\nn × n float tensors in a smaller copy: {figures['n × n floats']}")
     return figures
-
-
-def _in_process(what: str, options: argparse.Namespace) -> dict[str, int]:
-    command = [sys.executable, __file__, "--measure", what, "--threads", str(options.threads)]
-    command += ["--quick"] if options.quick else []
-    environment = os.environ | perf_memory.ENVIRONMENT
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def measure(what: str, options: argparse.Namespace) -> dict[str, int]:
@@ -159,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=3, help="medians are of this many")
     parser.add_argument("--units", type=int, default=64, help="finer units that are closed exactly to be timed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--measure", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
@@ -167,9 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         options.rounds = 1
     torch.set_num_threads(options.threads)
     if options.measure is not None:
-        figures: dict[str, Any] = measure(options.measure, options)
-        print(json.dumps(figures))
-        return figures
+        perf_memory.measure_each(options.measure, lambda what: measure(what, options))
+        return {}
     print(machine("cpu"))
     return {part: PARTS[part](options) for part in options.parts or PARTS}
 

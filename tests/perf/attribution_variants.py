@@ -202,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=8, help="validation questions of each task")
     parser.add_argument("--tasks", type=int, default=5, help="of the data set's, the first")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help='"layer" is always among them')
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     ]
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     for grain, how in GRAINS.items():
-        for method in METHODS:
+        for method in dict.fromkeys([*options.methods, "layer"]):  # of the layer's scores the closed units are taken
             made = vl.attribute(model, questions, method=method, progress=False, **how).table
             tables.setdefault(method, {})[grain] = made[made["exact"].notna()]
     every = [variants(model, each) for each in questions]

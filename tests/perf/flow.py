@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -110,7 +108,10 @@ def _plain(
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """(c) Peak anonymous memory, each in a process of its own, and the largest tensors of a smaller copy."""
     shape = (QUICK if options.quick else SHAPES)["c"]
-    found = {what: _in_process(what, options) for what in ("Hugging Face", "forward", "sweep")[options.quick :]}
+    whats = ("Hugging Face", "forward", "sweep")[options.quick :]
+    arguments = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
+    arguments += [] if options.max_memory is None else ["--max-memory", str(options.max_memory)]
+    found = dict(zip(whats, perf_memory.in_processes(__file__, whats, arguments), strict=True))
     base, planned = found["forward"]["peak"], found["sweep"]["planned"]
     figures = {
         "over one forward": found["sweep"]["peak"] / base,
@@ -126,16 +127,6 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     )
     print(figures["n × n floats"])
     return figures
-
-
-def _in_process(what: str, options: argparse.Namespace) -> dict[str, int]:
-    """Figures of `measure` in a fresh process that gives freed memory back at once."""
-    command = [sys.executable, __file__, "--measure", what, "--threads", str(options.threads)]
-    command += ["--quick"] if options.quick else []
-    command += [] if options.max_memory is None else ["--max-memory", str(options.max_memory)]
-    environment = os.environ | perf_memory.ENVIRONMENT
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(what: str, options: argparse.Namespace) -> dict[str, int]:
@@ -187,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-memory", type=int, default=None, help="bytes for the exact engine; without: its default")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here as well")
-    parser.add_argument("--measure", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: choose from a, b, c")
@@ -195,9 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         options.rounds = 1
     torch.set_num_threads(options.threads)
     if options.measure is not None:
-        figures: dict[str, Any] = measure(options.measure, options)
-        print(json.dumps(figures))
-        return figures
+        perf_memory.measure_each(options.measure, lambda what: measure(what, options))
+        return {}
     print(machine(options.device))
     figures = {part: PARTS[part](options) for part in options.parts or PARTS}
     if options.json is not None:

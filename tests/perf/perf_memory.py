@@ -11,17 +11,51 @@ glibc keeps freed memory for later and would blur what is needed now: processes 
 from __future__ import annotations
 
 import gc
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENVIRONMENT", "peak_bytes"]
+__all__ = ["ENVIRONMENT", "in_processes", "measure_each", "peak_bytes"]
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def in_processes(script: str, whats: Sequence[str], arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """What `measure_each` prints when a script is started with `--measure` and these things to measure."""
+    command = [sys.executable, script, *arguments, "--measure", *whats]
+    done = subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()[-len(whats) :]]
+
+
+def measure_each(whats: Sequence[str], measure: Callable[[str], Any]) -> None:
+    """Measure each thing in a process of its own, and print a line of JSON for it.
+
+    The processes are forked from this one, which has imported everything and run nothing: starting Python and importing
+    torch takes seconds, and what that holds in memory is there before each measurement in any case.
+    """
+    gc.freeze()  # the collector would write to memory that all share
+    sys.stdout.flush()
+    for what in whats:
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                print(json.dumps(measure(what)), flush=True)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            sys.exit(f"measuring {what!r} ended with status {status}")
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:

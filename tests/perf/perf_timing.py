@@ -12,35 +12,16 @@ from typing import Any
 
 import torch
 
+from videolens.experiments.common.timing import in_turn, seconds
+
 __all__ = ["interleaved", "machine", "median", "seconds", "table"]
-
-
-def seconds(run: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple[float, Any]:
-    """Wall time of one call, or that of another clock, and what it returned."""
-    _wait()
-    began = clock()
-    result = run()
-    _wait()
-    return clock() - began, result
 
 
 def interleaved(
     runs: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Median wall time of each (or that of another clock), one after the other in turn; the first turn warms up and
-    does not count."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            took, _ = seconds(run, clock)
-            if turn:
-                times[name].append(took)
-    return {name: median(each) for name, each in times.items()}
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Median wall time of each (or that of another clock), one after the other in turn; a first turn warms up."""
+    return {name: median(each) for name, each in in_turn(runs, repeats, clock).items()}
 
 
 def machine(device: str) -> str:

@@ -41,8 +41,10 @@ class Item:
     ask: Ask
 
     def entry(self) -> dict[str, Any]:
-        """The question as TVBench writes it (video, question, candidates, answer), with three fields of our own."""
-        return {
+        """The question as TVBench writes it (video, question, candidates, answer), with fields of our own: id,
+        completion, the answer of the clip backwards, and which shape moves, where one does."""
+        moves = {} if self.ask.moves is None else {"moves": self.ask.moves}
+        return moves | {
             "video": f"{self.id}.mp4",
             "question": self.ask.stem,
             "candidates": list(self.ask.options),

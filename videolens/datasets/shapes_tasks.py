@@ -43,7 +43,8 @@ class Ask:
     """One question about a scene, in words.
 
     `options` are in no particular order (letters are dealt later); `answer_reversed` is what is right when the same
-    clip is played backwards; `completion` is the beginning of a sentence that the answer ends.
+    clip is played backwards; `completion` is the beginning of a sentence that the answer ends; `moves` is the shape of
+    the thing that moves, where exactly one does.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Ask:
     answer: str
     answer_reversed: str
     completion: str
+    moves: str | None = None
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------
@@ -94,7 +96,8 @@ def moving_direction(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:
     still = Thing(shape2, colour2, _still(_anywhere(rng)))
     scene = Scene(_background(rng), (still, mover) if rng.random() < 0.5 else (mover,))
     stem, begun = f"Which way does the {mover.name} move?", f"The {mover.name} moves"
-    return scene, [Ask("moving direction", stem, tuple(DIRECTIONS), direction, OPPOSITE[direction], begun)]
+    back = OPPOSITE[direction]
+    return scene, [Ask("moving direction", stem, tuple(DIRECTIONS), direction, back, begun, moves=shape)]
 
 
 def action_antonym(rng: np.random.Generator) -> tuple[Scene, list[Ask]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,4 +62,6 @@ def page(
     if head is None:
         head = Markup(script() if any("CircuitsVis.render(" in section.body for section in sections) else "")
     values = {"title": title, "kicker": kicker, "lead": lead, "keys": keys, "sections": sections, "footer": footer}
-    return str(render(__file__, "page.html", head=head, **values))
+    head_part, body = re.split(r"(?=</head>)", str(render(__file__, "page.html", head=head, **values)), maxsplit=1)
+    # a number and its sign stay in one line
+    return head_part + re.sub(r"(?<=[\d\]]) %", "\N{NO-BREAK SPACE}%", body)

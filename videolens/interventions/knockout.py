@@ -46,7 +46,16 @@ later frames."""
 OWN_PART = "own-part"
 """The route from every frame's tokens, separators and timestamps included, to those of the same frame."""
 
-_BETWEEN_FRAMES = {"cross-frame": "video", "cross-part": "part V"}
+VIDEO_ROUTES: tuple[str, ...] = ("within-frame", "system -> video")
+"""Two more routes into the video's tokens, which newer work cuts as well (arXiv 2508.15360): from a frame's tokens to
+those of the same frame, each token's own key included; and from the text before the video."""
+
+_BY_FRAME = {
+    "cross-frame": ("video", "earlier_frames"),
+    "within-frame": ("video", "same_frame"),
+    "cross-part": ("part V", "earlier_frames"),
+    OWN_PART: ("part V", "same_frame"),
+}
 
 
 def route_name(name: str) -> str:
@@ -127,8 +136,8 @@ class Knockout:
 
     @classmethod
     def route(cls, name: str, *, layers: Iterable[int] | int, heads: Iterable[int] | int | None = None) -> Knockout:
-        """The knockout of a route by name: one of `ROUTES` or `PART_ROUTES`, "own-part", or any "source -> target" of
-        selections.
+        """The knockout of a route by name: one of `ROUTES`, `VIDEO_ROUTES` or `PART_ROUTES`, "own-part", or any
+        "source -> target" of selections.
 
         Spaces do not matter.
 
@@ -137,14 +146,13 @@ class Knockout:
                 when there is a prompt.)
         """
         name = route_name(name)
-        if name in _BETWEEN_FRAMES:
-            return cls(_BETWEEN_FRAMES[name], _BETWEEN_FRAMES[name], layers, heads, earlier_frames=True)
-        if name == OWN_PART:
-            return cls("part V", "part V", layers, heads, same_frame=True)
+        if name in _BY_FRAME:
+            selection, which = _BY_FRAME[name]
+            return cls(selection, selection, layers, heads, **{which: True})
         source, arrow, target = (part.strip() for part in str(name).partition(" -> "))
         if not arrow or not is_selection(source) or not is_selection(target):
             raise SelectionError(
-                near(name, (*ROUTES, *PART_ROUTES, OWN_PART), kind="route")
+                near(name, (*ROUTES, *VIDEO_ROUTES, *PART_ROUTES, OWN_PART), kind="route")
                 + '; between other selections of a prompt: "source -> target"'
             )
         return cls(source, target, layers, heads)

@@ -138,14 +138,19 @@ def _one(given: Any, layers: Iterable[int] | int, called: str) -> Acting:
     return HookList(tuple((name, function) for name, function in pairs))
 
 
+_NAMED = {
+    "video ↛ video of later frames": "cross-frame",
+    "video ↛ video of the same frame": "within-frame",
+}
+
+
 def described(intervention: Any, n_layers: int) -> str:
     """An intervention in words for tables and figures, layers counted from 1: "cross-frame, layers 3–7"."""
     if isinstance(intervention, HookList):
         return "hook functions"
     if not isinstance(intervention, Knockout):
         return f"{type(intervention).__name__} {getattr(intervention, 'name', '')}".strip()
-    words = f"{intervention.source} ↛ {intervention.target}"
-    crossing = intervention.earlier_frames and words == "video ↛ video"
-    words = "cross-frame" if crossing else words + intervention.frame_words
+    words = f"{intervention.source} ↛ {intervention.target}{intervention.frame_words}"
+    words = _NAMED.get(words, words)
     words += ", all layers" if len(intervention.layers) == n_layers else f", {layer_words(intervention.layers)}"
     return words if intervention.heads is None else f"{words}, heads {', '.join(map(str, intervention.heads))} (from 0)"

@@ -12,16 +12,20 @@ from torch import Tensor
 from videolens.interventions.protocol import Hooks, Intervention
 from videolens.prompt.prompt import Prompt
 
+HALF = (torch.bfloat16, torch.float16)
+"""Dtypes whose rounding shows in what an intervention changes."""
+
 
 @dataclass(frozen=True)
 class Rerounded:
     """An intervention beside which the residual stream is moved by half a step of its dtype, up or down by chance.
 
-    It is moved once, where the intervention begins: at its first layer, in its first row and all after it. In exact
+    It is moved once, where the intervention begins: at its first layer, in its first row and all after it; before the
+    first layer, if the intervention does not say where it begins. In exact
     arithmetic that would change nothing to speak of, so what it changes is what rounding decides.
 
     Attributes:
-        intervention: one that declares what it changes.
+        intervention: what is done once more.
         seed: of the signs.
     """
 
@@ -32,7 +36,7 @@ class Rerounded:
         """Those of the intervention, and one on the residual stream where it begins."""
         own = list(self.intervention.hooks(prompt))
         cone = self.intervention.cone(prompt)
-        return own if cone is None else [*own, (f"blocks.{cone[0]}.hook_resid_pre", _HalfStep(self.seed))]
+        return [*own, (f"blocks.{cone[0] if cone else 0}.hook_resid_pre", _HalfStep(self.seed))]
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """That of the intervention."""

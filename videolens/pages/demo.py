@@ -37,6 +37,7 @@ from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
+from videolens.pages.demo_search import smallest
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
 from videolens.progress import progress_bar
@@ -61,8 +62,9 @@ def run_demo(
     3. Flow maps: the tuned model on what it answers rightly, the base on the same questions, all of them.
     4. Map the base on still clips, too; judge the claims, read the attention between segments, map `COMPARED` questions
        by the published procedure.
-    5. Choose a pathway on validation questions, and measure what is left of the tuned model's accuracy along it; trace
-       its answer through the layers, and read its video tokens.
+    5. Choose a pathway on validation questions, and measure what is left of the tuned model's accuracy along it; search
+       for a smaller one on the same, and time both compiled; trace the answer through the layers, and read the video
+       tokens.
     6. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the results (for their `load`)
        and `report.html`.
 
@@ -125,7 +127,10 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
     say(f"{COMPARED} of the questions by the published procedure, to compare")
     check = side_by_side(tuned, ones[:COMPARED], name=short_name(settings.model), progress=progress)
     say(f"a pathway, chosen on {CHOSEN_BY} validation questions of each task, and the accuracy along it")
-    pruned = _pruned(tuned, questions, settings, progress=progress)
+    by = _validation(settings)
+    pruned = _pruned(tuned, by, questions, settings, progress=progress)
+    say(f"the smallest pathway, searched for on the same {len(by)} questions, and what running it saves")
+    small = smallest(tuned, by, questions, ones, pruned.choice, seed=settings.seed, say=say, progress=progress)
     say("the answer through the layers, and the words of the video tokens")
     trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
     lens = _lens(tuned, questions, settings, say=say, progress=progress)
@@ -138,6 +143,7 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
         claims=claims,
         attention=attention,
         pruned=pruned,
+        smallest=small,
         trace=trace,
         lens=lens,
         check=check,
@@ -154,12 +160,21 @@ def _still(base: HookedVideoTransformer, settings: DemoSettings, *, progress: bo
     return trace_flow(base, seen, routes=NEEDED_STILL, samples="all", seed=settings.seed, progress=progress)
 
 
+def _validation(settings: DemoSettings) -> list[Question]:
+    """Step 5: what pathways are chosen by; never the split that they are judged by."""
+    other = "validation" if settings.split != "validation" else "train"
+    return [q for task in TEMPORAL_TASKS for q in load_dataset("shapes", split=other, task=task, n=CHOSEN_BY)]
+
+
 def _pruned(
-    model: HookedVideoTransformer, questions: Sequence[Question], settings: DemoSettings, *, progress: bool
+    model: HookedVideoTransformer,
+    by: Sequence[Question],
+    questions: Sequence[Question],
+    settings: DemoSettings,
+    *,
+    progress: bool,
 ) -> Pruned:
     """Step 5: chosen by one split, judged by another."""
-    other = "validation" if settings.split != "validation" else "train"
-    by = [q for task in TEMPORAL_TASKS for q in load_dataset("shapes", split=other, task=task, n=CHOSEN_BY)]
     choice = choose_pathway(model, by, seed=settings.seed, progress=progress)
     accuracy = evaluate_pathway(model, questions, choice.pathway, seeds=2, seed=settings.seed, progress=progress)
     return Pruned(choice, accuracy, pruning_view(model, questions[0], choice.pathway), CHOSEN_BY)
@@ -196,6 +211,8 @@ def _write(out: Path, demo: Demo, *, progress: bool) -> None:
             bar.update(1)
     demo.accuracy.save(out / "accuracy", overwrite=True)
     demo.pruned.accuracy.save(out / "pathway", overwrite=True)
+    if demo.smallest.search is not None:
+        demo.smallest.search.save(out / "search", overwrite=True)
     demo.trace.save(out / "answer-trace", overwrite=True)
     demo.lens.save(out / "logit-lens", overwrite=True)
     demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
@@ -212,6 +229,8 @@ def _figures(demo: Demo) -> dict[str, Callable[[], Figure]]:
     }
     figures |= {"accuracy": partial(demo.accuracy.figure, tasks=TEMPORAL_TASKS), "claims": demo.claims.figure}
     figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
+    if demo.smallest.search is not None:
+        figures["search"] = demo.smallest.search.figure
     figures["words-on-frames"] = partial(demo.lens.figure, "frames", layer=words_at(demo.lens))
     if demo.lens.settings.groups:
         figures["logit-lens"] = demo.lens.figure

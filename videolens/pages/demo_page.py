@@ -22,6 +22,7 @@ from videolens.experiments.segment_attention.section import section as attention
 from videolens.model.checkpoints.files import short_name
 from videolens.pages.clips import clips_section, settings_section
 from videolens.pages.demo_parts import Demo
+from videolens.pages.demo_search import smallest_section
 
 _NOTHING_NAMED = (
     "In a model trained on much text such words name what a patch shows; this small one was never asked to name its "
@@ -99,6 +100,7 @@ def _sections(demo: Demo) -> list[Section]:
             "claims", "Claims", "What this says about the paper’s claims", claims_section(demo.claims, flows=demo.flows)
         ),
         Section("pathway", "Pathway", "What can be cut away", pathway),
+        Section("smallest", "Smallest", "How little is enough, and what that saves", smallest_section(demo.smallest)),
         Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
         Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, note=_NOTHING_NAMED)),
         Section("attention", "Attention", "Who looks at whom", attention_section(attention, base=base_attention)),

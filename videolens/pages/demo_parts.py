@@ -17,6 +17,7 @@ from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
 from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.pages.clips import AnsweredClip
+from videolens.pages.demo_search import Smallest
 
 COMPARED = 2
 """Questions, each of another task, that are mapped by the published procedure as well. It takes ten times as long."""
@@ -94,6 +95,7 @@ class Demo:
         claims: what they say about the paper's claims.
         attention: between segments, of both models.
         pruned: the tuned model along one pathway.
+        smallest: the smallest pathway that a search finds, and what running it saves.
         trace: its answer, layer by layer.
         lens: the words that its video tokens are read as.
         check: `COMPARED` questions mapped by the published procedure as well.
@@ -110,6 +112,7 @@ class Demo:
     claims: Claims
     attention: tuple[SegmentAttention, SegmentAttention]
     pruned: Pruned
+    smallest: Smallest
     trace: AnswerTrace
     lens: LogitLens
     check: SideBySide

@@ -51,7 +51,8 @@ def doubts(model: HookedVideoTransformer, name: str, question: Question, prompt:
         )
     # 3.
     if name in bundled_names() and (foreign := foreign_words(question.stem, question.options or ())):
-        listed = ", ".join(f"“{text}”" for text in foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        listed = ", ".join(f"“{text}”" for text in foreign[:3])
+        listed += f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         said.append(
             f"The bundled model {name!r} knows moving shapes and the questions of its benchmark (docs/bundled.md), and "
             f"was never asked this: {listed}. Its answer means nothing."

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from videolens.engine.full import full_logits
 from videolens.engine.stages import stage_interventions
-from videolens.errors import SelectionError, VideolensError
-from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace, TraceRow, TraceSettings
+from videolens.errors import SelectionError
+from videolens.experiments.answer_trace.result import AnswerTrace, TraceRow, TraceSettings
 from videolens.experiments.common.asking import ask_all, why_left_out
+from videolens.experiments.common.conditions import CLEAN, conditions_of
 from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.readout import FINAL_NORM, NO_NORM, listeners, read_logits
 from videolens.experiments.common.words import token_text
-from videolens.interventions.protocol import as_interventions, described
+from videolens.interventions.protocol import described
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -98,7 +99,7 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
     def __post_init__(self) -> None:
         check_samples(self.samples)
         self.lens = FINAL_NORM if self.norm else NO_NORM
-        self.conditions = _conditions(self.model, self.interventions or {})
+        self.conditions = conditions_of(self.model, self.interventions or {})
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """Rows of the table for one question, and what was left out of it."""
@@ -211,19 +212,4 @@ def _followed(model: HookedVideoTransformer, prompt: Prompt, said: int) -> dict[
         found[name] = ("unknown" if right is None else "true" if token == right else "false", token)
     if said not in by_token:
         found[f"says {token_text(model, said)!r}"] = ("model's answer", said)
-    return found
-
-
-def _conditions(model: HookedVideoTransformer, interventions: Any) -> dict[str, list[Any]]:
-    """Interventions that hold at once, by the name of the condition, checked against the model."""
-    if not isinstance(interventions, Mapping):
-        raise VideolensError(
-            f"interventions are {interventions!r}: give each a name, such as "
-            '{"video cut": Knockout("video", "question", layers=[2, 3])}'
-        )
-    found: dict[str, list[Any]] = {}
-    for name, given in interventions.items():
-        if name == CLEAN or not isinstance(name, str) or not name:
-            raise VideolensError(f"an intervention is called {name!r}: {CLEAN!r} is the model with nothing changed")
-        found[name] = as_interventions(given, model.cfg, called=f"the interventions of {name!r}")
     return found

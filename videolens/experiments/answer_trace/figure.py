@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 
 from videolens.drawing.style import INK, MUTED, PALETTE, grid_of_axes, layer_axis, legend, note, plain, titled
 from videolens.errors import SelectionError, near
-from videolens.experiments.answer_trace.result import CLEAN, AnswerTrace
+from videolens.experiments.answer_trace.result import AnswerTrace
+from videolens.experiments.common.conditions import CLEAN
 from videolens.model.checkpoints.files import short_name
 
 Style = Literal["-"] | tuple[float, tuple[float, ...]]

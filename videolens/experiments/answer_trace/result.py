@@ -12,6 +12,7 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 
 from videolens.errors import VideolensError, near
+from videolens.experiments.common.conditions import CLEAN
 from videolens.experiments.common.provenance import SETTINGS, Made
 from videolens.experiments.common.readout import FINAL_NORM
 from videolens.experiments.common.result import Result
@@ -46,7 +47,6 @@ class TraceRow(NamedTuple):
     correct: bool | None
 
 
-CLEAN = "clean"
 KINDS = ("true", "false", "unknown", "model's answer")
 """The right option; a wrong one; an option of a question whose answer is not known; what the clean model says, where
 that is none of the options."""

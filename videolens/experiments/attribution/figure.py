@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from videolens.drawing.style import INK, LAYER, MUTED, PALETTE, RULE, layer_ticks, under
 from videolens.experiments.attribution.result import Attribution
@@ -84,17 +85,18 @@ def _cells(result: Attribution, task: str | None) -> tuple[list[str], Float[np.n
 def _against_exact(axes: Axes, result: Attribution) -> None:
     closed = result.table[result.table["exact"].notna()]
     ends = np.abs(closed[["score", "exact"]].to_numpy(dtype=float)).max() or 1.0
+    groups = dict(list(closed.groupby(closed["route"].map(coarse_route), sort=False)))
     least = max(float(np.quantile(np.abs(closed["exact"].to_numpy(dtype=float)), 0.2)), ends * 1e-6)
-    for i, (route, rows) in enumerate(closed.groupby(closed["route"].map(coarse_route), sort=False)):
-        color, mark = PALETTE[i % len(PALETTE)], "o" if i < len(PALETTE) else "^"
-        axes.plot(
-            rows["exact"], rows["score"], mark, color=color, markersize=3, alpha=0.6, label=short_route(str(route))
-        )
+    for i, route in enumerate(route for route in PARTITION if route in groups):
+        rows, color, mark = groups[route], PALETTE[i % len(PALETTE)], "o" if i < len(PALETTE) else "^"
+        axes.plot(rows["exact"], rows["score"], mark, color=color, markersize=3, alpha=0.6, label=short_route(route))
     axes.plot([-ends, ends], [-ends, ends], color=MUTED, linewidth=0.8, zorder=1)
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         scale("symlog", linthresh=least)
         axis.set_ticks(_powers(least, ends))
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(_plain)
+    axes.set(xlim=(-1.6 * ends, 1.6 * ends), ylim=(-1.6 * ends, 1.6 * ends))  # no dot is cut off
     axes.grid(color=RULE, linewidth=0.5)
     axes.set_axisbelow(True)
     axes.set_xlabel("exact change", fontsize=8, color=INK)

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from videolens.errors import VideolensError
-from videolens.experiments.claims.differences import mean_difference, paired, same_questions
 from videolens.experiments.claims.result import (
     MARGIN,
     Claims,
@@ -26,6 +25,7 @@ from videolens.experiments.claims.result import (
     questions_to_settle,
 )
 from videolens.experiments.common.statistics import Interval, centre
+from videolens.experiments.flow.differences import mean_difference, paired, same_questions
 from videolens.experiments.flow.result import FlowMap
 from videolens.interventions.layer_sets import STYLES
 

@@ -24,13 +24,12 @@ from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowRow, FlowSettings
 from videolens.interventions.knockout import ROUTES, Knockout, route_name
 from videolens.interventions.layer_sets import cut_layers
-from videolens.interventions.rerounded import Rerounded
+from videolens.interventions.rerounded import HALF, Rerounded
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 Samples = Literal["correct", "wrong", "all"]
-_HALF = (torch.bfloat16, torch.float16)
 
 
 def trace_flow(
@@ -165,7 +164,7 @@ class FlowExperiment(Experiment[FlowMap]):
         rows = self._rows(prompt, (name, task), places, found, answer)
         # 5. how much of it is rounding
         cost = Cost.of(found, before=1.0)
-        if self.model.cfg.dtype in _HALF:
+        if self.model.cfg.dtype in HALF:
             noise, more = self._noise(prompt, knockouts, unblocked, [row.change_percent for row in rows], answer)
             cost = replace(cost, forwards=cost.forwards + more, noise=noise)
         return Asked(rows, skipped, cost)

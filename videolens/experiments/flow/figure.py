@@ -28,6 +28,7 @@ from videolens.experiments.flow.lines import (
     panel,
     places,
     ranged,
+    unnamed,
 )
 from videolens.experiments.flow.measures import MEASURES, measure_named
 from videolens.experiments.flow.plan import INTO_FALSE_OPTIONS
@@ -66,7 +67,7 @@ def cross_frame(flow: FlowMap, *, tasks: Tasks = None, base: FlowMap | None = No
             line(axes, each, "cross-frame", task, color, measure=measure, alpha=0.1, beside=beside)
         panel(axes, each, model_name(each), counts(each, ["cross-frame"], shown, measure))
     style = flow.settings.style
-    handles = [key(task or "questions", color_of(i), style=style) for i, task in enumerate(chosen)]
+    handles = [key(task or unnamed(flow), color_of(i), style=style) for i, task in enumerate(chosen)]
     legend(figure, "Cutting attention between frames", handles)
     level_flat(panels[0], MEASURES[measure].unit)
     note(figure, note_words(flows, measure=measure))
@@ -127,9 +128,10 @@ def heat_map(flow: FlowMap, *, tasks: Tasks = None, base: FlowMap | None = None,
     bar.set_label(f"mean {MEASURES[measure].label}", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)
-    cells = n_cuts * len(shown)
-    stray = f"chance alone puts about {max(1, round(cells / 20))} of {cells} outside a 95 % interval"
-    said = f"{note_words(flows, measure=measure, band=False)} Read rows, not cells: {stray}."
+    cells, said = n_cuts * len(shown), note_words(flows, measure=measure, band=False)
+    if max(each.n for each in flows) > 1:
+        stray = f"chance alone puts about {max(1, round(cells / 20))} of {cells} outside a 95 % interval"
+        said += f" Read rows, not cells: {stray}."
     under(figure, "What cutting each route costs", said)
     return figure
 
@@ -197,7 +199,7 @@ def _by_task(flow: FlowMap, kind: str, title: str, tasks: Tasks, base: FlowMap |
             for each in flows
             if task is None or task in each.tasks
         ]
-        panel(axes, flow, (ALL if task is None else task) or "questions", ", ".join(dict.fromkeys(said)))
+        panel(axes, flow, (ALL if task is None else task) or unnamed(flow), ", ".join(dict.fromkeys(said)))
     style = flow.settings.style
     handles = [key(arrow(route), color_of(i), style=style) for i, route in enumerate(shown)]
     if base is not None:

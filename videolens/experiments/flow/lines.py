@@ -158,10 +158,15 @@ def note_words(flows: Sequence[FlowMap], *, measure: str, band: bool = True) -> 
     if band:
         rounded = {flow.settings.dtype for flow in flows if flow.noise_floor(flow.routes[0], measure=measure)}
         parts += [f"Grey: what rounding in {dtype} alone makes of a mean." for dtype in sorted(rounded)]
-    if band:
+    if band and max(flow.n for flow in flows) > 1:
         shape = "Bars" if flows[0].settings.style in HALVES else "Band"
         parts.append(f"{shape}: 95 % bootstrap over questions.")
     return " ".join(parts)
+
+
+def unnamed(flow: FlowMap) -> str:
+    """What stands for a task without a name."""
+    return "questions" if flow.n > 1 else "one question"
 
 
 def _unknown(flow: FlowMap, measure: str) -> int:

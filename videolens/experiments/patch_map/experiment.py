@@ -5,29 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from math import isnan
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from videolens.engine import check_engine, sweep
+from videolens.engine import Sweep, check_engine, sweep
 from videolens.errors import VideolensError, check_flag, near
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Row, Tick
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.thumbnails import thumbnails
-from videolens.experiments.patch_map.contrast import contrast_of, metric_column
-from videolens.experiments.patch_map.pair import Given, Pair, measure, pair_of, pairs_of
+from videolens.experiments.patch_map.contrast import contrast_of
+from videolens.experiments.patch_map.pair import Given, Pair, effect_index, measure, pair_of, pairs_of, strongest
 from videolens.experiments.patch_map.result import PatchMap
 from videolens.experiments.patch_map.table import DIRECTIONS, ClipRow, PatchRow, PatchSettings, RunRow
 from videolens.experiments.patch_map.units import Unit, check_over, units_of
 from videolens.interventions.numbering import chosen_numbers
 from videolens.interventions.patch import Patch
+from videolens.interventions.protocol import Intervention
+from videolens.interventions.rerounded import HALF, Rerounded
 from videolens.interventions.sites import as_places, named_site
 from videolens.interventions.source import SourceRun, check_same_layout
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 
@@ -60,6 +64,8 @@ def patch_map(
        *Probability* of the clean answer. *KL* divergence of the patched run from the run patched from.
     4. Each also as an effect: 0 where a patched run does as it would unpatched, 1 where it does as the run it is
        patched from. Effects may lie outside 0 … 1.
+    5. In half precision the strongest patch of every layer once more, rounded elsewhere (`Rerounded`): by how much its
+       effect differs is the map's noise (`PatchMap.noise_floor`).
 
     >>> patch_map(model, question, question.reversed())  # doctest: +SKIP
     >>> patch_map(model, [(q, q.reversed()) for q in questions], over="role")  # doctest: +SKIP
@@ -148,7 +154,7 @@ class PatchMapExperiment(Experiment[PatchMap]):
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
             raise VideolensError(near(self.direction, DIRECTIONS, kind="direction"))
-        metric_column(self.metric)
+        self._effect = effect_index(self.metric)
         check_engine(self.engine)
         check_flag("verify", self.verify)
         self._site = named_site(self.site)
@@ -180,18 +186,19 @@ class PatchMapExperiment(Experiment[PatchMap]):
         with self._one_attention():
             kept, cache = self.model.run_with_cache(source, names_filter=self._site.names(self._layers))
             # 2. every unit in every layer
-            found = sweep(
-                self.model,
-                base,
-                self._patches(SourceRun(source, cache), units),
-                engine=self.engine,
-                max_memory=self.max_memory,
-                verify=self.verify,
-                tick=tick,
-            )
-        # 3. and 4.
-        last = kept[0, source.tokens["last"][0]]
-        numbers, run = measure(self.model, contrast, found.base, last, found.logits, self.direction)
+            patches = self._patches(SourceRun(source, cache), units)
+            found = self._sweep(base, patches, verify=self.verify, tick=tick)
+            # 3. and 4.
+            last = kept[0, source.tokens["last"][0]]
+            numbers, run = measure(self.model, contrast, found.base, last, found.logits, self.direction)
+            # 5. how much of it is rounding
+            cost, effects = Cost.of(found), [each[self._effect] for each in numbers]
+            if self.model.cfg.dtype in HALF and not isnan(effects[0]):
+                at = strongest(effects, len(units))
+                again = self._sweep(base, [Rerounded(patches[i]) for i in at])
+                repeated, _ = measure(self.model, contrast, found.base, last, again.logits, self.direction)
+                off = max(abs(new[self._effect] - effects[i]) for new, i in zip(repeated, at, strict=True))
+                cost = replace(cost, forwards=cost.forwards + again.forwards, noise=100 * off)
         places = [(layer, unit) for layer in self._layers for unit in units]
         rows = [
             PatchRow(name, self._site.name, self.direction, layer, unit.name, unit.label, len(unit.positions), *each)
@@ -199,7 +206,10 @@ class PatchMapExperiment(Experiment[PatchMap]):
         ]
         frames, height, width = base.tokens.grid
         run |= {"pair": name, "task": task, "frames": frames, "rows": height, "columns": width}
-        return Asked(rows, cost=Cost.of(found), also={"runs": [RunRow(**run)]})
+        return Asked(rows, cost=cost, also={"runs": [RunRow(**run)]})
+
+    def _sweep(self, prompt: Prompt, patches: Sequence[Intervention], **options: Any) -> Sweep:
+        return sweep(self.model, prompt, patches, engine=self.engine, max_memory=self.max_memory, **options)
 
     def clips_of(self, prompt: Pair, name: str, task: str) -> list[Row]:
         """Rows of the table "clips": both clips, as the model was shown them."""

@@ -53,7 +53,7 @@ def draw(
     if patched.settings.over == "patch":
         figure = _over_frames(patched, effects, shown, pictures, limit)
     else:
-        figure = _heat_map(patched, effects, shown, pictures, limit)
+        figure = _heat_map(patched, effects, shown, pictures, limit, metric=metric, pair=pair)
     # colours as they are, not as a panel lets a frame shine through
     colours = ScalarMappable(Normalize(-limit, limit), _CMAP)
     bar = figure.colorbar(colours, ax=figure.axes, fraction=0.03, pad=0.015, aspect=30)
@@ -69,7 +69,14 @@ def draw(
 
 
 def _heat_map(
-    patched: PatchMap, effects: Float[np.ndarray, "layer unit"], shown: list[int], pictures: Pictures, limit: float
+    patched: PatchMap,
+    effects: Float[np.ndarray, "layer unit"],
+    shown: list[int],
+    pictures: Pictures,
+    limit: float,
+    *,
+    metric: str,
+    pair: str | None,
 ) -> Figure:
     """Layers × units; beneath the columns of frames, the frames."""
     rows, columns = effects.shape
@@ -85,7 +92,7 @@ def _heat_map(
     _layer_axis(axes, shown)
     _unit_axis((axes, *below)[-1], patched)
     if columns <= _MOST_NUMBERS:
-        _cells(axes, effects, limit)
+        _cells(axes, effects, max(_LEAST_SHOWN, 0.05 * limit, patched.noise_floor(metric, pair=pair)), limit)
     for strip, (name, frames) in zip(below, strips.items(), strict=True):
         _strip(strip, name, frames, of_frames)
     for each in (axes, *below):
@@ -165,9 +172,9 @@ def _unit_axis(axes: Axes, patched: PatchMap) -> None:
     axes.set_xlabel({"head": "head (from 0)"}.get(over, ""), fontsize=8, color=INK)
 
 
-def _cells(axes: Axes, effects: Float[np.ndarray, "layer unit"], limit: float) -> None:
+def _cells(axes: Axes, effects: Float[np.ndarray, "layer unit"], least: float, limit: float) -> None:
     """The number, in percent, in every cell that is more than noise."""
-    for row, column in np.argwhere(np.abs(effects) >= max(_LEAST_SHOWN, 0.05 * limit)):
+    for row, column in np.argwhere(np.abs(effects) >= least):
         value = effects[row, column]
         color = "white" if abs(value) > 0.6 * limit else INK
         axes.text(column, row, number(100 * value, sign=""), ha="center", va="center", fontsize=6.5, color=color)
@@ -222,6 +229,8 @@ def _note(patched: PatchMap, metric: str, pair: str | None) -> str:
         parts.append(f"KL from the {source} run: {base} {_number(runs['kl'].mean())} nats, {source} 0.")
     if patched.settings.positions is not None:
         parts.append(f"Only positions {patched.settings.positions!r}.")
+    if floor := patched.noise_floor(metric, pair=pair):
+        parts.append(f"What rounding in {patched.settings.dtype} alone makes: ± {number(100 * floor, sign='')} %.")
     return " ".join([*parts, "Layers count from 1, frames and heads from 0."])
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from videolens.errors import VideolensError
 from videolens.experiments.common.words import token_text
-from videolens.experiments.patch_map.contrast import METRICS, Contrast, kl_divergence, normalised
+from videolens.experiments.patch_map.contrast import METRICS, Contrast, kl_divergence, metric_column, normalised
 from videolens.experiments.patch_map.table import DIRECTIONS
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
@@ -104,3 +104,18 @@ def measure(
         run |= {f"{column}_{which}": float(values[column][row]) for column in ("logit_diff", "probability")}
         run[f"says_{which}"] = token_text(model, int(model.chosen(logits[row])))
     return torch.stack(measured, dim=1).tolist(), run
+
+
+def effect_index(metric: str) -> int:
+    """Where the effect on a metric stands among the numbers that `measure` gives for a run.
+
+    Raises:
+        VideolensError: no such metric; the message lists them.
+    """
+    return len(METRICS) + list(METRICS.values()).index(metric_column(metric))
+
+
+def strongest(effects: Sequence[float], n_units: int) -> list[int]:
+    """The patch with the largest effect in each layer; `n_units` in each, one layer after the other."""
+    layers = range(0, len(effects), n_units)
+    return [max(range(first, first + n_units), key=lambda i: abs(effects[i])) for first in layers]

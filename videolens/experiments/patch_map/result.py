@@ -133,6 +133,18 @@ class PatchMap(Result):
             )
         return defined.mean(axis=0)
 
+    def noise_floor(self, metric: str | None = None, *, pair: str | None = None) -> float:
+        """What rounding alone makes of an effect: 95 % of effects of noise lie within ± this.
+
+        0 in float32, in maps that were made before noise was measured, and on metrics other than the map's own, on
+        which it is not measured. Rounding of different pairs has nothing to do with each other, so that of their mean
+        falls with the root of their number.
+        """
+        noise, n = self.settings.noise, self.n if pair is None else 1
+        if noise is None or (metric or self.settings.metric) != self.settings.metric:
+            return 0.0
+        return 1.96 * noise / 100 / n**0.5
+
     def __repr__(self) -> str:
         made = self.settings
         return (

@@ -20,7 +20,7 @@ from videolens.question import Question
 KEPT, REMOVED, NONE = "#0072B2", "#D55E00", "#D4D4D4"
 
 _STYLE = """<style>
-.pruned { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 8px 24px; }
+.pruned { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 8px 24px; }
 .pruned section { min-width: 0; } .pruned section > h4 { margin: 8px 0 2px; font-size: 15px; }
 .pruned section > div > div { max-width: none !important; padding: 0 16px !important; }
 .pruned h2, .pruned section > div > div > h3 { display: none; }
@@ -32,7 +32,9 @@ _STYLE = """<style>
   max-width: 16.66% !important; width: 16.66% !important; }
 .edges { border-collapse: collapse; font-size: 13px; margin: 8px 0 16px; font-variant-numeric: tabular-nums; }
 .edges td, .edges th { padding: 1px 12px 1px 0; text-align: right; font-weight: normal; } .edges th { color: #666; }
-.edges i { display: inline-block; height: 9px; vertical-align: baseline; }
+.edges td { white-space: nowrap; vertical-align: middle; }
+.edges span { display: flex; width: min(240px, 42vw); } .edges i { height: 9px; }
+@media (max-width: 720px) { .pruned section { overflow-x: auto; } .pruned section > div { min-width: 440px; } }
 </style>"""
 
 
@@ -100,8 +102,9 @@ def _per_layer(edges: SegmentEdges) -> str:
     total, rows = int(edges.causal.sum()), ""
     for layer, kept in enumerate(edges.kept.sum((1, 2)).tolist()):
         share = kept / total
-        bar = f'<i style="width:{240 * share:.0f}px;background:{KEPT}"></i>'
-        bar += f'<i style="width:{240 * (1 - share):.0f}px;background:{REMOVED}"></i>'
-        rows += f"<tr><td>{layer + 1}</td><td>{kept:,.0f}</td><td>{100 * share:.1f} %</td><td>{bar}</td></tr>"
+        bar = f'<i style="width:{100 * share:.1f}%;background:{KEPT}"></i>'
+        bar += f'<i style="width:{100 * (1 - share):.1f}%;background:{REMOVED}"></i>'
+        cells = (f"{layer + 1}", f"{kept:,.0f}", f"{100 * share:.1f} %", f"<span>{bar}</span>")
+        rows += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     head = f"<tr><th>layer</th><th>kept of {total:,}</th><th>share</th><th></th></tr>"
     return f'<table class="edges"><thead>{head}</thead><tbody>{rows}</tbody></table>'

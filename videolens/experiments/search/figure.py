@@ -20,7 +20,10 @@ def draw(result: PathwaySearch) -> Figure:
     orders = list(dict.fromkeys(result.settings.orders))
     for i, order in enumerate(orders):
         some = front.loc[[name for name in shown if name.startswith(f"{order}, ")]].sort_values("live_edges")
-        panel.plot(100 * some["live_edges"], 100 * some["accuracy"], "o-", color=PALETTE[i], markersize=4, label=order)
+        reach = (some["accuracy"] - some["accuracy_low"], some["accuracy_high"] - some["accuracy"])
+        look = {"fmt": "o-", "color": PALETTE[i], "markersize": 4, "elinewidth": 0.8, "label": f"found ({order})"}
+        bars = [100 * each.clip(lower=0) for each in reach]
+        panel.errorbar(100 * some["live_edges"], 100 * some["accuracy"], yerr=bars, **look)
     others = [name for name in shown if not any(name.startswith(f"{order}, ") for order in orders)]
     for i, name in enumerate(others):
         row = front.loc[name]
@@ -46,7 +49,11 @@ def draw(result: PathwaySearch) -> Figure:
     panel.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
-    panel.legend(fontsize=7, frameon=False, labelcolor=INK)
+    panel.grid(color="#E6E6E6", linewidth=0.6)
+    panel.set_axisbelow(True)
+    # above: wherever it lay in the panel, it could lie on a bar
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "borderaxespad": 0.2, "columnspacing": 1.2}
+    panel.legend(fontsize=7, frameon=False, labelcolor=INK, **above)
     draw_pathway(picture, result.pathway)
     settings = result.settings
     lost = result.loss(settings.chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from videolens.drawing.html import render
+from videolens.drawing.html import render, two_lines
 from videolens.experiments.common.statistics import Interval
 from videolens.experiments.common.words import number
 from videolens.experiments.search.result import ALL_CLOSED, FULL, SIZED, PathwaySearch
@@ -28,6 +28,7 @@ def section(result: PathwaySearch) -> Markup:
     )
 
 
-def _points(lost: Interval) -> str:
-    """Points lost with their interval."""
-    return f"{number(lost.value, 1, sign='')} [{number(lost.low, 1, sign='')}, {number(lost.high, 1, sign='')}]"
+def _points(lost: Interval) -> Markup:
+    """Points lost, and below them their interval."""
+    value, low, high = (number(each, 1, sign="") for each in (lost.value, lost.low, lost.high))
+    return two_lines(value, f"{low} … {high}")

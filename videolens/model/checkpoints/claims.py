@@ -17,7 +17,9 @@ from videolens.model.checkpoints.settings import PlainConfig
 from videolens.model.families import Family
 
 _MOST_LAYERS = 1000
+_SPARE = 10**7  # numbers that a model may have beside its files: tables of positions, masks
 _COUNTS = re.compile(r"layers|depth|blocks")
+_WIDTHS = re.compile(r"(size|dim|width|heads|channels|features)$")
 
 
 def check_layers(settings: Mapping[str, Any], stored: Mapping[str, Stored], where: str) -> None:
@@ -27,7 +29,7 @@ def check_layers(settings: Mapping[str, Any], stored: Mapping[str, Stored], wher
         ModelError: names the setting, its value, and how many layers or weights the files hold.
     """
     n_held = len({found[1] for key in stored if (found := re.search(r"(?:^|\.)layers\.(\d+)\.", key))})
-    for name, value in _counts(settings, ""):
+    for name, value in _integers(settings, _COUNTS):
         if value > max(len(stored), _MOST_LAYERS):
             raise ModelError(
                 f"{where} says {name} {value}, and the files hold {len(stored)} weights, of {n_held} layers at most: "
@@ -38,12 +40,20 @@ def check_layers(settings: Mapping[str, Any], stored: Mapping[str, Stored], wher
 def check_size(family: Family, settings: Mapping[str, Any], stored: Mapping[str, Stored], where: str) -> None:
     """Refuse a model that would be far larger than what the files hold.
 
-    It is built on the meta device, where numbers take no memory, and its numbers are counted. What differs by less is
+    A width of more numbers than all files hold is refused by itself: it may be too large even to be counted. The model
+    is built on the meta device, where numbers take no memory, and its numbers are counted. What differs by less is
     named weight by weight when the weights are read. Whatever cannot be built there is left for then, too.
 
     Raises:
         ModelError: says how many numbers there would be, how many are held, and the largest weights that are not.
     """
+    held = sum(prod(each.shape) for each in stored.values())
+    for name, value in _integers(settings, _WIDTHS):
+        if value > 2 * held + _SPARE:
+            raise ModelError(
+                f"{where} says {name} {value}, and the files hold {held} numbers in all: config.json and "
+                "*.safetensors must belong together"
+            )
     with torch.device("meta"), ExitStack() as stack:
         try:
             module = _architecture(family, settings, stack)
@@ -53,10 +63,9 @@ def check_size(family: Family, settings: Mapping[str, Any], stored: Mapping[str,
             return
     if module is None:
         return
-    held = sum(prod(each.shape) for each in stored.values())
     made = dict([*module.named_parameters(), *module.named_buffers()])
     n_numbers = sum(weight.numel() for weight in made.values())
-    if n_numbers > 2 * held + 10**7:
+    if n_numbers > 2 * held + _SPARE:
         largest = sorted(made, key=lambda name: -made[name].numel())[:3]
         shapes = ", ".join(f"{name} {list(made[name].shape)}" for name in largest)
         raise ModelError(
@@ -80,10 +89,10 @@ def _architecture(family: Family, settings: Mapping[str, Any], stack: ExitStack)
     return module
 
 
-def _counts(settings: Any, name: str) -> Iterator[tuple[str, int]]:
-    """Names and values of settings that say how many layers there are."""
+def _integers(settings: Any, named: re.Pattern[str], name: str = "") -> Iterator[tuple[str, int]]:
+    """Full names and values of the integers among settings whose own names match."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
-            yield from _counts(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(settings, int) and not isinstance(settings, bool) and _COUNTS.search(name.rpartition(".")[2]):
+            yield from _integers(value, named, f"{name}.{key}" if name else str(key))
+    elif isinstance(settings, int) and not isinstance(settings, bool) and named.search(name.rpartition(".")[2]):
         yield name, settings

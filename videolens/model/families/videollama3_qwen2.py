@@ -80,7 +80,7 @@ class TokenBudget(SmartResize):
         """
         if not self.resize:
             return super().size(frames, height, width)
-        side, most = self.factor, self.max_pixels // frames
+        side, most = self.factor, max(1, self.max_pixels // frames)
         # 1. the nearest multiples
         found = round(height / side) * side, round(width / side) * side
         if found[0] * found[1] > most:  # 2. shrink
@@ -95,7 +95,8 @@ class TokenBudget(SmartResize):
 def pixels(settings: Mapping[str, Any]) -> TokenBudget:
     """From `min_tokens` for a frame and `max_tokens` for a clip, counted after merging 2 × 2 patches.
 
-    Map the Flow gives a clip at most 1152 tokens: "max_tokens": 1152 in preprocessor_config.json.
+    Map the Flow gives a clip at most 1152 tokens: "max_tokens": 1152 in preprocessor_config.json. No token at all, or
+    fewer for a clip than for a frame, is a `ModelError`.
     """
     side = int(settings.get("patch_size", 14)) * MERGE
     most = int(settings.get("max_tokens", 16384)) * side**2

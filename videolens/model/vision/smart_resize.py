@@ -55,6 +55,9 @@ class SmartResize:
         floor: pixels that a frame's share is never cut below.
         levels: the filter, and what is done besides resizing: rescaling, mean, standard deviation.
         resize: False: frames are taken as they are.
+
+    Raises:
+        ModelError: no pixel at all, a block that is none, or a least above the most.
     """
 
     factor: int
@@ -64,6 +67,14 @@ class SmartResize:
     clip_pixels: int | None = None
     floor: int = 0
     resize: bool = True
+
+    def __post_init__(self) -> None:
+        factor, least, most = self.factor, self.min_pixels, self.max_pixels
+        if factor < 1 or not 0 < least <= most or least > _LEAST_AT_MOST:
+            raise ModelError(
+                f"the preprocessor asks for frames of {least} to {most} pixels in blocks of {factor} × {factor}: "
+                f"the least must be positive and not above the most or {_LEAST_AT_MOST}"
+            )
 
     @classmethod
     def from_dict(
@@ -99,11 +110,6 @@ class SmartResize:
             )
         )
         factor = int(settings.get("patch_size", 14)) * int(settings.get("merge_size", 2))
-        if factor < 1 or not 0 < least <= most or least > _LEAST_AT_MOST:
-            raise ModelError(
-                f"the preprocessor asks for frames of {least} to {most} pixels in blocks of {factor} × {factor}: "
-                f"min_pixels must be positive and not above max_pixels or {_LEAST_AT_MOST}"
-            )
         clip, lowest = (most if shared else None), 0
         if settings.get("cap_pixels_per_frame"):
             tokens = int(settings.get("max_video_tokens", 128_000))
@@ -133,7 +139,7 @@ class SmartResize:
             return height, width
         most = self.max_pixels
         if self.clip_pixels is not None:
-            most = max(min(most, self.clip_pixels // frames), self.floor)
+            most = max(min(most, self.clip_pixels // frames), self.floor, 1)
         return smart_size(height, width, factor=self.factor, min_pixels=self.min_pixels, max_pixels=most)
 
     def prepare(self, frames: UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:

@@ -12,6 +12,8 @@ from videolens.experiments.common.statistics import Interval, bootstrap, bootstr
 from videolens.experiments.flow.result import FlowMap
 
 Curves = Float[np.ndarray, "question layer"]
+OtherCurves = Float[np.ndarray, "question other_layer"]
+"""Of a model that may have another depth."""
 
 
 def mean_difference(
@@ -28,7 +30,7 @@ def mean_difference(
 
 def same_questions(
     a: FlowMap, b: FlowMap, of_a: str, of_b: str, *, task: str | None = None, measure: str = "answer"
-) -> tuple[Curves, Curves]:
+) -> tuple[Curves, OtherCurves]:
     """The changes of the questions that both have, in the same order."""
     tables = [flow.by_question(route, task=task, measure=measure).dropna() for flow, route in ((a, of_a), (b, of_b))]
     shared = tables[0].index.intersection(tables[1].index)
@@ -38,7 +40,9 @@ def same_questions(
     return first, second
 
 
-def paired(a: Curves, b: Curves, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], *, seed: int) -> Interval:
+def paired(
+    a: Curves, b: OtherCurves, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], *, seed: int
+) -> Interval:
     """A statistic of two mean curves; each draw takes the same questions for both."""
     n = a.shape[1]
     return bootstrap(np.concatenate([a, b], axis=1), lambda both: statistic(both[..., :n], both[..., n:]), seed=seed)
