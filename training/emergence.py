@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="what training was given as --out, or a bundled model")
     parser.add_argument("--stage", default="shown")
     parser.add_argument("--n", type=int, default=20, help="questions of each temporal task")
+    parser.add_argument("--tasks", nargs="*", default=TEMPORAL_TASKS, choices=TEMPORAL_TASKS)
     parser.add_argument("--words", action="store_true", help="ask for the answer in words, without options")
     parser.add_argument("--every", type=int, default=1, help="of the kept checkpoints, each so many-th, and the last")
     parser.add_argument("--only", type=int, nargs="*", help="steps of the checkpoints; else those that --every leaves")
@@ -119,7 +120,7 @@ def main() -> None:
     table = pd.read_csv(file) if file.exists() else pd.DataFrame({"step": []})
     questions = [
         question
-        for task in TEMPORAL_TASKS
+        for task in args.tasks
         for question in vl.load_dataset("shapes", split=args.split, task=task, n=args.n, seed=args.seed)
     ]
     if args.words:
