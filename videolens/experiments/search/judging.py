@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import VideolensError
-from videolens.experiments.common.scoring import check_answerable
+from videolens.experiments.common.scoring import check_answerable, margins_of
 from videolens.interventions.cut_routes import CutRoutes
 from videolens.interventions.edges import live_in_full
 from videolens.model.compiled.running import CompiledPathway
@@ -143,15 +143,6 @@ def _check_alike(pathway: CutRoutes) -> None:
                     f"the pathway {pathway.name!r} cuts {name!r}, which stands elsewhere in every question: a search "
                     "compares pathways of routes between parts and roles"
                 )
-
-
-def margins_of(logits: Float[Tensor, "batch d_vocab"], prompts: Sequence[Prompt]) -> Float[Tensor, " batch"]:
-    """Logit of the right option minus that of the best other one."""
-    found = []
-    for one, prompt in zip(logits, prompts, strict=True):
-        others = [token for token in prompt.option_tokens if token != prompt.answer_token]
-        found.append(one[prompt.answer_token] - one[others].max())
-    return torch.stack(found).float().cpu()
 
 
 def _batches(prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], Prompt]]:
