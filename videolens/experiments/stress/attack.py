@@ -38,7 +38,7 @@ class Attacked:
 
 
 def attack(
-    model: HookedVideoTransformer, prompt: Prompt, interventions: Sequence[object], *, epsilon: float, steps: int
+    model: HookedVideoTransformer, prompt: Prompt, interventions: Sequence[object], *, epsilon: float | int, steps: int
 ) -> Attacked:
     """Change every colour of every pixel by at most `epsilon` levels, so that the right option loses.
 
@@ -84,7 +84,9 @@ def attack(
     return Attacked(attacked, logits, (*margins, float(margins_of(logits[None], [prompt])[0])))
 
 
-def _bounds(model: HookedVideoTransformer, prompt: Prompt, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _bounds(
+    model: HookedVideoTransformer, prompt: Prompt, epsilon: float | int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Prepared pixels [1 frame channel height width], what a level is there (0 where no frame is seen), and between
     what they may lie. However a model prepares frames, one colour stays one colour, so black and white tell."""
     video = prompt.single("an attack").question.video  # type: ignore[union-attr]
