@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.errors import QuestionError, SelectionError, VideolensError
+from videolens.experiments.common.scoring import margins_of
 from videolens.experiments.search.closing import close_all
 from videolens.experiments.search.experiment import LEVELS, ordered, search
-from videolens.experiments.common.scoring import margins_of
 from videolens.experiments.search.judging import Judge
 from videolens.experiments.search.memory import Answers
 from videolens.interventions.route_pathway import SEARCHED, RoutePathway, RouteUnit, pathway_from

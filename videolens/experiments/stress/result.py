@@ -213,7 +213,7 @@ class Stress(Result):
         for perturbation in [NONE, *self.perturbations]:
             for severity in self.severities(perturbation):
                 for condition in self.conditions:
-                    where = {"perturbation": perturbation, "severity": severity}
+                    where: dict[str, Any] = {"perturbation": perturbation, "severity": severity}
                     named = where | {"condition": condition, "task": task}
                     right = self.accuracy(**named)
                     row = where | {"condition": condition, "n": right.n, "accuracy": right.value}
