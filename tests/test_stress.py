@@ -21,6 +21,7 @@ from videolens.experiments.stress.experiment import StressExperiment
 from videolens.experiments.stress.order import ORDER
 from videolens.experiments.stress.perturbations import ADVERSARIAL, PERTURBATIONS, SEVERITIES, perturbed
 from videolens.experiments.stress.pictures import PICTURES
+from videolens.experiments.stress.table import markdown, table_rows
 
 PATHWAY = vl.Pathway(12, range(6), range(8), [2, 3, 4, 5, 8, 9, 10, 11])
 NARROW = vl.Pathway(12, (), [4], [9])
@@ -256,6 +257,9 @@ def test_measures_by_hand(found) -> None:
     # bin 0.6: one of four, right; bin 0.9: three, of which one is right
     ece = made.calibration("noise", 1, condition="p")
     assert ece.value == pytest.approx((1 - 0.62) / 4 + abs(1 - 3 * 0.97) / 4)
+    [_, noise] = table_rows(made)
+    assert noise[:3] == ["noise", "75", "50"] and noise[3].startswith("−25 [−") and noise[4] == "75"
+    assert f"| {' | '.join(noise)} |" in markdown(made) and "| p − full |" in markdown(made)
     line = made.summary().query("perturbation == 'noise' and condition == 'p'").iloc[0]
     assert line["difference_points"] == -25 and line["ece"] == ece.value and line["n"] == 4 and made.chance() == 0.5
 
