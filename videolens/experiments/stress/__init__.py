@@ -10,5 +10,5 @@ EXPERIMENT = Declaration(
     experiment="StressExperiment",
     result="Stress",
     public={"Stress": "result", "stress": "experiment"},
-    example="--set pathway='{n_layers: 12, cross_frame: [0, 1, 2], video_to_question: [3, 4], question_to_last: [8]}'",
+    example="--set 'pathway={n_layers: 12, cross_frame: [2, 3], video_to_question: [5, 6], question_to_last: [10]}'",
 )

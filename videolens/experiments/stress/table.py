@@ -7,8 +7,8 @@ from videolens.experiments.common.words import number
 from videolens.experiments.stress.result import FULL, NONE, Stress
 
 TABLE_NOTE = (
-    "Right choices in percent, by severity 1 · 2 · 3. At the highest severity: points that the pathway has more (paired, "
-    "95 % bootstrap), and the share of questions in which it chooses what the whole model chooses."
+    "Right choices in percent, by severity 1 · 2 · 3. At the highest severity: points that the pathway has more "
+    "(paired, 95 % bootstrap), and the share of questions in which it chooses what the whole model chooses."
 )
 
 
