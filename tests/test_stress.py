@@ -253,6 +253,10 @@ def test_measures_by_hand(found) -> None:
     assert made.agreement("p", "noise", 1).value == 0.75
     apart = made.difference("p", "noise", 1)
     assert apart.value == -25 and apart.low < -25 < apart.high
+    assert made.mean_difference("p", "noise") == made.mean_difference("p") == apart
+    more = [(q, "blur", 2, on, "a" if on == "p" else "b", 0.9) for q in "1234" for on in ("full", "p")]
+    both = invented(found, rows + more)
+    assert both.mean_difference("p", "blur").value == 100 and both.mean_difference("p").value == (100 - 25) / 2
     assert made.calibration("noise", 1).value == pytest.approx(0)
     # bin 0.6: one of four, right; bin 0.9: three, of which one is right
     ece = made.calibration("noise", 1, condition="p")

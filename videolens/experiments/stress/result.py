@@ -168,9 +168,20 @@ class Stress(Result):
         Raises:
             SelectionError: this was not asked.
         """
-        rows, full = (self._rows(perturbation, severity, each, task) for each in (condition, FULL))
-        apart = rows["correct"].astype(float) - full.loc[rows.index, "correct"].astype(float)
+        apart = self._apart(condition, perturbation, severity, task)
         return bootstrap_mean(100 * apart.to_numpy(), within=(-100.0, 100.0), seed=self.settings.seed)
+
+    def mean_difference(self, condition: str, perturbation: str | None = None, *, task: str | None = None) -> Interval:
+        """`difference`, of each question averaged over the severities of a perturbation; None: over all perturbations
+        and severities.
+
+        Raises:
+            SelectionError: this was not asked.
+        """
+        names = self.perturbations if perturbation is None else [perturbation]
+        apart = [self._apart(condition, name, at, task) for name in names for at in self.severities(name)]
+        each = pd.concat(apart).groupby(level=["task", "question"], sort=False).mean()
+        return bootstrap_mean(100 * each.to_numpy(), within=(-100.0, 100.0), seed=self.settings.seed)
 
     def calibration(
         self, perturbation: str = NONE, severity: int = 0, *, condition: str = FULL, task: str | None = None
@@ -229,6 +240,11 @@ class Stress(Result):
         """Share of right choices of somebody who guesses."""
         rows = self._rows(NONE, 0, FULL, task)
         return float((1 / rows["n_options"]).mean())
+
+    def _apart(self, condition: str, perturbation: str, severity: int, task: str | None) -> pd.Series[float]:
+        """By question: 1 where only the pathway is right, −1 where only the whole model is."""
+        rows, full = (self._rows(perturbation, severity, each, task) for each in (condition, FULL))
+        return rows["correct"].astype(float) - full.loc[rows.index, "correct"].astype(float)
 
     def _rows(self, perturbation: str, severity: int, condition: str, task: str | None) -> pd.DataFrame:
         """By task and question."""

@@ -7,8 +7,8 @@ from videolens.experiments.common.words import number
 from videolens.experiments.stress.result import FULL, NONE, Stress
 
 TABLE_NOTE = (
-    "Right choices in percent, by severity 1 · 2 · 3. At the highest severity: points that the pathway has more "
-    "(paired, 95 % bootstrap), and the share of questions in which it chooses what the whole model chooses."
+    "Right choices in percent, by severity 1 · 2 · 3. Means over the severities: points that the pathway has more "
+    "(paired, 95 % bootstrap over questions), and the share of choices that are those of the whole model."
 )
 
 
@@ -24,12 +24,12 @@ def table_rows(stress: Stress) -> list[list[str]]:
     """The cells of every row: what `TABLE_NOTE` says."""
     rows = []
     for perturbation in [NONE, *stress.perturbations]:
-        highest = stress.severities(perturbation)[-1]
+        severities = stress.severities(perturbation)
         row = [perturbation, _shares(stress, perturbation, FULL)]
         for name in _pathways(stress):
-            same = stress.agreement(name, perturbation, highest)
-            apart = stress.difference(name, perturbation, highest)
-            row += [_shares(stress, perturbation, name), _points(apart), f"{100 * same.value:.0f}"]
+            same = [stress.agreement(name, perturbation, severity).value for severity in severities]
+            apart = stress.mean_difference(name, perturbation)
+            row += [_shares(stress, perturbation, name), _points(apart), f"{100 * sum(same) / len(same):.0f}"]
         rows.append(row)
     return rows
 
