@@ -52,9 +52,11 @@ class SearchSettings(Made):
         request: what was asked for: "keep_accuracy", "live_edges" or "flops", and the value.
         slack: share of the median margin that a kept question must have.
         orders: in which units were closed.
+        grain, heads: which units.
         n_searched: questions that were searched on; `n_asked` are those judged on.
-        candidates: pathways that were tried; asked: (pathway, question) pairs that were run for it; operations: of
-            these, in full forwards of one question.
+        candidates: pathways that were tried; asked: (pathway, question) pairs that were run for it.
+        operations: of all that was run to find them, in full forwards of one question: of these pairs, of every
+            question with nothing cut, and of attribution.
     """
 
     pathways: dict[str, dict[str, Any]]
@@ -66,6 +68,13 @@ class SearchSettings(Made):
     candidates: int
     asked: int
     operations: float
+    grain: str = "routes"
+    heads: bool = False
+
+    @property
+    def cost(self) -> float:
+        """What the search has cost, as a share of all its candidates asked of all its questions by plain forwards."""
+        return self.operations / max(self.candidates * self.n_searched, 1)
 
 
 @plain_dataclass(frozen=True, eq=False)
