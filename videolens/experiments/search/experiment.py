@@ -64,6 +64,7 @@ def find_pathway(
     heads: bool = False,
     slack: float | int = 0.1,
     compare: Mapping[str, CutRoutes] | None = None,
+    draws: int = 3,
     resume: str | Path | None = None,
     seed: int = 0,
     max_memory: int | None = None,
@@ -95,6 +96,9 @@ def find_pathway(
         heads: every head by itself.
         slack: share of the median margin that a kept question must have.
         compare: other pathways to judge beside, by name.
+        draws: random cuts that are judged beside the chosen pathway, as many along every route and in every layer, and
+            beside them video tokens dropped by attention at its operations (`videolens.experiments.search.controls`);
+            0: neither.
         resume: a file of the answers that the search has had so far: the same call goes on where it was.
         seed: of random orders, of attribution's sample and of the bootstrap.
         max_memory: bytes for the runs that are kept between tests (`videolens.experiments.search.keeping`); None: half
@@ -111,6 +115,7 @@ def find_pathway(
     _check(orders, slack, seed, progress)
     check_grain(grain)
     check_flag("heads", heads)
+    check_whole("draws", draws)
     for each in (compare or {}).values():
         each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
     judge, other = (Judge(model, _prompts(model, each)) for each in (questions, held_out))
@@ -133,7 +138,9 @@ def find_pathway(
     judged |= {name: _named(each, name) for name, each in (compare or {}).items()}
     judged |= _by_size(model, judge, _rank(found, chosen, units))
     settings = {"request": request, "slack": slack, "orders": tuple(orders), "grain": grain, "heads": heads}
-    return tabulate(model, other, judged, chosen.name, keeping.effort, judge.n, settings, seed=seed, progress=progress)
+    return tabulate(
+        model, other, judged, chosen.name, draws, keeping.effort, judge.n, settings, seed=seed, progress=progress
+    )
 
 
 def search(

@@ -86,6 +86,16 @@ class Judge:
             tick(len(members))
         return Judged(margins, live, flops)
 
+    def judge_each(self, cut: Callable[[Prompt], Any], tick: Callable[[int], None] = lambda more: None) -> Judged:
+        """Every question along what is cut in it alone."""
+        margins, live, flops = torch.zeros(3, self.n)
+        for i, prompt in enumerate(self.prompts):
+            run = self.model.compile(cut(prompt))
+            margins[i] = margins_of(run(prompt)[:, -1], [prompt])
+            live[i], flops[i] = shares(run, prompt)
+            tick(1)
+        return Judged(margins, live, flops)
+
     def sizes(self, pathway: Any) -> tuple[float, float]:
         """Shares of the live edges and of the operations that a pathway leaves, mean over questions. Nothing is run."""
         run, live, flops = self._compiled(pathway), 0.0, 0.0

@@ -61,6 +61,7 @@ class Keeping:
         effort: what all tests have cost.
         needed: the margin that a kept question has.
         n: questions that count.
+        margins: of every question, along the pathway that it was accepted in last.
     """
 
     def __init__(self, judge: Judge, slack: float, max_memory: int | None = None) -> None:
@@ -69,7 +70,7 @@ class Keeping:
         self.needed = slack * float(judge.full[right].median())
         self._counted = right.nonzero().flatten()
         self.n = len(self._counted)
-        self._margins = judge.full.clone()  # along the pathway of each question's kept run
+        self.margins = judge.full.clone()
         self._before: list[Living | None] = [None] * judge.n
         self._layouts = _kept_runs(judge, memory_budget(max_memory, judge.model.frontend.device))
         self._place = {i: (one, slot) for one, members in enumerate(judge.layouts) for slot, i in enumerate(members)}
@@ -92,7 +93,7 @@ class Keeping:
 
     def _batches(self, most_lost: int) -> Iterator[list[int]]:
         """The questions that count, those with the smallest margin first, in batches of one layout and one kept run."""
-        order = self._counted[self._margins[self._counted].argsort(stable=True)].tolist()
+        order = self._counted[self.margins[self._counted].argsort(stable=True)].tolist()
         size = max(_FIRST, most_lost + 1)  # fewer decide nothing
         while order:
             alike: dict[tuple[int, int], list[int]] = {}
@@ -109,13 +110,13 @@ class Keeping:
         plan = way.plan(layout, self._before[members[0]])
         ran = self._layouts[layout].run(plan, torch.tensor([self._place[i][1] for i in members]))
         if ran.logits is None:
-            return _Asked(members, self._margins[members], ran)
+            return _Asked(members, self.margins[members], ran)
         self.effort += Effort(0, len(members), len(members) * plan.share)
         return _Asked(members, margins_of(ran.logits, [self.judge.prompts[i] for i in members]), ran)
 
     def _keep(self, way: _Way, asked: _Asked) -> None:
         """Some questions' runs become those of the pathway that they were asked along."""
-        self._margins[asked.members] = asked.margins
+        self.margins[asked.members] = asked.margins
         layout = self._place[asked.members[0]][0]
         some = self._layouts[layout].keep(asked.ran)
         for i in asked.members:

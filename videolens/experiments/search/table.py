@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from videolens.experiments.common.provenance import made_with
+from videolens.experiments.search.controls import controls_of
 from videolens.experiments.search.judging import Judge, Judged
 from videolens.experiments.search.keeping import Effort
 from videolens.experiments.search.result import (
@@ -28,6 +30,7 @@ def tabulate(
     held_out: Judge,
     pathways: Mapping[str, CutRoutes],
     chosen: str,
+    draws: int,
     effort: Effort,
     searched: int,
     asked: Mapping[str, Any],
@@ -42,6 +45,7 @@ def tabulate(
         held_out: the questions.
         pathways: those to judge, by name.
         chosen: the one that was asked for.
+        draws: random controls of it.
         effort: what finding them has cost.
         searched: how many questions they were found on.
         asked: settings of the search.
@@ -50,10 +54,12 @@ def tabulate(
     """
     names = held_out.names
     rows = _whole(names, FULL, held_out)
-    with progress_bar("judging", total=len(pathways) * held_out.n, unit="answers", digits=0, shown=progress) as bar:
-        for called, pathway in pathways.items():
+    controls = controls_of(held_out, pathways[chosen], draws)
+    each = {name: partial(held_out.judge, pathway) for name, pathway in pathways.items()} | controls
+    with progress_bar("judging", total=len(each) * held_out.n, unit="answers", digits=0, shown=progress) as bar:
+        for called, judged in each.items():
             bar.set_description_str(f"judging {called}", refresh=False)
-            rows += _along(names, called, held_out.judge(pathway, bar.update))
+            rows += _along(names, called, judged(bar.update))
     if (backwards := _reversed(model, held_out)) is not None:
         rows += _whole(names, REVERSED, backwards)
     settings = SearchSettings(
@@ -62,6 +68,7 @@ def tabulate(
         seed=seed,
         pathways={name: pathway.to_dict() for name, pathway in pathways.items()},
         chosen=chosen,
+        controls=tuple(controls),
         n_searched=searched,
         **effort._asdict(),
         **asked,
