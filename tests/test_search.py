@@ -246,7 +246,8 @@ def test_the_smallest_that_keeps_enough_is_chosen(found: vl.PathwaySearch, shape
 def test_controls_leave_as_much(found: vl.PathwaySearch, shapes: vl.HookedVideoTransformer) -> None:
     chosen = found.settings.chosen
     for name in ("random cuts 1", "random cuts 2"):
-        assert found.share(name) == pytest.approx(found.share(chosen), rel=0.05)
+        # more of part P is live: all rows are
+        assert found.share(chosen) <= found.share(name) <= found.share(chosen) + 0.05
     assert (
         found.share(chosen, "flops") - 0.01
         <= found.share("tokens dropped", "flops")
@@ -302,7 +303,6 @@ def test_it_is_saved_drawn_and_read_back(found: vl.PathwaySearch, tmp_path: Path
         ({"slack": 1.5}, VideolensError, "slack = 1.5"),
         ({"seed": -1}, VideolensError, "seed = -1"),
         ({"grain": "route"}, VideolensError, "routes"),
-        ({"heads": 3}, VideolensError, "heads"),
         ({"draws": -1}, VideolensError, "draws = -1"),
         ({"max_memory": 0}, VideolensError, "max_memory"),
         ({"compare": {"deep": RoutePathway(40, {"cross-part": [39]})}}, VideolensError, "40 layers, the model has 12"),
@@ -358,7 +358,6 @@ def test_closing_what_a_closed_pathway_closes_is_that_pathway(shapes: vl.HookedV
         ((12, {"cross-part": [12]}), VideolensError, "12"),
         ((0, {}), VideolensError, "n_layers of a pathway is 0"),
         ((12, {"cross part": [1]}), SelectionError, "cross-part"),
-        ((12, {}, {"cross-part": [1]}), VideolensError, "closed heads of every layer"),
         ((12, {}, {"cross-part": {12: [1]}}), VideolensError, "12"),
         ((12, {}, {"cross-part": {3: [-1]}}), VideolensError, "-1"),
     ],

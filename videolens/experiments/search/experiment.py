@@ -122,14 +122,17 @@ def find_pathway(
     _check_request(request, judge)
     keeping = Keeping(judge, float(slack), max_memory)
     answers = Answers(None if resume is None else Path(resume), judge, slack)
-    drawn = random.Random(seed)
+    drawn, levels = (
+        random.Random(seed),
+        {*LEVELS, *(level for what, level in request.items() if what == "keep_accuracy")},
+    )
     found: list[Found] = []
     for order in orders:
         # 1.
         units, cost = ordered(judge, order, drawn, grain=grain, heads=heads, seed=seed)
         keeping.effort += Effort(operations=cost)
         # 2.
-        found += search(keeping, units, order, answers, progress=progress, keep=request.get("keep_accuracy"))
+        found += search(keeping, units, order, answers, levels=levels, progress=progress)
     # 3.
     found = list({each.closed: each for each in reversed(found)}.values())[::-1]
     chosen = _choose(found, request)
@@ -149,13 +152,13 @@ def search(
     name: str,
     answers: Answers,
     *,
-    keep: float | None = None,
+    levels: Iterable[float] = LEVELS,
     progress: bool = False,
 ) -> Iterator[Found]:
     """Step 2: the pathways of one order, level by level: each closes more than the one before."""
-    judge, closed = keeping.judge, frozenset[Unit]()
-    with progress_bar(f"search, {name}", total=len(order) * len(LEVELS), unit="units", digits=0, shown=progress) as bar:
-        for i, level in enumerate(sorted({*LEVELS, *([] if keep is None else [keep])}, reverse=True)):
+    judge, closed, levels = keeping.judge, frozenset[Unit](), sorted(set(levels), reverse=True)
+    with progress_bar(f"search, {name}", total=len(order) * len(levels), unit="units", digits=0, shown=progress) as bar:
+        for i, level in enumerate(levels):
             most_lost = int((1 - level) * keeping.n + 1e-9)
 
             def accept(units: frozenset[Unit], most: int = most_lost) -> bool:
