@@ -325,6 +325,24 @@ def test_questions_that_cannot_be_judged(shapes: vl.HookedVideoTransformer) -> N
         vl.find_pathway(shapes, [], [one], progress=False)
 
 
+# -- what pathways have in common ------------------------------------------------------------------------------------
+
+
+def test_overlap_is_of_open_units() -> None:
+    """Of 72 units each leaves two open, one of them in both."""
+    every = {route: range(12) for route in SEARCHED}
+    one = RoutePathway(12, every | {"cross-part": range(2, 12)})
+    other = RoutePathway(12, every | {"cross-part": [0, *range(3, 12)]}, heads={"cross-part": {1: [0, 2]}})
+    found = vl.pathway_overlap({"one": one, "other": other, "all": RoutePathway(12, {})})
+    assert found.loc["one", "other"] == pytest.approx(1 / 3) and found.loc["one", "one"] == 1
+    assert found.loc["all", "other"] == found.loc["other", "all"] == pytest.approx(2 / 72)
+    assert found.attrs["shared"] == [("cross-part", 1)] and len(found.attrs["any"]) == 72
+    with pytest.raises(VideolensError, match="1 pathways have nothing"):
+        vl.pathway_overlap({"one": one})
+    with pytest.raises(VideolensError, match="different depth or of different routes"):
+        vl.pathway_overlap({"one": one, "by ranges": vl.Pathway.closed(n_layers=12)})
+
+
 # -- pathways of closed routes -----------------------------------------------------------------------------------------
 
 
