@@ -92,17 +92,18 @@ class Keeping:
         return True
 
     def _batches(self, most_lost: int) -> Iterator[list[int]]:
-        """The questions that count, those with the smallest margin first, in batches of one layout and one kept run."""
-        order = self._counted[self.margins[self._counted].argsort(stable=True)].tolist()
-        size = max(_FIRST, most_lost + 1)  # fewer decide nothing
-        while order:
-            alike: dict[tuple[int, int], list[int]] = {}
-            for i in order[:size]:
-                alike.setdefault((self._place[i][0], id(self._before[i])), []).append(i)
-            for members in alike.values():
-                for first in range(0, len(members), MOST_IN_A_BATCH):
-                    yield members[first : first + MOST_IN_A_BATCH]
-            order, size = order[size:], 2 * size
+        """The questions that count, in batches of one layout and one kept run. Of each kind those with the smallest margin
+        come first; kinds take turns, in the order of their smallest margin, with more questions each time."""
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i in self._counted[self.margins[self._counted].argsort(stable=True)].tolist():
+            alike.setdefault((self._place[i][0], id(self._before[i])), []).append(i)
+        left, size = list(alike.values()), max(_FIRST, most_lost + 1)  # fewer decide nothing
+        while left:
+            for members in left:
+                some = members[:size]
+                for first in range(0, len(some), MOST_IN_A_BATCH):
+                    yield some[first : first + MOST_IN_A_BATCH]
+            left, size = [members[size:] for members in left if len(members) > size], 2 * size
 
     def _ask(self, way: _Way, members: list[int]) -> _Asked:
         """Some questions of one layout along a pathway, from one kept run."""
