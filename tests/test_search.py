@@ -305,6 +305,7 @@ def test_it_is_saved_drawn_and_read_back(found: vl.PathwaySearch, tmp_path: Path
         ({"grain": "route"}, VideolensError, "routes"),
         ({"draws": -1}, VideolensError, "draws = -1"),
         ({"max_memory": 0}, VideolensError, "max_memory"),
+        ({"compare": {"one": RoutePathway(12, {"video -> option A": [3]})}}, VideolensError, "'video -> option A'"),
         ({"compare": {"deep": RoutePathway(40, {"cross-part": [39]})}}, VideolensError, "40 layers, the model has 12"),
     ],
 )

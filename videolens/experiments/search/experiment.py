@@ -14,7 +14,7 @@ from typing import Any
 
 from videolens.errors import VideolensError, check_flag, check_whole, is_number, near
 from videolens.experiments.search.closing import close_all
-from videolens.experiments.search.judging import Judge
+from videolens.experiments.search.judging import Judge, check_alike
 from videolens.experiments.search.keeping import Effort, Keeping
 from videolens.experiments.search.memory import Answers
 from videolens.experiments.search.orders import ORDERS, ordered
@@ -118,6 +118,7 @@ def find_pathway(
     check_whole("draws", draws)
     for each in (compare or {}).values():
         each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+        check_alike(each)
     judge, other = (Judge(model, _prompts(model, each)) for each in (questions, held_out))
     _check_request(request, judge)
     keeping = Keeping(judge, float(slack), max_memory)

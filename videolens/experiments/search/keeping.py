@@ -92,8 +92,8 @@ class Keeping:
         return True
 
     def _batches(self, most_lost: int) -> Iterator[list[int]]:
-        """The questions that count, in batches of one layout and one kept run. Of each kind those with the smallest margin
-        come first; kinds take turns, in the order of their smallest margin, with more questions each time."""
+        """The questions that count, in batches of one layout and one kept run. Of each kind those with the smallest
+        margin come first; kinds take turns, in the order of their smallest margin, with more questions each time."""
         alike: dict[tuple[int, int], list[int]] = {}
         for i in self._counted[self.margins[self._counted].argsort(stable=True)].tolist():
             alike.setdefault((self._place[i][0], id(self._before[i])), []).append(i)
