@@ -118,7 +118,7 @@ some_units = st.frozensets(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(walk=st.lists(some_units, min_size=2, max_size=4), room=st.sampled_from([None, 2**22]))
 def test_what_a_kept_run_gives_is_what_the_pathway_gives(judge: Judge, walk: list[frozenset[Unit]], room: Any) -> None:
     """From any pathway to any other, with room for all runs and for some."""
@@ -218,7 +218,7 @@ def found(shapes: vl.HookedVideoTransformer) -> vl.PathwaySearch:
     return vl.find_pathway(
         shapes,
         asked("validation", 3),
-        asked("test", 2),
+        asked("test", 3),
         orders=["last layer first"],
         compare={"by hand": chosen},
         progress=False,

@@ -1,6 +1,6 @@
 """One pathway per task, in docs/search.md: `python docs/numbers/search_tasks.py out/numbers/search_tasks`.
 
-Every task is searched twice, each time on 100 validation questions of it that the other search does not have, in the
+Every task is searched twice, each time on 50 validation questions of it that the other search does not have, in the
 order of attribution, keeping 98 %. What is found on the first half is judged on 100 test questions of each task. The
 second half is the control: how alike are two searches of one task?
 """
@@ -51,17 +51,21 @@ def main(out: Path) -> None:
     model = vl.HookedVideoTransformer.from_pretrained("shapes")
     first, second = dict[str, RoutePathway](), dict[str, RoutePathway]()
     for task in TASKS:
-        some = vl.load_dataset("shapes", task=task, split="validation", n=200)
-        first[task] = found_on(model, some[:100], task, out)
-        second[task] = found_on(model, some[100:], f"{task}, again", out)
+        some = vl.load_dataset("shapes", task=task, split="validation", n=100)
+        first[task] = found_on(model, some[:50], task, out)
+        second[task] = found_on(model, some[50:], f"{task}, again", out)
     judged = Judge(
         model, [model.prompt(one) for t in TASKS for one in vl.load_dataset("shapes", task=t, split="test", n=100)]
     )
     asked = np.array([task for _, task in judged.names])
     full = judged.full.numpy() > 0
     rows = []
-    for name, pathway in first.items():
-        margins = judged.judge(pathway).margins.numpy()
+    closed = [one.units for one in first.values()]
+    both = {"open in any": frozenset.intersection(*closed), "open in all": frozenset.union(*closed)}
+    for name, pathway in (first | {name: RoutePathway.of_units(12, units) for name, units in both.items()}).items():
+        found = judged.judge(pathway)
+        margins = found.margins.numpy()
+        print(f"{name}: {100 * float(found.live_edges.mean()):.1f} % of the live edges of all five tasks' questions")
         for task in TASKS:
             lost = 100.0 * (full[asked == task].astype(float) - (margins[asked == task] > 0))
             rows.append({"found on": name, "task": task, "n": len(lost)} | bootstrap_mean(lost).columns("lost"))
@@ -76,7 +80,7 @@ def main(out: Path) -> None:
     print(f"one task, two searches: {np.mean(same):.2f} ({min(same):.2f} to {max(same):.2f})")
     print(f"two tasks, two searches: {np.mean(other):.2f} ({min(other):.2f} to {max(other):.2f})")
     for task, pathway in first.items():
-        print(task, len(overlap.attrs["any"]), pathway.open_layers)
+        print(task, pathway.open_layers)
     print(f"{time.monotonic() - began:.0f} s")
 
 
