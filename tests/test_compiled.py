@@ -156,6 +156,7 @@ def test_prompts_that_differ_in_their_answers_alone_have_one_mask() -> None:
         fast = model.compile(pathway)
         assert fast.plan(batch).opening.batch == n_masks
         assert apart(fast(batch)[:, -1], masked(model, batch, pathway)) <= TOLERANCE
+        assert fast.plan(vl.Prompt.batch([first])).opening.batch == 1
         if n_masks == 1:
             assert fast.plan(batch) is fast.plan(first), "one plan is all of theirs"
 
