@@ -45,6 +45,20 @@ def found_on(model: vl.HookedVideoTransformer, some: list[vl.Question], name: st
     return RoutePathway.of_units(model.cfg.n_layers, found.closed, name=name)
 
 
+def losses(judge: Judge, pathways: dict[str, RoutePathway]) -> pd.DataFrame:
+    """Points lost along every pathway in every task, with paired 95 % intervals."""
+    asked, full, rows = np.array([task for _, task in judge.names]), judge.full.numpy() > 0, []
+    for name, pathway in pathways.items():
+        found = judge.judge(pathway)
+        right, live = found.margins.numpy() > 0, 100 * float(found.live_edges.mean())
+        for task in TASKS:
+            before = 100.0 * full[asked == task]
+            lost = before - 100.0 * right[asked == task]
+            interval = bootstrap_mean(lost, within=(float(before.mean()) - 100, float(before.mean())))
+            rows.append({"found on": name, "live": live, "task": task, "n": len(lost)} | interval.columns("lost"))
+    return pd.DataFrame(rows)
+
+
 def main(out: Path) -> None:
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -57,20 +71,11 @@ def main(out: Path) -> None:
     judged = Judge(
         model, [model.prompt(one) for t in TASKS for one in vl.load_dataset("shapes", task=t, split="test", n=100)]
     )
-    asked = np.array([task for _, task in judged.names])
-    full = judged.full.numpy() > 0
-    rows = []
     closed = [one.units for one in first.values()]
     both = {"open in any": frozenset.intersection(*closed), "open in all": frozenset.union(*closed)}
-    for name, pathway in (first | {name: RoutePathway.of_units(12, units) for name, units in both.items()}).items():
-        found = judged.judge(pathway)
-        margins = found.margins.numpy()
-        print(f"{name}: {100 * float(found.live_edges.mean()):.1f} % of the live edges of all five tasks' questions")
-        for task in TASKS:
-            lost = 100.0 * (full[asked == task].astype(float) - (margins[asked == task] > 0))
-            rows.append({"found on": name, "task": task, "n": len(lost)} | bootstrap_mean(lost).columns("lost"))
+    lost = losses(judged, first | {name: RoutePathway.of_units(12, units) for name, units in both.items()})
     with pd.option_context("display.width", 200, "display.max_columns", 20):
-        print(pd.DataFrame(rows).to_string(float_format="%.1f"))
+        print(lost.to_string(float_format="%.1f"))
         overlap = vl.pathway_overlap(first)
         print("Jaccard index of open units", overlap.to_string(float_format="%.2f"), sep="\n")
     print("open in all five:", overlap.attrs["shared"])
