@@ -104,7 +104,7 @@ def test_a_test_that_ends_early_says_the_same(judge: Judge, keeping: Keeping) ->
     margins = judge.judge(CLOSED).margins
     for needed in (float(margins.median()), float(margins.max()) + 1, -1e9):
         lost = int((margins < needed).sum())
-        for most in range(judge.n):
+        for most in {0, max(lost - 1, 0), min(lost, judge.n)}:
             fresh, fresh.needed = Keeping(judge, 0.1), needed
             assert fresh.test(CLOSED, most) == (lost <= most)
             assert fresh.effort.asked <= judge.n
@@ -151,13 +151,13 @@ def test_a_closed_edge_that_nobody_reads_costs_nothing(judge: Judge, keeping: Ke
 
 @pytest.mark.parametrize("order", ["attribution", "last layer first", "random"])
 def test_orders_have_every_unit_once(judge: Judge, order: str) -> None:
-    units, _ = ordered(judge, order, random.Random(1))
+    units, _ = ordered(Judge(judge.model, judge.prompts[:2]), order, random.Random(1))
     assert sorted(units, key=str) == sorted((Unit(i, None, route) for i in range(12) for route in SEARCHED), key=str)
     assert order != "last layer first" or units[0].layer == 11
 
 
 def test_finer_units(judge: Judge) -> None:
-    heads, cost = ordered(judge, "attribution", random.Random(1), heads=True)
+    heads, cost = ordered(Judge(judge.model, judge.prompts[:1]), "attribution", random.Random(1), heads=True)
     assert len(set(heads)) == 12 * 4 * 6 and cost > 0
     frames, _ = ordered(judge, "last layer first", random.Random(1), grain="frame pairs")
     assert len(set(frames)) == 12 * (8 * 9 // 2 + 8 + 1 + 8 + 1)
@@ -181,7 +181,7 @@ def test_what_is_searched_is_the_partition_without_part_p_and_the_answer_itself(
 
 
 def test_a_search_keeps_what_it_says_and_goes_on_where_it_was(judge: Judge, tmp_path: Path) -> None:
-    order = [Unit(layer, None, route) for layer in reversed(range(12)) for route in SEARCHED[2:]]
+    order = [Unit(layer, None, route) for layer in reversed(range(5, 12)) for route in SEARCHED[2:]]
     file = tmp_path / "answers.jsonl"
     first = Keeping(judge, 0.1)
     found = list(search(first, order, "some", Answers(file, judge, 0.1)))
@@ -221,6 +221,7 @@ def found(shapes: vl.HookedVideoTransformer) -> vl.PathwaySearch:
         asked("test", 3),
         orders=["last layer first"],
         compare={"by hand": chosen},
+        draws=2,
         progress=False,
     )
 
@@ -230,9 +231,7 @@ def test_the_smallest_that_keeps_enough_is_chosen(found: vl.PathwaySearch, shape
     enough = front.loc[[name for name in front.index if name in ("last layer first, 99 %", "last layer first, 98 %")]]
     assert found.share(found.settings.chosen) == pytest.approx(enough["live_edges"].min())
     assert {"by hand", "all closed"} <= set(front.index)
-    assert (
-        {f"random cuts {i}" for i in (1, 2, 3)} | {"tokens dropped"} == set(found.settings.controls) <= set(front.index)
-    )
+    assert {f"random cuts {i}" for i in (1, 2)} | {"tokens dropped"} == set(found.settings.controls) <= set(front.index)
     assert found.accuracy("full").value == 1 and found.settings.n_searched == 6 and found.n == 4
     assert found.share("all closed") < 0.05 < found.share(found.settings.chosen) < 0.8
     assert found.faithfulness(found.settings.chosen).value > 0.3
