@@ -218,7 +218,7 @@ def found(shapes: vl.HookedVideoTransformer) -> vl.PathwaySearch:
     return vl.find_pathway(
         shapes,
         asked("validation", 3),
-        asked("test", 3),
+        asked("test", 2),
         orders=["last layer first"],
         compare={"by hand": chosen},
         draws=2,
