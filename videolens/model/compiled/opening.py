@@ -47,7 +47,7 @@ class Opening:
         self.n_pos, self.n_new, self._n_heads = prompt.shape[1], n_new, cfg.n_heads
         tokens = prompt.tokens
         maps = tokens.maps if isinstance(tokens, TokenMaps) else (tokens,)
-        alone = len(maps) == 1 or is_by_roles(pathway) and len({_roles_of(one) for one in maps}) == 1
+        alone = len(maps) == 1 or (is_by_roles(pathway) and len({_roles_of(one) for one in maps}) == 1)
         if alone and isinstance(tokens, TokenMaps):
             maps = maps[:1]  # they differ in what the pathway does not ask for: one mask is all of theirs
             prompt = replace(prompt, tokens=maps[0])
