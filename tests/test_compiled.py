@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.errors import ModelError, VideolensError
+from videolens.interventions.protocol import HookList
 from videolens.model.compiled import running
 from videolens.prompt.selections import PARTS
 
@@ -308,8 +309,13 @@ def test_prompts_of_one_layout_have_one_plan(one_pair) -> None:
     fast = model.compile(cut)
     assert fast.plan(other) is not fast.plan(alike)
     assert apart(fast(other)[:, -1], masked(model, other, cut)) <= TOLERANCE
+    # a draw is that of a layout and a seed
+    drawn = vl.RandomBlocking(SOME, seed=3)
+    fast = model.compile(drawn)
+    assert fast.plan(alike) is fast.plan(prompt)
+    assert apart(fast(alike)[:, -1], masked(model, alike, drawn)) <= TOLERANCE
     # what does not say that the layout decides is asked again
-    asked = model.compile(vl.RandomBlocking(SOME))
+    asked = model.compile(HookList(tuple(SOME.hooks(prompt))))
     assert asked.plan(alike) is not asked.plan(prompt)
 
 
