@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.errors import ModelError, VideolensError
+from videolens.interventions.protocol import HookList
 from videolens.model.compiled import running
 from videolens.prompt.selections import PARTS
 
@@ -138,6 +139,27 @@ def test_every_family(name) -> None:
         assert apart(fast(prompt)[:, -1], masked(model, prompt, pathway)) <= TOLERANCE
         written = model.generate(prompt, 3, pathway, stop_at_eos=False).tokens
         assert torch.equal(fast.generate(prompt, 3, stop_at_eos=False).tokens, written)
+
+
+def test_prompts_that_differ_in_their_answers_alone_have_one_mask() -> None:
+    """Unless the pathway asks which option is right."""
+    model = vl.HookedVideoTransformer.from_pretrained("shapes")
+    prompts = [model.prompt(one) for one in vl.load_dataset("shapes", split="test", task="object count", n=6)]
+    first = prompts[0]
+    same = [one for one in prompts if torch.equal(one.tokens.role, first.tokens.role)]
+    [other, *_] = [one for one in same if one.tokens.answer != first.tokens.answer]
+    batch = vl.Prompt.batch([first, other])
+    for pathway, n_masks in (
+        (vl.Pathway.closed(n_layers=12, cross_frame=range(6), video_to_question=range(8), question_to_last=[9]), 1),
+        (vl.Knockout("video | stem", "frame 3 | last", layers=[2, 3]), 1),
+        (vl.Knockout("true option", "last", layers=range(12)), 2),
+    ):
+        fast = model.compile(pathway)
+        assert fast.plan(batch).opening.batch == n_masks
+        assert apart(fast(batch)[:, -1], masked(model, batch, pathway)) <= TOLERANCE
+        assert fast.plan(vl.Prompt.batch([first])).opening.batch == 1
+        if n_masks == 1:
+            assert fast.plan(batch) is fast.plan(first), "one plan is all of theirs"
 
 
 def test_the_bundled_model_answers_as_under_its_masks() -> None:
@@ -287,8 +309,13 @@ def test_prompts_of_one_layout_have_one_plan(one_pair) -> None:
     fast = model.compile(cut)
     assert fast.plan(other) is not fast.plan(alike)
     assert apart(fast(other)[:, -1], masked(model, other, cut)) <= TOLERANCE
+    # a draw is that of a layout and a seed
+    drawn = vl.RandomBlocking(SOME, seed=3)
+    fast = model.compile(drawn)
+    assert fast.plan(alike) is fast.plan(prompt)
+    assert apart(fast(alike)[:, -1], masked(model, alike, drawn)) <= TOLERANCE
     # what does not say that the layout decides is asked again
-    asked = model.compile(vl.RandomBlocking(SOME))
+    asked = model.compile(HookList(tuple(SOME.hooks(prompt))))
     assert asked.plan(alike) is not asked.plan(prompt)
 
 

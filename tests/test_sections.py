@@ -39,6 +39,7 @@ KINDS = {
     "probe": vl.Probes,
     "search": vl.PathwaySearch,
     "segment_attention": SegmentAttention,
+    "stress": vl.Stress,
 }
 
 

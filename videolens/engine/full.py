@@ -23,10 +23,15 @@ def last_logits(model: HookedVideoTransformer, prompt: Prompt) -> Float[Tensor, 
     return full_logits(model, prompt.single("an evaluation"), ())
 
 
-@a_run()
 @torch.no_grad()
 def full_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, " d_vocab"]:
     """Logits at the last position under hook functions: every row of every layer is computed, one is read out."""
+    return traced_logits(model, prompt, hooks)
+
+
+@a_run()
+def traced_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, " d_vocab"]:
+    """What `full_logits` gives, with gradients to the prompt's residual where they are switched on."""
     last = prompt.tokens["last"].to(model.frontend.device)
     with model.hooks(hooks) if hooks else nullcontext():
         residual, at = model.enter(prompt)

@@ -44,6 +44,11 @@ class CutRoutes(OpenEdges):
         """The 0-based layers in which each of its routes is open, by a name for people."""
 
     @property
+    def by_roles(self) -> bool:
+        """Whether it cuts the same in all prompts whose roles and frames are alike."""
+        return all(knockout.by_roles for knockout in self.knockouts)
+
+    @property
     def leaks(self) -> bool:
         """Whether positions without a name stay open. Those that do not take any prompt with a video and a question."""
         return False
@@ -78,7 +83,16 @@ class CutRoutes(OpenEdges):
     # -- edges ---------------------------------------------------------------------------------------------------------
 
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
-        """Causal pairs that are open in a 0-based layer."""
+        """Causal pairs that are open in a 0-based layer.
+
+        Raises:
+            VideolensError: it closes some heads only.
+        """
+        if any(knockout.heads is not None for knockout in self.knockouts):
+            raise VideolensError(
+                f"the pathway {self.name!r} closes single heads, so that what is open differs between heads: what it "
+                "leaves is counted by model.compile(pathway).plan(prompt)"
+            )
         tokens = prompt if isinstance(prompt, TokenMap) else prompt.tokens
         mask = causal_mask(tokens.n_pos)
         for knockout in self.knockouts:

@@ -20,7 +20,7 @@ from videolens.interventions.blocked import Cut, blocked, blocked_each
 from videolens.interventions.numbering import check_within, some_numbers
 from videolens.interventions.on_edges import OnEdges, on_edges
 from videolens.prompt.prompt import Prompt
-from videolens.prompt.selections import is_selection
+from videolens.prompt.selections import is_by_role, is_selection
 from videolens.prompt.tokens import TokenMap
 
 ROUTES: tuple[str, ...] = (
@@ -123,6 +123,11 @@ class Knockout:
             earlier_frames=earlier_frames,
             same_frame=same_frame,
         )
+
+    @property
+    def by_roles(self) -> bool:
+        """Whether it cuts the same in all prompts whose roles and frames are alike."""
+        return is_by_role(self.source) and is_by_role(self.target)
 
     @property
     def frame_words(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -54,6 +54,8 @@ class RandomBlocking(OpenEdges):
     like: CutRoutes
     seed: int = 0
     match: str = "live edges"
+    by_layout: ClassVar[bool] = True
+    """What it draws depends on what a prompt's positions are, and on nothing else of it."""
 
     def __post_init__(self) -> None:
         if self.match not in MATCHES:
@@ -64,6 +66,11 @@ class RandomBlocking(OpenEdges):
     def n_layers(self) -> int:
         """Depth of the model it is for."""
         return self.like.n_layers
+
+    @property
+    def by_roles(self) -> bool:
+        """Whether it cuts the same in all prompts whose roles and frames are alike: if the pathway does."""
+        return self.like.by_roles
 
     def allowed(self, prompt: Prompt | TokenMap, layer: int) -> Bool[Tensor, "query key"]:
         """Causal pairs that are open in a 0-based layer."""

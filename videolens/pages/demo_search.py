@@ -67,7 +67,7 @@ def smallest(
     try:
         # one order and few questions: it is to take a minute; `python docs/numbers/search.py` takes its time
         search = find_pathway(
-            model, by, questions, orders=["attribution"], compare=beside, seed=seed, progress=progress
+            model, by, questions, orders=["attribution"], compare=beside, draws=0, seed=seed, progress=progress
         )
     except VideolensError as error:  # of a model that mostly guesses no answers can be kept
         why_not = str(error)

@@ -224,6 +224,15 @@ def is_selection(name: str) -> bool:
     return all(known.fullmatch(part.strip()) for part in name.split("|"))
 
 
+def is_by_role(name: str) -> bool:
+    """Whether a selection, or a union of such, is the same positions in all prompts whose roles and frames are alike:
+    not so single options, and cells of the video's grid."""
+    return all(
+        not re.fullmatch(r"true option|false options|option [A-Z]|f\d+ r\d+ c\d+", one.strip())
+        for one in name.split("|")
+    )
+
+
 def contents_words(grid: tuple[int, int, int], n_options: int) -> str:
     """What a prompt has: ", 128 of them video (8 frames × 4 × 4), 4 options"; nothing if nothing."""
     frames, rows, columns = grid

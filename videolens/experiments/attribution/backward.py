@@ -19,6 +19,7 @@ from videolens.engine.full import wide
 from videolens.errors import ModelError
 from videolens.experiments.attribution.gating import gate_hooks
 from videolens.experiments.attribution.metrics import Metric, slope_at
+from videolens.experiments.common.gradients import check_passes_gradients
 from videolens.model.decoder.block import Block
 from videolens.model.decoder.rows import Rows, is_listened_to
 from videolens.model.transformer import HookedVideoTransformer
@@ -72,12 +73,7 @@ def check_differentiable(model: HookedVideoTransformer) -> None:
             f"the model has hook functions of its own ({', '.join(listened[:3])}), and what they do to attention has "
             "no gate: scores are those of the model as it is. Remove them, model.reset_hooks()"
         )
-    for name, weight in model.named_parameters():
-        if name.startswith("blocks.") and not weight.dtype.is_floating_point:
-            raise ModelError(
-                f"{name} is of {weight.dtype}, and no gradient passes a quantised layer: load the model with "
-                "dtype=torch.bfloat16 or float32"
-            )
+    check_passes_gradients(model, "blocks.")
 
 
 @a_run(alone=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,6 +27,7 @@ class Choice(NamedTuple):
         first: whether the right option's token ranks first of the whole vocabulary.
         p_answer: probability of the right option's token among all tokens.
         option_first: whether the token that ranks first of the whole vocabulary is an option's.
+        confidence: probability of the chosen option's token among the options' tokens.
     """
 
     n_options: int
@@ -34,6 +37,7 @@ class Choice(NamedTuple):
     first: bool
     p_answer: float
     option_first: bool
+    confidence: float
 
 
 def choice_of(logits: Float[Tensor, " d_vocab"], prompt: Prompt) -> Choice:
@@ -50,7 +54,17 @@ def choice_of(logits: Float[Tensor, " d_vocab"], prompt: Prompt) -> Choice:
         first=best == prompt.answer_token,
         p_answer=float(logits.softmax(-1)[prompt.answer_token]),
         option_first=best in tokens,
+        confidence=float(logits[tokens].softmax(-1)[chosen]),
     )
+
+
+def margins_of(logits: Float[Tensor, "batch d_vocab"], prompts: Sequence[Prompt]) -> Float[Tensor, " batch"]:
+    """Logit of the right option minus that of the best other one."""
+    found = []
+    for one, prompt in zip(logits, prompts, strict=True):
+        others = [token for token in prompt.option_tokens if token != prompt.answer_token]
+        found.append(one[prompt.answer_token] - one[others].max())
+    return torch.stack(found).float().cpu()
 
 
 def check_answerable(prompt: Prompt, name: str) -> None:

@@ -10,4 +10,5 @@ EXPERIMENT = Declaration(
     experiment="ProbeExperiment",
     result="Probes",
     public={"Probes": "result", "probe": "experiment"},
+    example="--n 40 --set 'targets={what moves: moves}'",
 )

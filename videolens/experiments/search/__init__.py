@@ -8,5 +8,5 @@ EXPERIMENT = Declaration(
     name="search",
     title="The smallest pathway",
     result="PathwaySearch",
-    public={"PathwaySearch": "result", "find_pathway": "experiment"},
+    public={"PathwaySearch": "result", "find_pathway": "experiment", "pathway_overlap": "overlap"},
 )

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from videolens.errors import VideolensError, check_flag, check_whole, is_number, near
-from videolens.experiments.attribution.experiment import attribute
 from videolens.experiments.search.closing import close_all
-from videolens.experiments.search.judging import Judge
+from videolens.experiments.search.judging import Judge, check_alike
+from videolens.experiments.search.keeping import Effort, Keeping
 from videolens.experiments.search.memory import Answers
+from videolens.experiments.search.orders import ORDERS, ordered
 from videolens.experiments.search.result import ALL_CLOSED, SIZED, PathwaySearch
 from videolens.experiments.search.table import tabulate
 from videolens.interventions.cut_routes import CutRoutes
-from videolens.interventions.route_pathway import SEARCHED, RoutePathway, RouteUnit, pathway_from
+from videolens.interventions.partition import Unit, check_grain
+from videolens.interventions.route_pathway import RoutePathway, pathway_from
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.progress import progress_bar
 from videolens.prompt.prompt import Prompt
@@ -31,8 +31,6 @@ LEVELS = (0.99, 0.98, 0.95, 0.9, 0.8)
 """Shares of the answers that are to be kept, one after another: each gives a point of the curve."""
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Shares of the live edges at which faithfulness is measured (MIB, Mueller et al. 2025)."""
-ORDERS = ("attribution", "last layer first", "random")
-_SCREENED = 40  # questions that attribution is asked of
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Found:
     """
 
     name: str
-    closed: frozenset[RouteUnit]
+    closed: frozenset[Unit]
     kept: float
     live_edges: float
     flops: float
@@ -62,17 +60,21 @@ def find_pathway(
     live_edges: float | int | None = None,
     flops: float | int | None = None,
     orders: Sequence[str] = ORDERS,
+    grain: str = "routes",
+    heads: bool = False,
     slack: float | int = 0.1,
     compare: Mapping[str, CutRoutes] | None = None,
+    draws: int = 3,
     resume: str | Path | None = None,
     seed: int = 0,
+    max_memory: int | None = None,
     progress: bool = True,
 ) -> PathwaySearch:
     """Find the smallest set of open routes that keeps the answers, and judge it on questions that it was not found on.
 
-    A unit is one of six routes in one layer (`SEARCHED` in `videolens.interventions.route_pathway`). A question is
-    *kept* if its margin, the logit of the right option minus that of the best other, is at least `slack` times the
-    median margin with nothing cut: a pathway that only just answers rightly would fail on the next questions.
+    A unit is one of six routes in one layer (`SEARCHED` in `videolens.interventions.route_pathway`), or finer. A
+    question is *kept* if its margin, the logit of the right option minus that of the best other, is at least `slack`
+    times the median margin with nothing cut: a pathway that only just answers rightly would fail on the next ones.
 
     1. Order the units: by the magnitude of their attribution, the smallest first; from the last layer down; by chance.
     2. Close units in that order, in groups that are halved where too many questions are lost, all by exact runs. Go
@@ -90,10 +92,17 @@ def find_pathway(
         live_edges: or: at most this share of the live edges, above 0 and below 1.
         flops: or: at most this share of the operations.
         orders: from `ORDERS`; "random" more than once draws more than one.
+        grain: "routes", or "frame pairs": what attention to and from single frames is closed apart.
+        heads: every head by itself.
         slack: share of the median margin that a kept question must have.
         compare: other pathways to judge beside, by name.
+        draws: random cuts that are judged beside the chosen pathway, as many along every route and in every layer, and
+            beside them video tokens dropped by attention at its operations (`videolens.experiments.search.controls`);
+            0: neither.
         resume: a file of the answers that the search has had so far: the same call goes on where it was.
         seed: of random orders, of attribution's sample and of the bootstrap.
+        max_memory: bytes for the runs that are kept between tests (`videolens.experiments.search.keeping`); None: half
+            of what is free. Fewer cost time and change nothing.
         progress: show a bar.
 
     Raises:
@@ -104,77 +113,63 @@ def find_pathway(
     """
     request = _request(keep_accuracy, live_edges, flops)
     _check(orders, slack, seed, progress)
+    check_grain(grain)
+    check_flag("heads", heads)
+    check_whole("draws", draws)
     for each in (compare or {}).values():
         each.check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+        check_alike(each)
     judge, other = (Judge(model, _prompts(model, each)) for each in (questions, held_out))
     _check_request(request, judge)
+    keeping = Keeping(judge, float(slack), max_memory)
     answers = Answers(None if resume is None else Path(resume), judge, slack)
-    drawn = random.Random(seed)
+    drawn, levels = (
+        random.Random(seed),
+        {*LEVELS, *(level for what, level in request.items() if what == "keep_accuracy")},
+    )
     found: list[Found] = []
     for order in orders:
         # 1.
-        units = ordered(model, judge.prompts, order, drawn, seed=seed)
+        units, cost = ordered(judge, order, drawn, grain=grain, heads=heads, seed=seed)
+        keeping.effort += Effort(operations=cost)
         # 2.
-        found += search(judge, units, order, answers, slack=slack, progress=progress, keep=request.get("keep_accuracy"))
+        found += search(keeping, units, order, answers, levels=levels, progress=progress)
     # 3.
     found = list({each.closed: each for each in reversed(found)}.values())[::-1]
     chosen = _choose(found, request)
     # 4.
     judged: dict[str, CutRoutes] = {each.name: _pathway(model, each.closed, each.name) for each in found}
     judged |= {name: _named(each, name) for name, each in (compare or {}).items()}
-    judged |= _by_size(model, judge, _rank(found, chosen))
+    judged |= _by_size(model, judge, _rank(found, chosen, units))
+    settings = {"request": request, "slack": slack, "orders": tuple(orders), "grain": grain, "heads": heads}
     return tabulate(
-        model, other, judged, chosen.name, request=request, slack=slack, searched=judge, orders=tuple(orders), seed=seed
+        model, other, judged, chosen.name, draws, keeping.effort, judge.n, settings, seed=seed, progress=progress
     )
 
 
-def ordered(
-    model: HookedVideoTransformer, prompts: Sequence[Prompt], order: str, drawn: random.Random, *, seed: int
-) -> list[RouteUnit]:
-    """Step 1: all units, those first that are to be closed first."""
-    n_layers = model.cfg.n_layers
-    units = [RouteUnit(layer, route) for layer in reversed(range(n_layers)) for route in SEARCHED]
-    if order == "random":
-        drawn.shuffle(units)
-    elif order == "attribution":
-        some = random.Random(seed).sample(list(prompts), min(_SCREENED, len(prompts)))
-        scores = attribute(model, some, verify=1, progress=False).units()
-        found = {RouteUnit(int(row.layer), str(row.route)): float(row.magnitude) for row in scores.itertuples()}
-        units.sort(key=lambda unit: found.get(unit, 0.0))
-    return units
-
-
 def search(
-    judge: Judge,
-    order: Sequence[RouteUnit],
+    keeping: Keeping,
+    order: Sequence[Unit],
     name: str,
     answers: Answers,
     *,
-    slack: float,
-    keep: float | None = None,
+    levels: Iterable[float] = LEVELS,
     progress: bool = False,
 ) -> Iterator[Found]:
     """Step 2: the pathways of one order, level by level: each closes more than the one before."""
-    full, model = judge.full, judge.model
-    right = full > 0
-    needed = torch.where(right, slack * full[right].median(), float("-inf"))
-    closed: frozenset[RouteUnit] = frozenset()
-    with progress_bar(f"search, {name}", total=len(order) * len(LEVELS), unit="units", digits=0, shown=progress) as bar:
-        for i, level in enumerate(sorted({*LEVELS, *([] if keep is None else [keep])}, reverse=True)):
-            most_lost = int((1 - level) * int(right.sum()) + 1e-9)
+    judge, closed, levels = keeping.judge, frozenset[Unit](), sorted(set(levels), reverse=True)
+    with progress_bar(f"search, {name}", total=len(order) * len(levels), unit="units", digits=0, shown=progress) as bar:
+        for i, level in enumerate(levels):
+            most_lost = int((1 - level) * keeping.n + 1e-9)
 
-            def accept(units: frozenset[RouteUnit], most: int = most_lost) -> bool:
-                known = answers.get(units, most)
-                if known is None:
-                    known = judge.keeps(_pathway(model, units), needed=needed, most_lost=most)
-                    answers.put(units, most, known)
-                return known
+            def accept(units: frozenset[Unit], most: int = most_lost) -> bool:
+                return answers.of(keeping, units, _pathway(judge.model, units), most)
 
             for settled, now in close_all(order, closed, accept):
                 closed = now
                 bar.n = min(bar.total or 0, i * len(order) + settled)
                 bar.update(0)
-            live, flops = judge.sizes(_pathway(model, closed))
+            live, flops = judge.sizes(_pathway(judge.model, closed))
             yield Found(f"{name}, {100 * level:g} %", closed, level, live, flops)
 
 
@@ -193,33 +188,40 @@ def _choose(found: Sequence[Found], request: Mapping[str, float]) -> Found:
     return max(small, key=lambda each: (each.kept, -each.live_edges))
 
 
-def _by_size(model: HookedVideoTransformer, judge: Judge, rank: Sequence[RouteUnit]) -> dict[str, CutRoutes]:
+def _by_size(model: HookedVideoTransformer, judge: Judge, rank: Sequence[Unit]) -> dict[str, CutRoutes]:
     """Pathways of given sizes: units are closed in one order until so much is left, and at last all of them."""
     made: dict[str, CutRoutes] = {}
-    left, closed = sorted(SIZES, reverse=True), list[RouteUnit]()
-    for unit in rank:
-        closed.append(unit)
-        pathway = _pathway(model, frozenset(closed))
-        live, _ = judge.sizes(pathway)
-        while left and live <= left[0]:
-            size = left.pop(0)
-            made[f"{100 * size:g} {SIZED}"] = _named(pathway, f"{100 * size:g} {SIZED}")
+    low = 0
+    for size in sorted(SIZES, reverse=True):
+        high = len(rank)
+        while low < high:  # the fewest units that leave no more: closing more never leaves more
+            middle = (low + high) // 2
+            if judge.sizes(_pathway(model, frozenset(rank[:middle])))[0] <= size:
+                high = middle
+            else:
+                low = middle + 1
+        name = f"{100 * size:g} {SIZED}"
+        if judge.sizes(_pathway(model, frozenset(rank[:low])))[0] <= size:
+            made[name] = _pathway(model, frozenset(rank[:low]), name)
     return made | {ALL_CLOSED: _pathway(model, frozenset(rank), ALL_CLOSED)}
 
 
-def _rank(found: Sequence[Found], chosen: Found) -> list[RouteUnit]:
-    """Units in the order in which the chosen pathway's search closed them; at the end those that it never closed."""
+def _rank(found: Sequence[Found], chosen: Found, units: Sequence[Unit]) -> list[Unit]:
+    """Units in the order in which the chosen pathway's search closed them; at the end those that it never closed, from
+    the last layer down."""
     name = chosen.name.rpartition(", ")[0]
-    rank: dict[RouteUnit, None] = {}
+    rank: dict[Unit, None] = {}
     for each in sorted((one for one in found if one.name.startswith(f"{name}, ")), key=lambda one: -one.kept):
-        rank |= dict.fromkeys(sorted(each.closed - rank.keys(), reverse=True))
-    deepest = max((unit.layer for each in found for unit in each.closed), default=-1)
-    every = (RouteUnit(layer, route) for layer in range(deepest, -1, -1) for route in SEARCHED)
-    return list(rank | dict.fromkeys(unit for unit in every if unit not in rank))
+        rank |= dict.fromkeys(sorted(each.closed - rank.keys(), key=_place, reverse=True))
+    return list(rank | dict.fromkeys(sorted(set(units) - rank.keys(), key=_place, reverse=True)))
 
 
-def _pathway(model: HookedVideoTransformer, closed: frozenset[RouteUnit], name: str = "routes") -> RoutePathway:
-    return RoutePathway.of_units(model.cfg.n_layers, closed, name=name)
+def _place(unit: Unit) -> tuple[int, int, str]:
+    return unit.layer, -1 if unit.head is None else unit.head, unit.route
+
+
+def _pathway(model: HookedVideoTransformer, closed: frozenset[Unit], name: str = "routes") -> RoutePathway:
+    return RoutePathway.of_units(model.cfg.n_layers, closed, n_heads=model.cfg.n_heads, name=name)
 
 
 def _named(pathway: CutRoutes, name: str) -> CutRoutes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 from matplotlib.figure import Figure
 
 from videolens.drawing.style import INK, MUTED, PALETTE, under
 from videolens.experiments.pathway.figure import draw_pathway
-from videolens.experiments.search.result import ALL_CLOSED, FULL, SIZED, PathwaySearch
+from videolens.experiments.search.result import ALL_CLOSED, FULL, RANDOM, SIZED, PathwaySearch
 from videolens.model.checkpoints.files import short_name
 
 
@@ -25,12 +27,14 @@ def draw(result: PathwaySearch) -> Figure:
         bars = [100 * each.clip(lower=0) for each in reach]
         panel.errorbar(100 * some["live_edges"], 100 * some["accuracy"], yerr=bars, **look)
     others = [name for name in shown if not any(name.startswith(f"{order}, ") for order in orders)]
-    for i, name in enumerate(others):
+    marks = dict(zip(dict.fromkeys(map(_called, others)), cycle("sD^vP"), strict=False))
+    for name in others:
         row = front.loc[name]
         spread = [[100 * (row["accuracy"] - row["accuracy_low"])], [100 * (row["accuracy_high"] - row["accuracy"])]]
-        at = 100 * row["live_edges"]
+        at, called = 100 * row["live_edges"], _called(name)
+        label = called if name == next(one for one in others if _called(one) == called) else None
         panel.errorbar(
-            [at], [100 * row["accuracy"]], yerr=spread, fmt="sD^vP"[i % 5], color=MUTED, markersize=6, label=name
+            [at], [100 * row["accuracy"]], yerr=spread, fmt=marks[called], color=MUTED, markersize=6, label=label
         )
     chosen = front.loc[result.settings.chosen]
     panel.plot(
@@ -65,3 +69,8 @@ def draw(result: PathwaySearch) -> Figure:
         f"{lost.value:.1f} points lost [{lost.low:.1f}, {lost.high:.1f}]. Bars: 95 % bootstrap over questions.",
     )
     return figure
+
+
+def _called(name: str) -> str:
+    """A name in the legend: random draws have one."""
+    return RANDOM if name.startswith(f"{RANDOM} ") else name

@@ -19,7 +19,10 @@ from videolens.interventions.route_pathway import pathway_from
 
 FULL, REVERSED, ALL_CLOSED = "full", "reversed clip", "all closed"
 SIZED = "% of the live edges"
-"""Nothing cut; the same of the clip played backwards; all units closed; how names of pathways of given sizes end."""
+RANDOM, DROPPED = "random cuts", "tokens dropped"
+"""Nothing cut; the same of the clip played backwards; all units closed; how names of pathways of given sizes end.
+Controls of the chosen pathway: other edges, as many along every route and in every layer, and a number behind the name;
+video tokens dropped by attention, at its operations."""
 
 
 class SearchRow(NamedTuple):
@@ -52,9 +55,12 @@ class SearchSettings(Made):
         request: what was asked for: "keep_accuracy", "live_edges" or "flops", and the value.
         slack: share of the median margin that a kept question must have.
         orders: in which units were closed.
+        grain, heads: which units.
+        controls: names of what is judged beside the chosen pathway and is none.
         n_searched: questions that were searched on; `n_asked` are those judged on.
-        candidates: pathways that were tried; asked: (pathway, question) pairs that were run for it; operations: of
-            these, in full forwards of one question.
+        candidates: pathways that were tried; asked: (pathway, question) pairs that were run for it.
+        operations: of all that was run to find them, in full forwards of one question: of these pairs, of every
+            question with nothing cut, and of attribution.
     """
 
     pathways: dict[str, dict[str, Any]]
@@ -66,6 +72,14 @@ class SearchSettings(Made):
     candidates: int
     asked: int
     operations: float
+    grain: str = "routes"
+    heads: bool = False
+    controls: tuple[str, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """What the search has cost, as a share of all its candidates asked of all its questions by plain forwards."""
+        return self.operations / max(self.candidates * self.n_searched, 1)
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -90,7 +104,7 @@ class PathwaySearch(Result):
     def check(self) -> None:
         """Every question has every pathway, and numbers are numbers."""
         table, settings = self.table, self.settings
-        names = {FULL, *settings.pathways}
+        names = {FULL, *settings.pathways, *settings.controls}
         if settings.chosen not in settings.pathways:
             raise VideolensError(f"the chosen pathway {settings.chosen!r} is none of those judged")
         if not names <= set(table["pathway"]) <= names | {REVERSED}:
@@ -159,10 +173,10 @@ class PathwaySearch(Result):
         return found
 
     def front(self) -> pd.DataFrame:
-        """Every pathway: accuracy, points lost, faithfulness, shares of live edges and operations, and `best`: whether
-        no other of those that were found leaves less and loses no more."""
+        """Every pathway and control: accuracy, points lost, faithfulness, shares of live edges and operations, and
+        `best`: whether no other leaves less and loses no more."""
         rows = []
-        for name in self.settings.pathways:
+        for name in (*self.settings.pathways, *self.settings.controls):
             row: dict[str, Any] = {"pathway": name, "live_edges": self.share(name), "flops": self.share(name, "flops")}
             row |= self.accuracy(name).columns("accuracy") | self.loss(name).columns("loss_points")
             rows.append(row | self.faithfulness(name).columns("faithfulness"))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.search.judging import Judge
+from videolens.experiments.search.controls import controls_of
+from videolens.experiments.search.judging import Judge, Judged
+from videolens.experiments.search.keeping import Effort
 from videolens.experiments.search.result import (
     FULL,
     REVERSED,
@@ -18,6 +22,7 @@ from videolens.experiments.search.result import (
 )
 from videolens.interventions.cut_routes import CutRoutes
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.progress import progress_bar
 
 
 def tabulate(
@@ -25,20 +30,36 @@ def tabulate(
     held_out: Judge,
     pathways: Mapping[str, CutRoutes],
     chosen: str,
+    draws: int,
+    effort: Effort,
+    searched: int,
+    asked: Mapping[str, Any],
     *,
-    request: Mapping[str, float],
-    slack: float,
-    searched: Judge,
-    orders: Sequence[str],
     seed: int,
+    progress: bool = False,
 ) -> PathwaySearch:
-    """The result of a search: every question with nothing cut, along every pathway, and with its clip reversed."""
+    """The result of a search: every question with nothing cut, along every pathway, and with its clip reversed.
+
+    Args:
+        model: the model.
+        held_out: the questions.
+        pathways: those to judge, by name.
+        chosen: the one that was asked for.
+        draws: random controls of it.
+        effort: what finding them has cost.
+        searched: how many questions they were found on.
+        asked: settings of the search.
+        seed: of the bootstrap.
+        progress: show a bar.
+    """
     names = held_out.names
     rows = _whole(names, FULL, held_out)
-    for called, pathway in pathways.items():
-        found = held_out.judge(pathway)
-        each = zip(names, found.margins.tolist(), found.live_edges.tolist(), found.flops.tolist(), strict=True)
-        rows += [SearchRow(*name, called, margin > 0, margin, live, flops) for name, margin, live, flops in each]
+    controls = controls_of(held_out, pathways[chosen], draws)
+    each = {name: partial(held_out.judge, pathway) for name, pathway in pathways.items()} | controls
+    with progress_bar("judging", total=len(each) * held_out.n, unit="answers", digits=0, shown=progress) as bar:
+        for called, judged in each.items():
+            bar.set_description_str(f"judging {called}", refresh=False)
+            rows += _along(names, called, judged(bar.update))
     if (backwards := _reversed(model, held_out)) is not None:
         rows += _whole(names, REVERSED, backwards)
     settings = SearchSettings(
@@ -47,15 +68,18 @@ def tabulate(
         seed=seed,
         pathways={name: pathway.to_dict() for name, pathway in pathways.items()},
         chosen=chosen,
-        request=dict(request),
-        slack=slack,
-        orders=tuple(orders),
-        n_searched=searched.n,
-        candidates=searched.effort.candidates,
-        asked=searched.effort.asked,
-        operations=searched.effort.operations,
+        controls=tuple(controls),
+        n_searched=searched,
+        **effort._asdict(),
+        **asked,
     )
     return PathwaySearch(pd.DataFrame(rows, columns=list(SearchRow._fields)), settings)
+
+
+def _along(names: Sequence[tuple[str, str]], called: str, found: Judged) -> list[SearchRow]:
+    """Rows of questions along a pathway."""
+    each = zip(names, found.margins.tolist(), found.live_edges.tolist(), found.flops.tolist(), strict=True)
+    return [SearchRow(*name, called, margin > 0, margin, live, flops) for name, margin, live, flops in each]
 
 
 def _whole(names: Sequence[tuple[str, str]], called: str, judge: Judge) -> list[SearchRow]:

@@ -64,20 +64,20 @@ def _layer(
     made = LayerRows(
         entering=at.to(device),
         asked=None if len(rows) == len(at) else torch.searchsorted(at, rows).to(device),
-        views=_on(views, device),
+        views=under_one_mask(views, device),
         kept=None if kept is None else torch.searchsorted(at, kept).to(device),
         open_later=open_later,
-        pairs=_pairs(views, mask.shape),
+        pairs=pairs_of(views, mask.shape[1], mask.shape[0]),
     )
     return made, entering
 
 
-def _on(views: Sequence[HeadView], device: torch.device) -> tuple[HeadView, ...]:
+def under_one_mask(views: Sequence[HeadView], device: torch.device) -> tuple[HeadView, ...]:
+    """Views on a device: under one mask where so few rows × keys in several runs would be several calls."""
     return tuple((part, None if heads is None else heads.to(device), _short(visible)) for part, heads, visible in views)
 
 
 def _short(visible: Visible) -> Visible:
-    """The same under one mask, where so few rows × keys in several runs would be several calls."""
     n_rows, n_keys = visible.n_rows, visible.n_keys
     if len(visible.runs) == 1 or n_rows * n_keys > SMALL:
         return visible
@@ -85,8 +85,7 @@ def _short(visible: Visible) -> Visible:
     return Visible((RowRun(0, n_rows, ((0, n_keys),), mask=mask),), n_rows, n_keys)
 
 
-def _pairs(views: Sequence[HeadView], shape: torch.Size) -> int:
-    batch, n_heads = shape[0], shape[1]
-    return sum((n_heads if heads is None else len(heads)) * visible.pairs for _, heads, visible in views) // (
-        batch * n_heads
-    )
+def pairs_of(views: Sequence[HeadView], n_heads: int, batch: int = 1) -> int:
+    """(query, key) pairs that are visible, mean over prompts and heads."""
+    each = ((n_heads if heads is None else len(heads)) * visible.pairs for _, heads, visible in views)
+    return sum(each) // (batch * n_heads)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.acting import functions_of
+from videolens.model.acting import functions_of, several
 from videolens.model.decoder.masks import MaskPoint, masked
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.prompt import Prompt
@@ -46,6 +47,10 @@ class Opening:
         self.n_pos, self.n_new, self._n_heads = prompt.shape[1], n_new, cfg.n_heads
         tokens = prompt.tokens
         maps = tokens.maps if isinstance(tokens, TokenMaps) else (tokens,)
+        alone = len(maps) == 1 or (is_by_roles(pathway) and len({_roles_of(one) for one in maps}) == 1)
+        if alone and isinstance(tokens, TokenMaps):
+            maps = maps[:1]  # they differ in what the pathway does not ask for: one mask is all of theirs
+            prompt = replace(prompt, tokens=maps[0])
         self.batch = len(maps)
         # not the maps: plans are kept for as long as these live
         self.role, self._frames = torch.stack([one.role for one in maps]), [one.frame for one in maps]
@@ -97,8 +102,22 @@ def read_by(mask: Bool[Tensor, "batch_or_1 head_or_1 row key"]) -> Bool[Tensor, 
     return mask.view(torch.uint8).amax((1, 2)).bool()  # any, but faster
 
 
-def layout_of(tokens: TokenMap) -> tuple[Any, ...]:
-    """Equal for token maps that answer every selection with the same positions."""
+def is_by_roles(pathway: Any) -> bool:
+    """Whether interventions say that they do the same in all prompts whose roles and frames are alike, and in all
+    layers in which they act."""
+    return all(getattr(one, "by_roles", False) for one in several(pathway))
+
+
+def layout_of(tokens: TokenMap, *, by_roles: bool = False) -> tuple[Any, ...]:
+    """Equal for token maps that answer every selection with the same positions; or (by_roles) those that go by roles
+    and frames, for which prompts of a batch that are alike are one."""
     maps = tokens.maps if isinstance(tokens, TokenMaps) else (tokens,)
+    if by_roles:
+        found = tuple(_roles_of(one) for one in maps)
+        return found[:1] if len(set(found)) == 1 else found
     arrays = ("role", "frame", "row", "column", "option")
     return tuple((one.grid, one.answer, *(getattr(one, name).numpy().tobytes() for name in arrays)) for one in maps)
+
+
+def _roles_of(tokens: TokenMap) -> tuple[bytes, bytes]:
+    return tokens.role.numpy().tobytes(), tokens.frame.numpy().tobytes()

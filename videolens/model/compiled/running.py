@@ -19,7 +19,7 @@ from videolens.cache import Recent
 from videolens.errors import ModelError, check_whole
 from videolens.model.acting import several
 from videolens.model.compiled.liveness import plan_rows
-from videolens.model.compiled.opening import Opening, layout_of
+from videolens.model.compiled.opening import Opening, is_by_roles, layout_of
 from videolens.model.compiled.row_plan import LayerRows, RowPlan
 from videolens.model.cost import Cost
 from videolens.model.decoder.kernels import KeyValuePiece
@@ -51,6 +51,7 @@ class CompiledPathway:
         self.model, self.pathway = model, pathway
         # of interventions that say so, prompts of one layout have one plan
         self._shared = all(getattr(one, "by_layout", False) for one in several(pathway))
+        self._by_roles = is_by_roles(pathway)
         self._by_layout: Recent[RowPlan] = Recent(_PLANS, lambda plan: plan.n_bytes)
         self._plans: WeakKeyDictionary[TokenMap, dict[tuple[int, torch.device], RowPlan]] = WeakKeyDictionary()
         self._newest: RowPlan | None = None
@@ -99,7 +100,8 @@ class CompiledPathway:
         n_new, device = max(max_new_tokens - 1, 0), self.model.frontend.device  # the last token is not read again
         if (n_new, device) not in known:
             make = partial(self._planned, prompt, n_new, device)
-            key = (layout_of(prompt.tokens), n_new, device) if self._shared else None
+            layout = layout_of(prompt.tokens, by_roles=self._by_roles)
+            key = (layout, n_new, device) if self._shared else None
             known[n_new, device] = self._by_layout.get(key, make) if key else make()
         self._newest = known[n_new, device]
         return self._newest

@@ -5,6 +5,8 @@ frame, patch: of the vision tower's output; video: video tokens of a prompt; d_v
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -141,13 +143,12 @@ class FrontEnd(nn.Module):
         """Where the model is."""
         return self.embed.weight.device
 
-    @torch.no_grad()
     def encode(
-        self, pixels: Float[Tensor, "batch frame channel height width"]
+        self, pixels: Float[Tensor, "batch frame channel height width"], *, gradients: bool = False
     ) -> Float[Tensor, "batch frame_of_grid patch d_vision"]:
         """The vision tower's features of clips, computed now: `features` computes each clip's once.
 
-        A `ModelError` if the tower does not take frames of this size.
+        A `ModelError` if the tower does not take frames of this size. `gradients`: pass them to the pixels.
         """
         pixels = pixels.to(self.device, self.dtype)
         vision = getattr(self.config, "vision_config", None)
@@ -156,7 +157,7 @@ class FrontEnd(nn.Module):
             f"the vision tower does not take pixels of shape {tuple(pixels.shape)} [batch frame channel height width]; "
             f"it expects 3 channels and frames of {expected} pixels: prepare them with model.pixels"
         )
-        with refusing(ModelError, what):
+        with refusing(ModelError, what), nullcontext() if gradients else torch.no_grad():
             return self.family.features(self._parts, pixels, self.config)
 
     def features(
@@ -174,6 +175,28 @@ class FrontEnd(nn.Module):
             ModelError, f"the projector makes no video tokens of a grid {grid}: config.json contradicts itself"
         ):
             return self.family.project(self._parts, features, self.config, grid).to(self.dtype)
+
+    def shown(self, prompt: Prompt, pixels: Float[Tensor, "batch frame channel height width"]) -> Prompt:
+        """The prompt with other pixels in the place of its own. Its residual passes gradients to them, through
+        projector and tower.
+
+        Args:
+            prompt: of a video.
+            pixels: prepared pixels, of the shape of the prompt's own.
+
+        Raises:
+            PromptError: the prompt has no video, or pixels of another shape.
+        """
+        own = None if prompt.pixel_values is None else tuple(prompt.pixel_values.shape)
+        if tuple(pixels.shape) != own:
+            raise PromptError(
+                f"pixels {tuple(pixels.shape)} cannot take the place of the prompt's own, {own or 'which has none'}: "
+                "prepare as many frames of the same size with model.pixels"
+            )
+        features = self.encode(pixels, gradients=True)
+        video = self.project(features, prompt.tokens.grid)
+        residual = prompt.residual.to(video.dtype).index_copy(1, self.video_positions(prompt.input_ids), video)
+        return replace(prompt, pixel_values=pixels, video_features=features, residual=residual)
 
     @property
     def _parts(self) -> dict[str, nn.Module | nn.Parameter]:
