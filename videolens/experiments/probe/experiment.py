@@ -28,6 +28,7 @@ from videolens.interventions.protocol import described
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
+from videolens.reading import parse_json
 
 SITES = ("video", "question", "last")
 MOST_BYTES = 4 * 10**9
@@ -217,7 +218,8 @@ class ProbeExperiment(Experiment[Probes]):
         return Probes(pd.DataFrame(rows, columns=list(ProbeRow._fields)), settings)
 
     def _probes(self, target: str, gathered: Gathered) -> Iterator[ProbeRow]:
-        labels = pd.Series([json.loads(each).get(target) for each in gathered.table["labels"]], gathered.table.index)
+        known = (parse_json(each, where="the labels of a question", halves=True) for each in gathered.table["labels"])
+        labels = pd.Series([each.get(target) for each in known], gathered.table.index)
         table = gathered.table[labels.notna()].assign(label=labels)
         if not len(table):
             raise VideolensError(
