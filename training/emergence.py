@@ -76,7 +76,7 @@ def figure(table: pd.DataFrame) -> Figure:
     drawn = Figure(figsize=(7, 8), layout="constrained")
     top, middle, bottom = drawn.subplots(3, 1, sharex=True)
     _lines(top, table[table.kind == "accuracy"])
-    top.set(title="first token right (%), validation", ylim=(-2, 102))
+    top.set(title="first token right (%)", ylim=(-2, 102))
     _lines(middle, table[table.kind == "effect"])
     middle.set(title="cost of a cut: the right option's probability, mean over windows (points)")
     effects = table[table.kind == "effect"].set_index(["step", "name"]).value
