@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-BUNDLED = "a bundled model (shapes, shapes-image), a checkpoint directory, or a name on the Hugging Face hub"
+BUNDLED = "a bundled model (shapes, shapes-image, …), a checkpoint directory, or a name on the Hugging Face hub"
 
 
 class _Help(argparse.HelpFormatter):

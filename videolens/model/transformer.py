@@ -83,7 +83,7 @@ class HookedVideoTransformer(Running):
         fold_ln: bool = False,
         trust_remote_code: bool = False,
     ) -> HookedVideoTransformer:
-        """Load a bundled model ("shapes", "shapes-image"), a checkpoint directory, or a repository on the hub.
+        """Load a bundled model ("shapes", "shapes-image", …), a checkpoint directory, or a repository on the hub.
 
         A directory without tokenizer or preprocessor files loads; prompts are then made with `prompt_from_ids`.
 
