@@ -102,6 +102,16 @@ class TestNumbers:
         must_stand("bundled.md", {f"{route}, effect": written(tuned.peak(route)[1]) for route in routes})
         must_stand("bundled.md", {f"{route}, centre": layer(tuned.centre(route)) for route in routes})
 
+    def test_without_hints(self) -> None:
+        claims = vl.check_claims(vl.FlowMap.load(made("nohint") / "map"))
+        measured = {
+            each.name: written(each.measured) for each in claims.findings if each.measured and each.unit != "layer"
+        }
+        centres = {
+            each.name: layer(each.measured) for each in claims.findings if each.measured and each.unit == "layer"
+        }
+        must_stand("paper.md", measured | centres)
+
     def test_further_routes(self) -> None:
         flow = vl.FlowMap.load(made("video-routes") / "map")
         asked = [(route, None) for route in vl.VIDEO_ROUTES] + [("system -> video", "scene transition")]
