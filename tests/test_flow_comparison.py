@@ -84,6 +84,18 @@ def test_noise_alone_makes_a_distance_and_it_is_said(flows) -> None:
     assert abs(near["centre"]) < 0.02
 
 
+def test_a_weak_effect_of_the_same_shape_is_not_apart(flows) -> None:
+    """A tenth of the effect with noise of its own: swapping raw curves would have drowned that noise in the other's."""
+    tuned = flows["tuned"]
+    table = tuned.to_dataframe()
+    fall = table["p_correct_knockout"] - table["p_correct_base"]
+    noise = np.random.default_rng(0).normal(0, 0.03, len(table))
+    weak = (table["p_correct_base"] + 0.1 * fall + noise).clip(0, 1)
+    other = vl.FlowMap(table.assign(p_correct_knockout=weak), tuned.settings)
+    row = vl.compare_flows({"strong": tuned, "weak": other}).distances.iloc[0]
+    assert 0.05 < row["shape"] < 1.5 * row["shape_by_chance"]
+
+
 def test_a_route_that_takes_nothing_away_has_no_centre(flows) -> None:
     raised = flows["tuned"].to_dataframe()
     up = {"p_correct_knockout": raised["p_correct_base"], "p_knockout": raised["p_base"], "change_percent": 0.0}

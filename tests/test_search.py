@@ -137,6 +137,26 @@ def test_what_a_kept_run_gives_is_what_the_pathway_gives(judge: Judge, walk: lis
     assert keeping.test(pathway, 0) and (room or keeping.effort.operations == again.operations)
 
 
+def test_what_has_no_room_is_let_go_while_it_runs(judge: Judge) -> None:
+    """`max_memory` bounds a test that passes, too: of questions that are not kept no layer's keys and values stay."""
+    keeping = Keeping(judge, 0.0, 1)
+    [layout, *_] = keeping._layouts
+    assert layout.n_kept == 0
+    seen = []
+    run = type(layout).run
+
+    def watched(self: Any, *given: Any) -> Any:
+        seen.append(ran := run(self, *given))
+        return ran
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(layout), "run", watched)
+        keeping.needed = -1e9
+        assert keeping.test(CLOSED, 0)
+    layers = [one for ran in seen for one in ran.layers if one is not None]
+    assert layers and all(len(each) == 0 for one in layers for each in (one.k, one.v, one.leaving))
+
+
 def test_a_closed_edge_that_nobody_reads_costs_nothing(judge: Judge, keeping: Keeping) -> None:
     keeping.needed = -1e9
     closed = [Unit(layer, None, "part V -> part Q") for layer in range(12)]

@@ -81,7 +81,7 @@ def smallest_section(found: Smallest) -> Markup:
     if found.search is None:
         return paragraph(f"No pathway was searched for: {found.why_not}.") + savings_section(found.savings)
     few = (
-        f"This search had {found.search.settings.n_searched} questions and a minute. With 500 it finds pathways that "
-        "lose less elsewhere: the fewer it is searched on, the more of what it keeps is theirs alone (docs/search.md)."
+        f"This search had {found.search.settings.n_searched} questions, which are few: what it keeps may be theirs "
+        "alone. docs/search.md has a search on 500, judged on 1,000 others."
     )
     return search_section(found.search) + paragraph(few) + savings_section(found.savings)

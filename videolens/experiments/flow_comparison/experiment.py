@@ -144,7 +144,12 @@ def shape_distance(
 
 
 def _by_chance(a: Float[np.ndarray, "question depth"], b: Float[np.ndarray, "question depth"], *, seed: int) -> float:
-    """The 95 % quantile of shape distances when every question's two curves change places by chance."""
+    """The 95 % quantile of shape distances when every question's two curves change places by chance.
+
+    Each model's curves are first divided by its own fall: that one effect is larger is no matter of shape, and swapped
+    as they are the weaker model's noise would vanish beside the stronger one's effect.
+    """
+    a, b = (each / np.maximum(-each.mean(axis=0), 0.0).sum() for each in (a, b))
     mean, half = (a + b).mean(axis=0) / 2, (a - b) / 2
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(_SWAPS, len(a)))
     moved = signs @ half / len(a)

@@ -64,7 +64,7 @@ class DistanceRow(NamedTuple):
         shape, shape_low, shape_high: which share of the effect lies at other depths, 0 to 1: half of the summed
             difference between the two falls, each made to sum to 1. NaN where one of them never falls.
         shape_by_chance: the shape distance below which 95 % lie when every question's two curves are given to the two
-            models by chance: what noise alone makes of two equal models.
+            models by chance: what noise alone makes of two effects of one shape.
     """
 
     first: int

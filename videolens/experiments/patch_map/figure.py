@@ -92,7 +92,8 @@ def _heat_map(
     _layer_axis(axes, shown)
     _unit_axis((axes, *below)[-1], patched)
     if columns <= _MOST_NUMBERS:
-        _cells(axes, effects, max(_LEAST_SHOWN, 0.05 * limit, patched.noise_floor(metric, pair=pair)), limit)
+        least = max(_LEAST_SHOWN, 0.05 * limit, np.nan_to_num(patched.noise_floor(metric, pair=pair)))
+        _cells(axes, effects, least, limit)
     for strip, (name, frames) in zip(below, strips.items(), strict=True):
         _strip(strip, name, frames, of_frames)
     for each in (axes, *below):
@@ -229,7 +230,10 @@ def _note(patched: PatchMap, metric: str, pair: str | None) -> str:
         parts.append(f"KL from the {source} run: {base} {_number(runs['kl'].mean())} nats, {source} 0.")
     if patched.settings.positions is not None:
         parts.append(f"Only positions {patched.settings.positions!r}.")
-    if floor := patched.noise_floor(metric, pair=pair):
+    floor = patched.noise_floor(metric, pair=pair)
+    if np.isnan(floor):
+        parts.append(f"How much of it is rounding in {patched.settings.dtype} was not measured.")
+    elif floor:
         parts.append(f"What rounding in {patched.settings.dtype} alone makes: ± {number(100 * floor, sign='')} %.")
     return " ".join([*parts, "Layers count from 1, frames and heads from 0."])
 

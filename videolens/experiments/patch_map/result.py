@@ -136,14 +136,17 @@ class PatchMap(Result):
     def noise_floor(self, metric: str | None = None, *, pair: str | None = None) -> float:
         """What rounding alone makes of an effect: 95 % of effects of noise lie within ± this.
 
-        0 in float32, in maps that were made before noise was measured, and on metrics other than the map's own, on
-        which it is not measured. Rounding of different pairs has nothing to do with each other, so that of their mean
-        falls with the root of their number.
+        0 in float32. NaN where it was not measured: on metrics other than the map's own, and in older maps. Rounding of
+        different pairs has nothing to do with each other, so that of their mean falls with the root of their number.
         """
-        noise, n = self.settings.noise, self.n if pair is None else 1
-        if noise is None or (metric or self.settings.metric) != self.settings.metric:
+        column, made = metric_column(metric or self.settings.metric), self.settings
+        if made.dtype not in ("bfloat16", "float16"):
             return 0.0
-        return 1.96 * noise / 100 / n**0.5
+        if made.noise is None or column != metric_column(made.metric):
+            return float("nan")
+        defined = self.table.groupby("pair")[f"{column}_effect"].apply(lambda effects: effects.notna().all())
+        n = 1 if pair is not None else max(int(defined.sum()), 1)
+        return 1.96 * made.noise / 100 / n**0.5
 
     def __repr__(self) -> str:
         made = self.settings

@@ -94,6 +94,8 @@ def measure_savings(
     check_whole("new_tokens", new_tokens, least=1)
     if not prompts or not pathways:
         raise VideolensError(f"{len(prompts)} prompts, {len(pathways)} pathways: give at least one of each to be timed")
+    if "" in pathways:  # what the row of the full model is called
+        raise VideolensError("a pathway has no name: give {name: pathway}")
     compiled = {name: model.compile(pathway) for name, pathway in pathways.items()}
     taken: dict[tuple[str, str], list[float]] = {}
     apart = 0.0

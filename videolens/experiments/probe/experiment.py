@@ -74,8 +74,8 @@ def probe(
     2. Divide the clips into `folds`; a clip and its reversal stay together. For each target, site and layer, fit a
        logistic regression (scikit-learn, L2, standardised features) on all folds but one and predict that one's labels,
        fold by fold.
-    3. The same with labels that were given to the questions by chance: a probe that reads what is not there would read
-       these as well. Accuracy minus this control's is the selectivity (Hewitt and Liang 2019).
+    3. The same with labels that were given to the questions by chance: what the fit makes of nothing. Accuracy minus
+       this control's is the selectivity. The control may lie below the share of the commonest label: compare with both.
     4. The same under every intervention, with probes of its own: whether it can *still* be read.
 
     That something can be read does not mean that the model uses it: compare with knockouts, and with a model that

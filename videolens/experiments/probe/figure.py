@@ -41,12 +41,17 @@ def draw(
 
     Raises:
         SelectionError: the flow map does not have the route, or other probes not the targets and sites.
-        VideolensError: the flow map is of another depth.
+        VideolensError: the flow map is of another depth; more conditions or sites than can be told apart.
     """
     if flow is not None and flow.settings.n_layers != probes.settings.n_layers:
         raise VideolensError(
             f"the flow map is of {flow.settings.n_layers} layers, the probes of {probes.settings.n_layers}: give one "
             "of the same model"
+        )
+    if len(probes.conditions) > len(_DASHES) or len(probes.sites) > len(PALETTE):
+        raise VideolensError(
+            f"{len(probes.conditions)} conditions and {len(probes.sites)} sites: a figure shows at most "
+            f"{len(_DASHES)} and {len(PALETTE)}; probe fewer at once"
         )
     n, rows = len(probes.targets), 1 if flow is None else 2
     figure = Figure(figsize=(max(3.3 * n, 6.2) + 0.5, 3.4 + 1.9 * (rows - 1)), dpi=150, layout="constrained")
@@ -85,7 +90,7 @@ def _panel(axes: Axes, probes: Probes, target: str, beside: Mapping[str, Probes]
             at = np.linspace(0, probes.settings.n_layers, len(curve))
             axes.plot(at, 100 * curve["accuracy"], color=colour, linewidth=0.8)
     axes.set_ylim(0, 102)
-    titled(axes, target, f"n = {curve['n'].iloc[0]}")
+    titled(axes, target, f"n = {probes.curve(target, probes.sites[0])['n'].iloc[0]}")
 
 
 def _knockout(axes: Axes, flow: FlowMap, route: str) -> None:

@@ -124,7 +124,7 @@ class Probes(Result):
         return proportion(int((rows["shuffled"] == rows["shuffled_predicted"]).sum()), len(rows))
 
     def selectivity(self, target: str, site: str, layer: int, *, condition: str = CLEAN) -> Interval:
-        """Accuracy minus that of the control (Hewitt and Liang 2019), with a 95 % bootstrap over questions.
+        """Accuracy minus that of the control, with a 95 % bootstrap over questions. Compare with `chance`, too.
 
         Raises:
             SelectionError: no such probe.

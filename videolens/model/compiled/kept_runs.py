@@ -91,21 +91,21 @@ class KeptRuns:
 
     def keep(self, ran: Ran) -> frozenset[int]:
         """Their kept runs become those of the pathway that they were taken to. Says whose: some may have no room."""
-        kept = ran.members < self.n_kept
-        members = ran.members[kept]
+        members = ran.members[ran.members < self.n_kept]  # what the others computed was let go
         at = members[:, None]
         for layer, one in enumerate(ran.layers):
             if one is None:
                 continue
-            self._k[layer][at, one.rows.rows] = one.k[kept]
-            self._v[layer][at, one.rows.rows] = one.v[kept]
+            self._k[layer][at, one.rows.rows] = one.k
+            self._v[layer][at, one.rows.rows] = one.v
             if layer + 1 < len(ran.layers):
-                self._residuals[layer + 1][at, one.rows.queries] = one.leaving[kept]
+                self._residuals[layer + 1][at, one.rows.queries] = one.leaving
         return frozenset(members.tolist())
 
     def through(self, plan: ChangePlan, members: Int64[Tensor, " member"]) -> Ran:
         """`run`, inside a turn of the model."""
         model, leaving, found = self._model, None, list[Changed | None]()
+        room = members < self.n_kept
         asked = None
         for layer, one in enumerate(plan.layers):
             if one is None:
@@ -118,7 +118,7 @@ class KeptRuns:
             )
             at = Rows(one.rows, one.keys, cos, sin, past=past, asked=one.asked, views=one.views)
             leaving, asked = model.blocks[layer](self._entering(layer, one, members, leaving), at), at.queries
-            found.append(Changed(one, *past.computed, leaving))
+            found.append(Changed(one, *(each if room.all() else each[room] for each in (*past.computed, leaving))))
         if found[-1] is None or leaving is None or asked is None:
             return Ran(members, None, tuple(found))
         return Ran(members, model.read_out(leaving, asked)[:, -1], tuple(found))
