@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from videolens.model.transformer import HookedVideoTransformer
 
 
 def number(value: float, digits: int = 0, *, sign: str = "+") -> str:
     """A number for people: with a real minus, and no sign if it rounds to zero. `sign` "": none above zero either."""
     return f"{value:{sign}.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
+
+
+def interval_text(value: float, low: float, high: float, digits: int = 1, *, sign: str = "+") -> str:
+    """ "1.2 [0.5, 1.9]", each as `number` writes it; "–" for what is not defined, and no ends where they are not."""
+    if isnan(value):
+        return "–"
+    written, first, last = (number(each, digits, sign=sign) for each in (value, low, high))
+    return written if isnan(low) or isnan(high) else f"{written} [{first}, {last}]"
 
 
 def token_text(model: HookedVideoTransformer, token: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from videolens.drawing.html import render
-from videolens.experiments.common.words import number
+from videolens.experiments.common.words import interval_text, number
 from videolens.experiments.flow.measures import measure_named
 from videolens.experiments.flow_comparison.result import FlowComparison
 
@@ -18,9 +18,9 @@ def section(compared: FlowComparison) -> Markup:
         [
             f"{names[row.first]} − {names[row.second]}",
             row.n,
-            _interval(row.effect, row.effect_low, row.effect_high),
-            _interval(100 * row.centre, 100 * row.centre_low, 100 * row.centre_high),
-            _interval(100 * row.shape, 100 * row.shape_low, 100 * row.shape_high, sign=""),
+            interval_text(row.effect, row.effect_low, row.effect_high),
+            interval_text(100 * row.centre, 100 * row.centre_low, 100 * row.centre_high),
+            interval_text(100 * row.shape, 100 * row.shape_low, 100 * row.shape_high, sign=""),
             "–" if np.isnan(row.shape_by_chance) else number(100 * row.shape_by_chance, 0, sign=""),
         ]
         for row in compared.distances.itertuples()
@@ -28,10 +28,3 @@ def section(compared: FlowComparison) -> Markup:
     return render(
         __file__, compared=compared, rows=rows, route=one.route.replace("->", "→"), unit=measure_named(one.measure).sign
     )
-
-
-def _interval(value: float, low: float, high: float, *, sign: str = "+") -> str:
-    if np.isnan(value):
-        return "–"
-    ends = f" [{number(low, 1, sign=sign)}, {number(high, 1, sign=sign)}]"
-    return number(value, 1, sign=sign) + ("" if np.isnan([low, high]).any() else ends)

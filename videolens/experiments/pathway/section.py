@@ -7,7 +7,7 @@ from markupsafe import Markup
 from videolens.drawing.html import render, share_cell
 from videolens.drawing.view import View
 from videolens.experiments.common.statistics import Interval
-from videolens.experiments.common.words import number
+from videolens.experiments.common.words import interval_text
 from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
 
@@ -50,5 +50,4 @@ def _percent(interval: Interval) -> str:
 
 
 def _points(interval: Interval) -> str:
-    value, low, high = (number(each, 1, sign="") for each in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]"
+    return interval_text(interval.value, interval.low, interval.high, sign="")

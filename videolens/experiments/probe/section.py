@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from videolens.drawing.html import render
-from videolens.experiments.common.words import number
+from videolens.experiments.common.words import interval_text
 from videolens.experiments.probe.result import Probes
 
 
@@ -18,13 +18,8 @@ def section(probes: Probes) -> Markup:
             row["n"],
             f"{100 * row['chance']:.0f}",
             str(row["layer"] + 1),
-            f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
-            " ".join(
-                (
-                    number(100 * row["selectivity"], 1),
-                    f"[{number(100 * row['selectivity_low'], 1)}, {number(100 * row['selectivity_high'], 1)}]",
-                )
-            ),
+            interval_text(*(100 * row[end] for end in ("accuracy", "low", "high")), sign=""),
+            interval_text(*(100 * row[f"selectivity{end}"] for end in ("", "_low", "_high"))),
         ]
         for row in probes.summary().to_dict("records")
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from videolens.experiments.common.statistics import Interval
-from videolens.experiments.common.words import number
+from videolens.experiments.common.words import interval_text
 from videolens.experiments.stress.result import FULL, NONE, Stress
 
 TABLE_NOTE = (
@@ -46,7 +46,7 @@ def _pathways(stress: Stress) -> list[str]:
 
 
 def _points(apart: Interval) -> str:
-    return "{} [{}, {}]".format(*(number(each) for each in (apart.value, apart.low, apart.high)))
+    return interval_text(apart.value, apart.low, apart.high, 0)
 
 
 def _shares(stress: Stress, perturbation: str, condition: str) -> str:
