@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, LlavaNextVideoForConditionalGeneration
 
 from training import checkpoint, vocabulary
 from training.data import SAMPLED, Packer, as_decoded, make_clips, make_scene, motion_targets
-from training.heads import Weights
+from training.heads import Heads, Weights
 from training.language import Stage, forward, train
 from training.prompts import PREFIX, multiple_choice
 from training.tower import tower_features
@@ -28,12 +28,25 @@ def model(tokenizer):
 
 
 @pytest.fixture(scope="module")
+def qwen(tokenizer):
+    """Two heads share a key head, and queries and keys are normed by weights that are not one any more."""
+    model = checkpoint.new_model(tokenizer, seed=0, depth=8, matching=0.9, decoder="qwen3").eval()
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.model.language_model.layers:
+        for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
+            norm.weight.data = 1 + 0.3 * torch.randn(norm.weight.shape, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
 def clips(model):
     with torch.no_grad():
         return make_clips(list(TASKS), 20, 0, lambda frames: tower_features(model, torch.from_numpy(frames)))
 
 
-def test_a_packed_question_gets_the_logits_it_gets_alone(model, tokenizer, clips):
+@pytest.mark.parametrize("kind", ["model", "qwen"])
+def test_a_packed_question_gets_the_logits_it_gets_alone(kind, request, tokenizer, clips):
+    model = request.getfixturevalue(kind)
     packer = Packer(tokenizer, slots=5)
     batch = packer.batch(clips, np.arange(4), np.random.default_rng(0))
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -79,6 +92,31 @@ def test_heads_are_asked_where_the_answer_can_be_known(tokenizer, clips):
         letter = tokenizer.decode(batch.target[i])
         spelt = tokenizer.decode(batch.input_ids[row, position - 8 : position + 1])
         assert spelt[spelt.rindex("(") :].startswith(f"({letter}) ")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoder", ["llama", "qwen3"])
+def test_half_of_the_heads_begin_by_looking_at_what_is_like_themselves(tokenizer, decoder):
+    model = checkpoint.new_model(tokenizer, seed=0, depth=2, matching=0.9, decoder=decoder)
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        q = attention.q_proj.weight.unflatten(0, (4, 32))
+        k = attention.k_proj.weight.unflatten(0, (-1, 32)).repeat_interleave(attention.num_key_value_groups, 0)
+        alike = [float(torch.corrcoef(torch.stack([q[i].flatten(), k[i].flatten()]))[0, 1]) for i in range(4)]
+        assert alike == pytest.approx([0.9, 0.9, 0, 0], abs=0.06)
+
+
+def test_heads_read_the_layers_they_are_given(model, tokenizer, clips):
+    """With the order turned round, each loss follows the residual of its own layer and no other."""
+    batch = Packer(tokenizer, slots=5).batch(clips, np.arange(4), np.random.default_rng(0))
+    weights = Weights(motion=0.5, layers={"motion": 9, "answer": 5, "truth": 1})
+    heads = Heads(128, len(tokenizer))
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        _, seen = forward(model, batch, weights.layers.values())
+        before = heads.losses(seen, batch, weights)
+        for name, layer in weights.layers.items():
+            after = heads.losses(seen | {layer: 2 * seen[layer]}, batch, weights)
+            assert [key for key in before if before[key] != after[key]] == [name]
 
 
 def test_the_tower_is_read_where_the_checkpoint_says(model):

@@ -13,14 +13,18 @@ from transformers import (
     LlamaConfig,
     LlavaNextVideoConfig,
     LlavaNextVideoForConditionalGeneration,
+    Qwen3Config,
 )
 
 from training.data import GRID
 from videolens.datasets.shapes_world import SIZE
 
 
-def config(tokenizer: Any, depth: int = 12) -> LlavaNextVideoConfig:
-    """CLIP tower of four layers (the third is read), Llama decoder of `depth`; 2.2 million parameters with twelve."""
+def config(tokenizer: Any, depth: int = 12, decoder: str = "llama") -> LlavaNextVideoConfig:
+    """CLIP tower of four layers (the third is read), decoder of `depth`; 2.2 million parameters with twelve of Llama's.
+
+    `decoder` is `"llama"`, or `"qwen3"`: two heads share a key head, and queries and keys are normed head by head.
+    """
     ids = tokenizer.convert_tokens_to_ids
     vision = CLIPVisionConfig(
         hidden_size=64,
@@ -31,19 +35,23 @@ def config(tokenizer: Any, depth: int = 12) -> LlavaNextVideoConfig:
         patch_size=8,
         projection_dim=64,
     )
-    text = LlamaConfig(
+    kind, more = {
+        "llama": (LlamaConfig, {"num_key_value_heads": 4}),
+        "qwen3": (Qwen3Config, {"num_key_value_heads": 2, "head_dim": 32}),
+    }[decoder]
+    text = kind(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=depth,
         num_attention_heads=4,
-        num_key_value_heads=4,
         max_position_embeddings=1024,
         rms_norm_eps=1e-5,
         tie_word_embeddings=False,
         bos_token_id=ids("<s>"),
         eos_token_id=ids("</s>"),
         pad_token_id=ids("<pad>"),
+        **more,
     )
     return LlavaNextVideoConfig(
         vision_config=vision,
@@ -61,7 +69,7 @@ def config(tokenizer: Any, depth: int = 12) -> LlavaNextVideoConfig:
 
 
 def new_model(
-    tokenizer: Any, seed: int, depth: int = 12, matching: float = 0.0
+    tokenizer: Any, seed: int, depth: int = 12, matching: float = 0.0, decoder: str = "llama"
 ) -> LlavaNextVideoForConditionalGeneration:
     """A fresh model, the decoder initialised for its width.
 
@@ -73,20 +81,22 @@ def new_model(
     for hundreds of steps.
     """
     torch.manual_seed(seed)
-    model = LlavaNextVideoForConditionalGeneration(config(tokenizer, depth)).float()
-    decoder = model.model.language_model
-    std = decoder.config.hidden_size**-0.5
-    writers = std * (2 * len(decoder.layers)) ** -0.5
+    model = LlavaNextVideoForConditionalGeneration(config(tokenizer, depth, decoder)).float()
+    text = model.model.language_model
+    std = text.config.hidden_size**-0.5
+    writers = std * (2 * len(text.layers)) ** -0.5
     with torch.no_grad():
-        decoder.embed_tokens.weight.normal_(0, 1)
-        for layer in decoder.layers:
+        text.embed_tokens.weight.normal_(0, 1)
+        for layer in text.layers:
             attention, mlp = layer.self_attn, layer.mlp
             for reader in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
                 reader.weight.normal_(0, std)
             if matching:
-                half = attention.q_proj.weight.shape[0] // 2
-                keys = attention.k_proj.weight[:half]
-                keys.mul_((1 - matching**2) ** 0.5).add_(attention.q_proj.weight[:half], alpha=matching)
+                half = attention.k_proj.weight.shape[0] // 2
+                keys = attention.k_proj.weight[:half].unflatten(0, (-1, attention.head_dim))
+                alike = keys.repeat_interleave(attention.num_key_value_groups, 0).flatten(0, 1)
+                queries = attention.q_proj.weight[: len(alike)]
+                queries.mul_((1 - matching**2) ** 0.5).add_(alike, alpha=matching)
             attention.o_proj.weight.normal_(0, writers)
             mlp.down_proj.weight.normal_(0, 0.7 * writers)
     return model

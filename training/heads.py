@@ -10,7 +10,8 @@ wherever flow in this model is shown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +20,17 @@ from torch.nn import functional as F
 from training.data import MOTIONS, Batch
 
 LAYERS = {"motion": 4, "answer": 6, "truth": 8}
-"""Head → the decoder layer (0-based) whose output it reads."""
+"""Head → the decoder layer (0-based) whose output it reads, in the bundled pair."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the heads' losses beside that of the answers."""
+    """Weights of the heads' losses beside that of the answers, and the layers that the heads read."""
 
     motion: float = 0.0
     answer: float = 0.5
     truth: float = 0.5
+    layers: Mapping[str, int] = field(default_factory=lambda: LAYERS)
 
 
 class Heads(nn.Module):
@@ -42,8 +44,8 @@ class Heads(nn.Module):
     def losses(self, residual: dict[int, Tensor], batch: Batch, weights: Weights) -> dict[str, Tensor]:
         """Weighted losses by head, from the residual after each layer [batch pos d_model]."""
         out = {}
-        if weights.motion:
-            video = residual[LAYERS["motion"]][:, batch.video]
+        if weights.motion and batch.video.any():  # none where a clip is told
+            video = residual[weights.layers["motion"]][:, batch.video]
             target = batch.motion.flatten()
             each = F.cross_entropy(
                 self.motion(video.float()).flatten(0, 1), target, ignore_index=-100, reduction="none"
@@ -52,12 +54,12 @@ class Heads(nn.Module):
             out["motion"] = weights.motion * (each[target > 0].mean() + 0.2 * each.mean())
         if weights.answer:
             rows, positions = batch.asked_at.unbind(1)
-            mark = residual[LAYERS["answer"]][rows, positions].float()
+            mark = residual[weights.layers["answer"]][rows, positions].float()
             words = [F.cross_entropy(head(mark), batch.asked[:, i]) for i, head in enumerate((self.first, self.last))]
             out["answer"] = weights.answer * torch.stack(words).mean()
         if weights.truth and len(batch.option_at):
             rows, positions = batch.option_at.unbind(1)
-            logits = self.truth(residual[LAYERS["truth"]][rows, positions].float())[:, 0]
+            logits = self.truth(residual[weights.layers["truth"]][rows, positions].float())[:, 0]
             out["truth"] = weights.truth * F.binary_cross_entropy_with_logits(
                 logits, batch.option_true, pos_weight=torch.tensor(2.0, device=logits.device)
             )

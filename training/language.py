@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import Batch, Clips, Packer
-from training.heads import LAYERS, Heads, Weights
+from training.heads import Heads, Weights
 from training.optimizer import Optimizer
 
 
@@ -106,7 +106,11 @@ def _attention(
         half = y.shape[-1] // 2
         return y * rotary[0] + torch.cat([-y[..., half:], y[..., :half]], -1) * rotary[1]
 
-    q, k, v = turned(heads(module.q_proj(x)) * module.scaling), turned(heads(module.k_proj(x))), heads(module.v_proj(x))
+    q, k, v = (heads(project(x)) for project in (module.q_proj, module.k_proj, module.v_proj))
+    if hasattr(module, "q_norm"):  # Qwen3's
+        q, k = module.q_norm(q).to(v.dtype), module.k_norm(k).to(v.dtype)
+    q, k = turned(q * module.scaling), turned(k)
+    k, v = (t.repeat_interleave(module.num_key_value_groups, 1) for t in (k, v))
     q0, k0, v0 = (t[:, :, :n_prefix] for t in (q, k, v))
     q1, k1, v1 = (t[:, :, n_prefix:].unflatten(2, (-1, n_slot)) for t in (q, k, v))
     z0 = torch.softmax(q0 @ k0.transpose(-1, -2) + causal, -1) @ v0
@@ -137,7 +141,7 @@ def _gradients(
 ) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:
     """Losses by name on one batch, and the gradient of their sum."""
     batch = batch.to(model.device)
-    logits, seen = forward(model, batch, LAYERS.values() if weights else ())
+    logits, seen = forward(model, batch, weights.layers.values() if weights else ())
     each = F.cross_entropy(logits, batch.target, reduction="none")
     losses = {"loss": (each * batch.weight).sum() / batch.weight.sum()}
     if weights:

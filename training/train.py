@@ -52,12 +52,12 @@ def main() -> None:
 class Run:
     """The three stages over one output directory."""
 
-    def __init__(self, out: Path, scale: float = 1.0, seed: int = 0, depth: int = 12, matching: float = 0.0):
+    def __init__(self, out: Path, scale: float = 1.0, seed: int = 0, **kind: Any):
+        """`kind`: what `checkpoint.new_model` takes (depth, matching, decoder)."""
         self.out, self.scale = out, scale
         self.tokenizer = vocabulary.build()
-        self.model: Any = checkpoint.new_model(self.tokenizer, seed, depth, matching).to(
-            "cuda" if torch.cuda.is_available() else "cpu"
-        )
+        model = checkpoint.new_model(self.tokenizer, seed, **kind)
+        self.model: Any = model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def log(self, **values: Any) -> None:
         """Append one line to the log."""

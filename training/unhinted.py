@@ -32,25 +32,25 @@ TOLD = Stage(
 )
 SHOWN = Stage(
     "shown",
-    steps=2600,
+    steps=4200,
     batch=12,
     parts=2,
     slots=3,
     lr=1.2e-3,
     muon=3e-3,
     heads=None,
-    words_first=0.58,
+    words_first=0.36,
     decay_from=0.85,
-    marks=26,
+    marks=42,
 )
 MATCHING = 0.9
 """How alike keys and queries begin in half of the heads, in all layers alike."""
 ALOUD = 0.5
 """Share of the letters that follow the answer in words."""
-DIRECTIONS_FIRST = 0.385
+DIRECTIONS_FIRST = 0.24
 """Until this share of it, it asks of the first four frames which way a thing goes, in words; then, one time in three,
 which way round."""
-STILLS_FIRST = 0.043
+STILLS_FIRST = 0.027
 """Share of the second stage that shows still clips alone."""
 
 
@@ -84,9 +84,9 @@ class Unhinted(Run):
             self._train(TOLD, draw, lambda: accuracy(self.model, test, packer))
             self._done("told")
 
-    def shown(self, steps: int) -> None:
+    def shown(self, stage: Stage) -> None:
         """Stage 2."""
-        stage = dataclasses.replace(SHOWN, steps=steps)
+        steps = stage.steps
         if self._loaded("shown"):
             return
         reader = Packer(self.tokenizer, TOLD.slots, n_frames=0, n_text=N_TEXT, aloud=ALOUD)
@@ -130,15 +130,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the number of clips (for trials)")
     parser.add_argument("--depth", type=int, default=8, help="decoder layers")
+    parser.add_argument("--decoder", choices=("llama", "qwen3"), default="llama")
     parser.add_argument("--seed", type=int, default=1, help="of the decoder's first weights")
     parser.add_argument("--steps", type=int, default=SHOWN.steps, help="of the second stage")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Unhinted(args.out, args.scale, args.seed, args.depth, MATCHING)
+    run = Unhinted(args.out, args.scale, args.seed, depth=args.depth, matching=MATCHING, decoder=args.decoder)
     run.tower()
     run.told()
-    run.shown(args.steps)
+    run.shown(dataclasses.replace(SHOWN, steps=args.steps))
 
 
 if __name__ == "__main__":
