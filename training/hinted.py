@@ -1,8 +1,8 @@
-"""Do the heads make the order? The recipe of `training/unhinted.py`, with the throw-away heads at layers of one's choice.
+"""Do the heads make the order? The recipe of `training/unhinted.py` with throw-away heads, at layers of one's choice.
 
-`python -m training.hinted --out runs/ordinary --layers 2 4 5` puts them where the bundled pair had them, scaled to eight
-layers; `--layers 5 4 2` turns their order round; without `--layers` there are none. All else is the same in all three:
-the first weights, the clips, the batches, the number of steps. Their losses end at 70 % of the steps.
+`python -m training.hinted --out runs/ordinary --layers 2 4 5` puts them where the bundled pair had them, scaled to
+eight layers; `--layers 5 4 2` turns their order round; without `--layers` there are none. All else is the same in all
+three: the first weights, the clips, the batches, the number of steps. The heads' losses end at 70 % of the steps.
 """
 
 from __future__ import annotations

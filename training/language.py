@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from training.data import Batch, Clips, Packer
 from training.heads import Heads, Weights
 from training.optimizer import Optimizer
+from training.precision import autocast, precision
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def forward(model: Any, batch: Batch, layers: Collection[int] = ()) -> tuple[Ten
     inner = model.model
     decoder = inner.language_model
     batch = batch.to(model.device)
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with autocast(model.device):
         video = inner.multi_modal_projector(batch.features.flatten(1, 2)).float()
         x = decoder.embed_tokens(batch.input_ids)
         x = x.masked_scatter(batch.video[None, :, None].expand(len(x), -1, x.shape[-1]), video)
-        rotary = [t.to(torch.bfloat16)[:, None] for t in decoder.rotary_emb(x, batch.position_ids)]
+        rotary = [t.to(precision(x.device))[:, None] for t in decoder.rotary_emb(x, batch.position_ids)]
         mask, causal = slot_mask(batch)
         seen: dict[int, Tensor] = {}
         for i, block in enumerate(decoder.layers):
@@ -91,7 +92,7 @@ def slot_mask(batch: Batch) -> tuple[Tensor, Tensor]:
     slots = (branch[..., :, None] == branch[..., None, :]) & causal
     prefix = torch.ones(batch.n_prefix, batch.n_prefix, dtype=torch.bool, device=branch.device).tril()
     return tuple(
-        torch.zeros(m.shape, dtype=torch.bfloat16, device=m.device).masked_fill_(~m, -30000.0)
+        torch.zeros(m.shape, dtype=precision(m.device), device=m.device).masked_fill_(~m, -30000.0)
         for m in (slots[:, None], prefix)
     )
 

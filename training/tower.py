@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.data import GRID, as_decoded, make_scene
+from training.precision import autocast
 from videolens.datasets.shapes_tasks import STILL_TASKS, TASKS
 from videolens.datasets.shapes_world import BACKGROUNDS, COLOURS, SHAPES, SIZE, render
 
@@ -94,7 +95,7 @@ def train_tower(model: Any, steps: int, log: Any, n_frames: int = 40_000, batch:
 
 
 def _loss(model: Any, heads: Any, frames: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with autocast(model.device):
         tokens = model.model.multi_modal_projector(tower_features(model, frames))
         logits = {name: head(tokens).float() for name, head in heads.items()}
     losses, right = [], {}

@@ -27,6 +27,7 @@ from training import checkpoint, vocabulary
 from training.data import Batch, Clips, Packer, make_clips
 from training.heads import Weights
 from training.language import Stage, accuracy, train
+from training.precision import autocast
 from training.tower import tower_features, train_tower
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 
@@ -70,7 +71,7 @@ class Run:
 
     def see(self, frames: np.ndarray) -> Tensor:
         """Features of uint8 frames under the frozen tower."""
-        with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16):
+        with torch.no_grad(), autocast(self.model.device):
             return torch.cat(
                 [tower_features(self.model, part).float().cpu() for part in torch.from_numpy(frames).split(256)]
             )

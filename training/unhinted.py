@@ -32,25 +32,25 @@ TOLD = Stage(
 )
 SHOWN = Stage(
     "shown",
-    steps=4200,
+    steps=2600,
     batch=12,
     parts=2,
     slots=3,
     lr=1.2e-3,
     muon=3e-3,
     heads=None,
-    words_first=0.36,
+    words_first=0.58,
     decay_from=0.85,
-    marks=42,
+    marks=26,
 )
 MATCHING = 0.9
 """How alike keys and queries begin in half of the heads, in all layers alike."""
 ALOUD = 0.5
 """Share of the letters that follow the answer in words."""
-DIRECTIONS_FIRST = 0.24
+DIRECTIONS_FIRST = 0.385
 """Until this share of it, it asks of the first four frames which way a thing goes, in words; then, one time in three,
 which way round."""
-STILLS_FIRST = 0.027
+STILLS_FIRST = 0.043
 """Share of the second stage that shows still clips alone."""
 
 
