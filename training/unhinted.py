@@ -109,7 +109,7 @@ class Unhinted(Run):
                 return one.batch(stills, rng.integers(0, len(stills), 16), rng, letters)
             if done < DIRECTIONS_FIRST or (step % 3 == 0 and not letters):
                 few = directions if done < DIRECTIONS_FIRST else circles
-                return four.batch(few, rng.integers(0, len(few), 22), rng, 0.0)
+                return four.batch(few, rng.integers(0, len(few), 2 * stage.batch), rng, 0.0)
             use = packer if letters else words
             return use.batch(moving, rng.integers(0, len(moving), stage.batch), rng, letters)
 
@@ -133,13 +133,15 @@ def main() -> None:
     parser.add_argument("--decoder", choices=("llama", "qwen3"), default="llama")
     parser.add_argument("--seed", type=int, default=1, help="of the decoder's first weights")
     parser.add_argument("--steps", type=int, default=SHOWN.steps, help="of the second stage")
+    parser.add_argument("--parts", type=int, default=SHOWN.parts, help="batches a step, in the second stage")
+    parser.add_argument("--batch", type=int, default=SHOWN.batch, help="clips of a batch, in the second stage")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     run = Unhinted(args.out, args.scale, args.seed, depth=args.depth, matching=MATCHING, decoder=args.decoder)
     run.tower()
     run.told()
-    run.shown(dataclasses.replace(SHOWN, steps=args.steps))
+    run.shown(dataclasses.replace(SHOWN, steps=args.steps, parts=args.parts, batch=args.batch))
 
 
 if __name__ == "__main__":
