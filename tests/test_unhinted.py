@@ -12,7 +12,7 @@ import videolens as vl
 from training import checkpoint, emergence, vocabulary
 from training.data import Packer, make_clips
 from training.language import forward
-from training.optimizer import Optimizer
+from training.optimizer import Muon, Optimizer
 from training.told import N_TEXT, make_told
 from training.unhinted import Unhinted, first_half
 from videolens.datasets.shapes_tasks import DIRECTIONS, TEMPORAL_TASKS
@@ -76,6 +76,22 @@ def test_muon_moves_every_matrix_of_the_decoder_alike():
     assert lengths[0] == pytest.approx(1e-2 * 0.2 * 128, rel=0.2)  # a root mean square of 0.2, as AdamW's
     singular = torch.linalg.svdvals(steps[0].detach())
     assert singular[0] < 3 * singular[len(singular) // 2], "one direction is no better than another"
+
+
+@pytest.mark.parametrize("shape", [(128, 256), (64, 128), (256, 128)])
+def test_our_muon_steps_as_torchs(shape):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    settings = {"lr": 3e-3, "weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
+    optimizers = Muon([ours], **settings), torch.optim.Muon([theirs], **settings)
+    for _ in range(3):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = (theirs - 1).norm()
+    assert (ours - theirs).norm() < 0.02 * moved, "torch takes its products in bfloat16"
+    assert optimizers[0].state_dict()["state"].keys() == optimizers[1].state_dict()["state"].keys()
 
 
 def test_an_answer_said_aloud_stands_before_the_place_of_its_letter():

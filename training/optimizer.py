@@ -8,6 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.precision import precision
+
+
+class Muon(torch.optim.Muon):
+    """Torch's Muon with its products in the faster precision: torch takes bfloat16, which some processors emulate."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Move every matrix along the orthogonalised mean of its gradients."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                mean = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
+                mean.lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonal(matrix.grad.lerp(mean, group["momentum"]), group["ns_coefficients"])
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                # the root mean square of an update is that of AdamW's (Liu et al. 2025)
+                matrix.add_(update, alpha=-0.2 * group["lr"] * max(matrix.shape) ** 0.5)
+
+
+def orthogonal(matrix: Tensor, coefficients: Sequence[float], steps: int = 5) -> Tensor:
+    """The nearest matrix whose singular values are about one, by Newton and Schulz's iteration [n m]."""
+    x = matrix.to(precision(matrix.device))
+    x = x.T if x.shape[0] > x.shape[1] else x
+    x = x / x.norm().clamp(min=1e-7)
+    a, b, c = coefficients
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
 
 class Optimizer:
     """One or two torch optimizers that keep step.
@@ -29,7 +62,7 @@ class Optimizer:
         self.parts: list[Any] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)]
         if muon:
             matrices = [{"params": layers, "scale": muon}]
-            self.parts.append(torch.optim.Muon(matrices, lr=muon, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(Muon(matrices, lr=muon, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
 
     def set_rate(self, share: float) -> None:
         """Every group's rate as a share of its own full one."""
