@@ -14,12 +14,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from videolens.errors import VideolensError, validation_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MOST_BYTES = 256 * 2**20  # listings of a million questions, and tokenizers of every language
 MOST_YAML = 256 * 2**10  # written by hand; reading it takes seconds a megabyte
@@ -103,6 +106,26 @@ def parse_json(text: str | bytes, *, where: str, finite: bool = True, halves: bo
         said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise VideolensError(f"{where} is not JSON ({said}): download or write it anew, or mend it there") from error
     return found
+
+
+def read_table(path: Path, *, most: int = _MOST_BYTES) -> pa.Table:
+    """A Parquet file, every value of it looked at.
+
+    Raises:
+        VideolensError: it is not there, too large, or no whole Parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        if path.stat().st_size > most:
+            raise VideolensError(f"{path} has {path.stat().st_size} bytes, and at most {most} are read")
+        table = pq.read_table(path)
+        table.validate(full=True)  # text is looked at only when it is used
+        return table
+    except VideolensError:
+        raise
+    except (Exception, MemoryError) as error:  # a size that is damaged asks for memory that nobody has
+        raise VideolensError(f"{path} cannot be read as Parquet ({error}): download or write it anew") from error
 
 
 def parse_yaml(text: str, *, where: str) -> Any:

@@ -83,6 +83,10 @@ class Benchmark(ABC):
         """The entries of a listing, a JSON file; a `DatasetError` if it is none, or an entry lacks a field."""
         return read_listing(listing, keyed=self.keyed, required=self.required, benchmark=self.name)
 
+    def asked(self, listing: Path, task: str) -> list[Record]:
+        """The entries of a listing that belong to a task: all of them, where each task has a listing of its own."""
+        return self.records(listing)
+
     def fits(self, root: Path) -> int:
         """How surely a directory is in this layout; of several benchmarks the surest is taken.
 
@@ -103,6 +107,40 @@ class Benchmark(ABC):
                 "or give its name on the hub (owner/name)"
             )
         return (directory / wanted.split if self.listings(directory / wanted.split) else directory), wanted
+
+
+class OneListing(Benchmark):
+    """A benchmark whose questions of all tasks stand in one listing, and a field of each says its task.
+
+    Attributes:
+        listing: where it may lie below the data set's directory; the first that is there is read.
+        task_field: the field that says the task. It is called in lower case in the API.
+    """
+
+    listing: tuple[str, ...] = ()
+    task_field: str = "task"
+
+    def file(self, root: Path) -> Path | None:
+        """The listing, if there is one."""
+        return next((root / name for name in self.listing if (root / name).is_file()), None)
+
+    def listings(self, root: Path) -> dict[str, Path]:
+        """Every task that occurs → the one listing."""
+        file = self.file(root)
+        found = [] if file is None else sorted({self.task(record) for record in self.records(file)})
+        return {task: file for task in found if file is not None}
+
+    def asked(self, listing: Path, task: str) -> list[Record]:
+        """The entries whose field says this task."""
+        return [record for record in self.records(listing) if self.task(record) == task]
+
+    def task(self, record: Record) -> str:
+        """The task of an entry, as it is called in the API."""
+        return record.text(self.task_field).strip().lower().replace("_", " ")
+
+    def fits(self, root: Path) -> int:
+        """Its listing is called, and lies, as no other benchmark's."""
+        return 2 if self.file(root) else 0
 
 
 _BENCHMARKS: dict[str, Benchmark] = {}
@@ -164,7 +202,7 @@ def open_benchmark(benchmark: Benchmark, root: Path, wanted: Wanted, *, missing:
     for task in names:
         # 2. entries
         listing = listings[task]
-        records = benchmark.records(listing)
+        records = benchmark.asked(listing, task)
         found = [benchmark.question(root, task, record, look) for record in records]
         _ids_differ(records, found)
         if n is not None and n > len(found):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from videolens.errors import DatasetError, VideolensError, check_text
 from videolens.question import repeated
-from videolens.reading import json_kind, parse_json, read_text
+from videolens.reading import json_kind, parse_json, read_table, read_text
 
 _ADDRESS = re.compile(
     r"([a-z]|file|concatf?|subfile.*|crypto|cache|async|data|pipe|fd|https?|s?ftp|ftps|rtm?ps?|rtsp|tls|tcp|udp|unix):",
@@ -92,6 +93,25 @@ class Record:
             )
         return value
 
+    def letter(self, field: str, options: Sequence[str]) -> str:
+        """The option whose letter a field gives, the first being A."""
+        value = self.text(field).strip()
+        letters = string.ascii_uppercase[: len(options)]
+        if len(value) != 1 or value not in letters:
+            raise self.error(
+                field, f"{value!r:.40} is the letter of none of the {len(options)} options: give one of {letters}"
+            )
+        return options[letters.index(value)]
+
+    def lettered(self, field: str, lines: Sequence[str]) -> list[str]:
+        """Options out of lines that begin with their letters, "A. left", without them; `field` is named in errors."""
+        found = []
+        for letter, line in zip(string.ascii_uppercase, lines, strict=False):
+            if not line.startswith((f"{letter}.", f"{letter})")) or not line[2:].strip():
+                raise self.error(field, f"the option {line!r:.80} does not begin with its letter: write '{letter}. …'")
+            found.append(line[2:].strip())
+        return Record(self.listing, self.key, {field: found + list(lines[26:])}).options(field)
+
     def place(self, field: str, options: Sequence[str]) -> str:
         """The option whose place among them, counted from 0, a field gives."""
         value = self.fields[field]
@@ -143,10 +163,35 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
     wanted, name = (dict, "an object of questions by their keys") if keyed else (list, "a list of questions")
     if not isinstance(content, wanted):
         raise DatasetError(f"{path} holds {json_kind(content)}, not {name} as {benchmark}'s files do")
-    if not content:
-        raise DatasetError(f"{path} holds no questions: take the file away, or write some")
+    return checked_records(
+        path, content.items() if isinstance(content, dict) else enumerate(content), required, benchmark
+    )
+
+
+def read_columns(path: Path, *, required: Sequence[str], benchmark: str) -> list[Record]:
+    """The entries of a listing that is a Parquet table, a row each, called by their place from 0.
+
+    Raises:
+        DatasetError: the file cannot be read as Parquet, lacks a column, or has no rows.
+    """
+    try:
+        table = read_table(path)
+    except VideolensError as error:
+        raise DatasetError(str(error)) from error
+    if lacking := [field for field in required if field not in table.column_names]:
+        raise DatasetError(
+            f"{path} has no column {', '.join(lacking)}, only {', '.join(table.column_names) or 'none'}; "
+            f"{benchmark}'s are {', '.join(required)}"
+        )
+    return checked_records(path, enumerate(table.to_pylist()), required, benchmark)
+
+
+def checked_records(
+    path: Path, entries: Iterable[tuple[int | str, object]], required: Sequence[str], benchmark: str
+) -> list[Record]:
+    """Entries by their keys as records, each with the fields it must have; errors as in `read_listing`."""
     records = []
-    for key, fields in content.items() if isinstance(content, dict) else enumerate(content):
+    for key, fields in entries:
         check_text(f"{path}: the key", str(key), error=DatasetError)
         if not isinstance(fields, dict):
             raise DatasetError(
@@ -158,4 +203,6 @@ def read_listing(path: Path, *, keyed: bool, required: Sequence[str], benchmark:
                 f"{path}, entry {key!r}: no {', '.join(lacking)}; {benchmark}'s fields are {', '.join(required)}"
             )
         records.append(Record(path, key, fields))
+    if not records:
+        raise DatasetError(f"{path} holds no questions: take the file away, or write some")
     return records

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, check_whole, near, utf8, validation_text
 from videolens.experiments.common.experiment import Skip, check_samples
-from videolens.reading import as_path, parse_json, read_text
+from videolens.reading import as_path, parse_json, read_table, read_text
 
 if TYPE_CHECKING:
     from typing import Self
@@ -277,12 +276,10 @@ def _plain(settings: Any) -> Any:
 
 
 def _table(file: Path, called: str) -> pd.DataFrame:
-    if file.stat().st_size > _LARGEST_TABLE:
-        raise VideolensError(f"{file} has {file.stat().st_size} bytes: it is no table of a {called}")
     try:
-        pq.read_table(file).validate(full=True)  # text is looked at only when it is used
+        read_table(file, most=_LARGEST_TABLE)
         return pd.read_parquet(file)
-    except (Exception, MemoryError) as error:  # a size that is damaged asks for memory that nobody has
+    except Exception as error:
         raise VideolensError(f"{file} is damaged, so no {called} can be read from it ({error})") from error
 
 
