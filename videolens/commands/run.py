@@ -25,6 +25,15 @@ def add(commands: Commands) -> None:
         help="videos that are not there: one error for all of them, or their questions left out and listed (default: "
         "what the config says)",
     )
+    command.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="ask in N processes, on Ray (pip install 'videolens[ray]'); results are the same to the byte",
+    )
+    command.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray cluster to join: host:port, or auto (default: one is started here)"
+    )
     add_placing(command, device=None)
     command.set_defaults(run=run)
 
@@ -41,6 +50,6 @@ def run(options: argparse.Namespace) -> int:
     if options.missing is not None:
         config = replace(config, dataset=config.dataset | {"missing": options.missing})
     config = placed(config, device=options.device, dtype=options.dtype)
-    found = run_config(config, options.out, say=say)
+    found = run_config(config, options.out, workers=options.workers, ray=options.ray, say=say)
     tell(f"{found}\n\n{found.path / 'results'}")
     return 1 if found.without else 0

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from videolens.datasets import load_dataset
-from videolens.errors import VideolensError, utf8
-from videolens.experiments import declared
+from videolens.errors import utf8
 from videolens.experiments.common.experiment import Experiment
-from videolens.model.checkpoints.placing import dtype_named
-from videolens.model.loading import load
-from videolens.model.transformer import HookedVideoTransformer
 from videolens.progress import progress_bar
 from videolens.question import Question
 from videolens.runs.asking import ask_chunk, cut
 from videolens.runs.config import RunConfig, digest, read_config
 from videolens.runs.directory import CONFIG, RunDirectory
 from videolens.runs.identity import check_config, check_identity, identity_of, machine
+from videolens.runs.making import Say, experiments_of, model_of, questions_of, torch_threads
 from videolens.runs.outcome import Run, write_results
 from videolens.runs.parts import FORMAT, Chunk, DamagedPartError, Part, read_part, write_part
+from videolens.runs.workers import Workers, check_workers
 from videolens.runs.writing import make_directory, write_atomic
 
-Say = Callable[[str], None]
 Work = list[tuple[Experiment[Any], Chunk, list[Question]]]
 
 
@@ -35,6 +30,8 @@ def run(
     config: Mapping[str, Any] | str | Path | RunConfig,
     out: str | Path,
     *,
+    workers: int | None = None,
+    ray: str | None = None,
     progress: bool = True,
     say: Say = lambda text: None,
 ) -> Run:
@@ -58,21 +55,26 @@ def run(
     Args:
         config: a YAML file, or the same as a mapping.
         out: the run's directory.
+        workers: how many processes ask, on Ray (the extra `videolens[ray]`), each with the model and, where there are
+            GPUs, one of them for itself; None: this process asks. Only this process writes, so parts and results are
+            the same to the byte. A worker that dies is replaced, and its chunk asked again.
+        ray: address of a Ray cluster to join ("host:port", "auto"); None: one is started here, and ends with the run.
         progress: show a bar with the time that is left.
         say: called with what is being done, in words.
 
     Raises:
         VideolensError: the config, the directory, the model or the data set is not as it should be; nothing but
-            errors, or nothing left, in every experiment.
+            errors, or nothing left, in every experiment; more workers than chunks, or a cluster that does not answer.
     """
     # 1.
     config = read_config(config)
+    check_workers(workers, ray)
     # 2.
     with RunDirectory(out) as directory:
         there = directory.manifest()
         if there is not None:
             check_config(directory.path, there, config)
-        questions = _questions(config)
+        questions = questions_of(config)
         identity = identity_of(config, questions)
         if there is not None:
             check_identity(directory.path, there, identity)
@@ -81,9 +83,9 @@ def run(
                 return Run.load(directory.path).checked()
         # 3.
         threads = there["threads"] if there is not None else config.threads or torch.get_num_threads()
-        with _threads(threads):
-            model = _model(config, say)
-            experiments = _experiments(config, model)
+        with torch_threads(threads):
+            model = model_of(config, say)
+            experiments = experiments_of(config, model)
             if there is None:
                 directory.begin({"format": FORMAT, "identity": identity, "threads": threads, "machine": machine()})
             elif there["machine"] != machine():
@@ -96,50 +98,18 @@ def run(
             if done:
                 say(f"{directory.path}: {len(done)} of {n_chunks} parts are there already")
             # 5.
-            _ask(directory, work, done, progress)
+            total = sum(len(some) for _, _, some in work)
+            # the bar counts what was left to do when it began, so that the time it gives is that of this process
+            with progress_bar("asking", total=total, leave=True, shown=progress and bool(work)) as bar:
+                if workers is None or not work:
+                    _ask(directory, work, done, bar)
+                else:
+                    with Workers(workers, ray, config, threads, digest(identity), n_chunks) as pool:
+                        _ask_workers(directory, work, done, bar, pool)
             # 6.
             write_results(directory.path, config, identity, experiments, questions, done)
             directory.log("finished")
         return Run.load(directory.path).checked()
-
-
-def _questions(config: RunConfig) -> list[Question]:
-    try:
-        questions = load_dataset(**config.dataset)
-    except VideolensError as error:
-        raise type(error)(f"{config.where}.dataset: {error}") from error
-    if not questions:
-        raise VideolensError(f"{config.where}.dataset: it has no questions to ask")
-    return questions
-
-
-def _model(config: RunConfig, say: Say) -> HookedVideoTransformer:
-    """The model; `say` is called with where it runs.
-
-    Raises:
-        ModelError: it cannot be loaded, or its dtype is none that a model has.
-    """
-    asked = dict(config.model)
-    try:
-        dtype_named(asked["dtype"])
-    except VideolensError as error:
-        raise type(error)(f"{config.where}.model.dtype: {error}") from None
-    return load(asked.pop("name"), say=say, **asked)
-
-
-def _experiments(config: RunConfig, model: HookedVideoTransformer) -> dict[str, Experiment[Any]]:
-    """The experiments by label.
-
-    Raises:
-        VideolensError: an experiment does not take its options; names the field.
-    """
-    made: dict[str, Experiment[Any]] = {}
-    for i, each in enumerate(config.experiments):
-        try:
-            made[each.label] = declared(each.name).experiment_class(model, **each.options)
-        except (VideolensError, TypeError) as error:
-            raise VideolensError(f"{config.where}.experiments[{i}] ({each.label}): {error}") from error
-    return made
 
 
 def _done(
@@ -168,37 +138,45 @@ def _done(
     return done, work
 
 
-def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part], progress: bool) -> None:
-    """Step 5. The bar counts what was left to do when it began, so that the time it gives is that of this process."""
-    total = sum(len(some) for _, _, some in work)
-    with progress_bar("asking", total=total, leave=True, shown=progress and bool(work)) as bar:
-        asked = 0
-        for experiment, chunk, some in work:
-            began = time.monotonic()
-            bar.set_description_str(chunk.label, refresh=False)
+def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part], bar: Any) -> None:
+    """Step 5, in this process."""
+    asked = 0
+    for experiment, chunk, some in work:
+        began = time.monotonic()
+        bar.set_description_str(chunk.label, refresh=False)
 
-            def tell(n: float, asked: int = asked) -> None:
-                bar.update(max(asked + n - bar.n, 0.0))
+        def tell(n: float, asked: int = asked) -> None:
+            bar.update(max(asked + n - bar.n, 0.0))
 
-            # parts before this one are there: as many questions have pictures as in a run that nothing has happened to
-            pictured = sum(done[chunk.label, before].pictured for before in range(chunk.index))
-            part = ask_chunk(experiment, some, tell, pictured=pictured)
-            asked += len(some)
-            path = directory.part(chunk)
-            write_part(path, chunk, part)
-            done[chunk.label, chunk.index] = read_part(path, chunk)
-            seconds = round(time.monotonic() - began, 3)
-            directory.log("part", experiment=chunk.label, index=chunk.index, n=len(some), seconds=seconds)
-            for failure in part.failures:
-                directory.log("error", **vars(failure))
+        # parts before this one are there: as many questions have pictures as in a run that nothing has happened to
+        pictured = sum(done[chunk.label, before].pictured for before in range(chunk.index))
+        part = ask_chunk(experiment, some, tell, pictured=pictured)
+        asked += len(some)
+        done[chunk.label, chunk.index] = _kept(directory, chunk, part, began)
 
 
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """Torch with so many threads: sums are taken in another order with another number of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _ask_workers(
+    directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part], bar: Any, pool: Workers
+) -> None:
+    """Step 5, in processes of their own; only this one writes."""
+    began = time.monotonic()
+
+    def keep(chunk: Chunk, part: Part) -> None:
+        done[chunk.label, chunk.index] = _kept(directory, chunk, part, began)
+        bar.update(len(chunk.questions))
+
+    def lost(chunk: Chunk | None) -> None:
+        directory.log("worker lost", **({"experiment": chunk.label, "index": chunk.index} if chunk else {}))
+
+    pool.ask([(chunk, experiment) for experiment, chunk, _ in work], done, keep, lost)
+
+
+def _kept(directory: RunDirectory, chunk: Chunk, part: Part, began: float) -> Part:
+    """Write a part, say so in the log, and give what will be read back."""
+    path = directory.part(chunk)
+    write_part(path, chunk, part)
+    seconds = round(time.monotonic() - began, 3)
+    directory.log("part", experiment=chunk.label, index=chunk.index, n=len(chunk.questions), seconds=seconds)
+    for failure in part.failures:
+        directory.log("error", **vars(failure))
+    return read_part(path, chunk)
