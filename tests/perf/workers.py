@@ -1,4 +1,4 @@
-"""One worker against two, on Ray: a flow map of the bundled model, `python tests/perf/workers.py [--n 200] [--rounds 3]`.
+"""One worker against two, on Ray: flow maps of the bundled model, `python tests/perf/workers.py [--n 200]`.
 
 Wall-clock seconds of the asking (from the workers' start, their loading included, to the last part's being written, as
 the run's log says) and of the whole run, with Ray's start and this process's loading. One thread each, in turn, in one
