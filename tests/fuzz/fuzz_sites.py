@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ import fuzz_mutations as mutations
 import numpy as np
 import torch
 import yaml
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.benchmarks import entry, write_clip, write_json
@@ -69,6 +71,34 @@ def _load(folder: Path) -> None:
 
 def _checkpoint(name: str) -> Callable[[Path], None]:
     return lambda folder: void(CASES[name].write(folder, CASES[name].plain))
+
+
+def _adapter(folder: Path) -> None:
+    """An adapter of rank 1 for two layers, and its base."""
+    CASES["llava_next_video"].write(folder, CASES["llava_next_video"].plain)
+    (folder / "adapter").mkdir()
+    weights = {}
+    for layer in (0, 1):
+        key = f"base_model.model.model.language_model.layers.{layer}.self_attn.o_proj"
+        weights |= {f"{key}.lora_A.weight": torch.ones(1, 32), f"{key}.lora_B.weight": torch.ones(32, 1)}
+    save_file(weights, folder / "adapter/adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["o_proj"], "layers_to_transform": [0, 1]}
+    said |= {"base_model_name_or_path": str(folder), "use_dora": False, "bias": "none", "rank_pattern": {}}
+    write_json(folder / "adapter/adapter_config.json", said)
+
+
+def _damaged_adapter(folder: Path, rng: Random) -> str:
+    if rng.random() < 0.7:
+        return _one_of(folder / "adapter", rng, ["adapter_config.json"])
+    return mutations.header(folder / "adapter/adapter_model.safetensors", rng)
+
+
+def _merge(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = vl.HookedVideoTransformer.from_pretrained(folder / "adapter", base=folder)
+    prompt = model.prompt(vl.Question(VIDEO, "Up?", ["a", "b"], "a"), TEMPLATE)
+    assert bool(model(prompt).isfinite().all())
 
 
 def _one_of(folder: Path, rng: Random, names: list[str]) -> str:
@@ -295,6 +325,8 @@ def sites() -> dict[str, Site]:
         ]
     weights = _checkpoint("llava_next_video")
     found.append(Site("safetensors", weights, lambda f, rng: mutations.header(f / "model.safetensors", rng), _load))
+    if find_spec("peft"):
+        found.append(Site("adapter", _adapter, _damaged_adapter, _merge))
     found.append(Site("listing", _listing, lambda f, rng: mutations.damage(f / "json/action_count.json", rng), _look))
     found.append(Site("tomato", _tomato, lambda f, rng: mutations.damage(f / "jsons/count.json", rng), _look))
     found.append(

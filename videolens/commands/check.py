@@ -18,6 +18,7 @@ def add(commands: Commands) -> None:
         "far pixels, residuals and logits are apart. Ends with 1 if they are further apart than rounding explains.",
     )
     check.add_argument("model", metavar="MODEL", help=BUNDLED)
+    check.add_argument("--base", metavar="MODEL", help="what an adapter is for (default: what it names)")
     check.add_argument("--video", metavar="FILE", help="a clip (default: a square that moves)")
     check.add_argument("--n-frames", type=int, default=8, help="frames to sample of it (default: %(default)s)")
     check.add_argument(
@@ -40,6 +41,6 @@ def run(options: argparse.Namespace) -> int:
     video = (
         Video.from_file(options.video, n_frames=options.n_frames) if options.video else default_clip(options.n_frames)
     )
-    found = check_model(options.model, video=video, dtype=getattr(torch, options.dtype))
+    found = check_model(options.model, video=video, dtype=getattr(torch, options.dtype), base=options.base)
     tell(f"{found.markdown()}\n\n{'passed' if found.passed else 'FAILED: see the lines marked “too far”'}")
     return 0 if found.passed else 1

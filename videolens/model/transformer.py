@@ -79,18 +79,21 @@ class HookedVideoTransformer(Running):
         *,
         dtype: torch.dtype | str | None = None,
         device: str | torch.device = "cpu",
+        base: str | os.PathLike[str] | None = None,
         revision: str | None = None,
         fold_ln: bool = False,
         trust_remote_code: bool = False,
     ) -> HookedVideoTransformer:
         """Load a bundled model ("shapes", "shapes-image", …), a checkpoint directory, or a repository on the hub.
 
-        A directory without tokenizer or preprocessor files loads; prompts are then made with `prompt_from_ids`.
+        A directory without tokenizer or preprocessor files loads; prompts are then made with `prompt_from_ids`. A
+        directory or repository with an adapter of PEFT is its base with the adapter merged into the weights.
 
         Args:
             name: what to load.
             dtype: of weights and activations, or its name ("bfloat16"); None: the checkpoint's own.
             device: where to put it; "auto": CUDA or MPS where there is one, else the CPU (`model.cfg.device` says).
+            base: what an adapter is merged into; None: the checkpoint that the adapter names.
             revision: branch, tag or commit of a repository on the hub.
             fold_ln: fold norm weights into what reads through them, as TransformerLens does unless told not to: the
                 same outputs to rounding, and `cache.apply_ln_to_stack(…) @ model.W_U` are then logits (`fold_norms`).
@@ -98,11 +101,13 @@ class HookedVideoTransformer(Running):
 
         Raises:
             ModelError: not found (lists the bundled names), a revision of something that is here, an unknown or
-                text-only architecture (lists the known families), weights that are not safetensors or do not fit, a
-                device that this machine lacks.
+                text-only architecture (lists the known families), weights that are not safetensors or do not fit, an
+                adapter that cannot be merged or is for another base, a device that this machine lacks.
         """
         place = device_named(device)
-        read = read_checkpoint(name, dtype=dtype_named(dtype), revision=revision, trust_remote_code=trust_remote_code)
+        read = read_checkpoint(
+            name, dtype=dtype_named(dtype), base=base, revision=revision, trust_remote_code=trust_remote_code
+        )
         parts = convert(read.module, read.family, name=read.name)
         model = cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template, ends=read.ends)
         return cls._ready(model.to(place), fold_ln)

@@ -49,7 +49,7 @@ class RunConfig:
     """A config, resolved: nothing in it is left to a default that could change.
 
     Attributes:
-        model: name, dtype, device, trust_remote_code, and revision if there is one, of
+        model: name, dtype, device, trust_remote_code, and base and revision if there are any, of
             `HookedVideoTransformer.from_pretrained`. What "auto" stands for here is in the place of it.
         dataset: keywords of `load_dataset`.
         experiments: in the order in which they are asked.
@@ -161,6 +161,7 @@ class _Model:
     name: str
     dtype: str | None = None
     device: str = "cpu"
+    base: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
 
@@ -169,7 +170,7 @@ def _resolved(model: dict[str, Any]) -> dict[str, Any]:
     """With the device that "auto" is on this machine: a run goes on on the kind of device that it was begun on."""
     if model["device"] == "auto":
         model["device"] = str(device_named("auto"))
-    return {name: value for name, value in model.items() if name != "revision" or value is not None}
+    return {name: value for name, value in model.items() if name not in ("base", "revision") or value is not None}
 
 
 def placed(config: RunConfig, *, device: str | None = None, dtype: str | None = None) -> RunConfig:

@@ -16,22 +16,26 @@ _READ = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _ENDS = 2**16
 
 
-def model_fingerprint(name: str, *, revision: str | None = None, trust_remote_code: bool) -> dict[str, Any]:
-    """SHA-256 of a checkpoint: of every byte of every file that loading may read.
+def model_fingerprint(
+    name: str, *, base: str | None = None, revision: str | None = None, trust_remote_code: bool
+) -> dict[str, Any]:
+    """SHA-256 of a checkpoint: of every byte of every file that loading may read, of an adapter also of its base's.
 
     Returns:
-        `sha256` of all, and of each file under `files`.
+        `sha256` of all, and of each file under `files`; names of a base's begin with "base/".
 
     Raises:
         ModelError: there is no such checkpoint.
     """
-    directory = find(name, revision=revision, trust_remote_code=trust_remote_code)
+    located = find(name, base=base, revision=revision, trust_remote_code=trust_remote_code)
     patterns = (*_READ, "*.py") if trust_remote_code else _READ
-    files = sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
     found = {}
-    for path in files:
-        with path.open("rb") as stream:
-            found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for directory in located.directories:
+        of_base = "base/" if located.adapter is not None and directory == located.directory else ""
+        files = sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
+        for path in files:
+            with path.open("rb") as stream:
+                found[of_base + path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"sha256": digest(found), "files": found}
 
 

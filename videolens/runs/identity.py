@@ -28,6 +28,7 @@ def identity_of(config: RunConfig, questions: Sequence[Question]) -> dict[str, A
     asked = question_digests(questions)
     model = model_fingerprint(
         config.model["name"],
+        base=config.model.get("base"),
         revision=config.model.get("revision"),
         trust_remote_code=config.model["trust_remote_code"],
     )

@@ -102,6 +102,7 @@ def check_model(
     *,
     video: Video | None = None,
     dtype: torch.dtype = torch.float32,
+    base: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
 ) -> Check:
     """Compare a checkpoint as this package runs it with the original in transformers, on one question about one clip.
@@ -116,14 +117,16 @@ def check_model(
         name: a bundled model, a directory, or a repository on the hub.
         video: what to ask about; None: `default_clip()`.
         dtype: of both. Only float32 can show that they compute the same.
+        base: what an adapter is for, as in `from_pretrained`. Here it is merged; in the original its layers stay apart.
 
     Raises:
         ModelError: it cannot be found or loaded.
     """
     video = default_clip() if video is None else video
-    directory = find(name, trust_remote_code=trust_remote_code)
+    located = find(name, base=base, trust_remote_code=trust_remote_code)
+    directory = located.directory
     # 1. here
-    model = HookedVideoTransformer.from_pretrained(name, dtype=dtype, trust_remote_code=trust_remote_code)
+    model = HookedVideoTransformer.from_pretrained(name, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
     family, config, tokenizer = model.frontend.family, model.frontend.config, model.tokenizer
     prompt, asked = _prompt(model, video)
     ours = {path: _ours(model, prompt, path) for path in ("sdpa", "eager")}
@@ -132,12 +135,14 @@ def check_model(
     processor = processed(directory, prompt, placeholder, trust_remote_code)
     lines = [_pixels(directory, video, prompt, config), _ids(prompt, processor)]
     notes = [asked]
+    if located.adapter is not None:
+        notes.append(f"An adapter ({located.adapter.kind}), merged here; in the original its layers are peft's own.")
     del model
     gc.collect()
     # 2. and 3. the original, and the comparison
     if isinstance(family.architecture, str):
         handed = {} if isinstance(processor, str) else processor.others
-        theirs = originals(family, directory, prompt, dtype, trust_remote_code, handed)
+        theirs = originals(family, located, prompt, dtype, trust_remote_code, handed)
         if dtype not in (torch.float32, torch.float64):
             apart = _lines("", theirs["eager"], theirs["sdpa"], None, tokenizer)[:3]
             tolerance = max(tolerance, *(2 * (line.difference or 0.0) for line in apart))

@@ -1,23 +1,85 @@
-"""Finding a checkpoint: bundled, in a directory, or on the hub."""
+"""Finding a checkpoint: bundled, in a directory, or on the hub; and the base of one that is an adapter."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from videolens.errors import ModelError, near
-from videolens.model.checkpoints.adapters import refuse_adapter_files
+from videolens.model.checkpoints.adapters import Adapter, holds_adapter, read_adapter
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 from videolens.model.checkpoints.settings import is_there
 from videolens.reading import as_path
 
 
-def find(name: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool) -> Path:
-    """The directory of a bundled checkpoint, a directory, or that of a repository on the hub, once it is here.
+@dataclass(frozen=True)
+class Located:
+    """Where a checkpoint lies.
 
-    A `ModelError` if there is none (it lists the bundled names), if it is an adapter that is not merged, or if a
-    revision is asked for of something that is not on the hub.
+    Attributes:
+        directory: of its config and weights.
+        adapter: what is to be merged into them, or None.
     """
+
+    directory: Path
+    adapter: Adapter | None = None
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """All that loading reads from; what lies in a former one comes first: tokenizer, preprocessor settings."""
+        return (self.directory,) if self.adapter is None else (self.adapter.directory, self.directory)
+
+
+def find(
+    name: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool,
+) -> Located:
+    """A bundled checkpoint, a directory, or a repository on the hub, once it is here; of an adapter its base, too.
+
+    Args:
+        name: what to look for.
+        base: the checkpoint that an adapter is for; None: the one that it names.
+        revision: of a repository on the hub.
+        trust_remote_code: fetch code that comes with it.
+
+    Raises:
+        ModelError: there is none (it lists the bundled names), a revision is asked for of something that is not on the
+            hub, an adapter that cannot be merged or whose base is not found, or a base for what is no adapter.
+    """
+    directory = _directory(name, revision=revision, trust_remote_code=trust_remote_code)
+    if not holds_adapter(directory):
+        if base is not None:
+            raise ModelError(
+                f"base {os.fspath(base)!r} was given for {os.fspath(name)!r}, which is no adapter: {directory} has no "
+                "adapter_config.json"
+            )
+        return Located(_with_config(directory, name))
+    adapter = read_adapter(directory)
+    asked = base if base is not None else adapter.base
+    if asked is None:
+        raise ModelError(
+            f"{directory} holds an adapter that does not name its base (base_model_name_or_path): give "
+            "base=DIRECTORY_OR_NAME"
+        )
+    at = adapter.revision if base is None else None
+    try:
+        below = _directory(asked, revision=at, trust_remote_code=trust_remote_code)
+        if holds_adapter(below):
+            raise ModelError(f"{below} holds an adapter itself: merge one into its base first, and save that")
+        return Located(_with_config(below, asked), adapter)
+    except ModelError as error:
+        raise ModelError(
+            f"{directory} holds an adapter for {os.fspath(asked)!r}, and that cannot be loaded: {error}; where it lies "
+            "elsewhere, give base=DIRECTORY_OR_NAME"
+        ) from error
+
+
+def _directory(name: str | os.PathLike[str], *, revision: str | None, trust_remote_code: bool) -> Path:
+    """The directory of a checkpoint, which may be an adapter."""
     try:
         path = as_path(name, "the model's name", ModelError).expanduser()
     except ModelError as error:
@@ -30,9 +92,6 @@ def find(name: str | os.PathLike[str], *, revision: str | None = None, trust_rem
     if name in bundled_names():
         return bundled_path(name)
     if name and path.is_dir():
-        refuse_adapter_files(path)
-        if not is_there(path / "config.json"):
-            raise ModelError(f"{path} is a directory without config.json, so not a checkpoint; {_bundled_hint()}")
         return path
     if path.is_file():
         raise ModelError(f"{path} is a file; give the directory of a checkpoint (config.json, *.safetensors)")
@@ -41,6 +100,14 @@ def find(name: str | os.PathLike[str], *, revision: str | None = None, trust_rem
             near(name, bundled_names(), kind="model") + "; nor is it a directory or a hub name (owner/name)"
         )
     return _download(name, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def _with_config(directory: Path, name: str | os.PathLike[str]) -> Path:
+    if not is_there(directory / "config.json"):
+        raise ModelError(
+            f"{os.fspath(name)!r} has no config.json in {directory}, so it is not a checkpoint; {_bundled_hint()}"
+        )
+    return directory
 
 
 def short_name(name: str) -> str:
@@ -65,9 +132,6 @@ def _download(name: str, *, revision: str | None, trust_remote_code: bool) -> Pa
             f"{name!r}{at}: no such directory here, and not found on the hub ({type(error).__name__}: {error}); "
             f"{_bundled_hint()}"
         ) from error
-    refuse_adapter_files(Path(found))
-    if not (Path(found) / "config.json").is_file():
-        raise ModelError(f"{name!r} has no config.json, so it is not a checkpoint; {_bundled_hint()}")
     return Path(found)
 
 

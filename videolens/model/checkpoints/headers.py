@@ -76,7 +76,7 @@ def stored_weights(directory: Path) -> dict[str, Stored]:
                 f"{file} is missing; {INDEX} expects it to hold {len(keys)} weights ({keys[0]!r}, …): fetch all "
                 f"{len(files)} files of the checkpoint"
             )
-        found |= _header(file)
+        found |= file_weights(file)
     # 3. each holds what the index says
     for key, file_name in claimed.items():
         if key not in found or found[key].file.name != file_name:
@@ -98,11 +98,15 @@ def _is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
 
 
-def _header(file: Path) -> dict[str, Stored]:
+def file_weights(file: Path) -> dict[str, Stored]:
     """The entries of a safetensors file: 8 bytes with the length of a JSON header, the header, then the weights.
 
     Weights lie one behind the other, without gaps, each as long as its shape and dtype say.
+
+    Raises:
+        ModelError: it is damaged, truncated or of another format; names what was expected.
     """
+    size = 0
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -116,8 +120,8 @@ def _header(file: Path) -> dict[str, Stored]:
         said = {key: fields_from(_Tensor, entry, repr(key)) for key, entry in entries.items()}
     except (OSError, ValueError) as error:  # VideolensError is a ValueError
         raise ModelError(
-            f"{file} cannot be read as safetensors: {file.stat().st_size} bytes, {error}; it is truncated or of "
-            "another format, fetch it again"
+            f"{file} cannot be read as safetensors: {size} bytes, {error}; it is truncated or of another format, fetch "
+            "it again"
         ) from error
     end = 0
     for key, each in sorted(said.items(), key=lambda one: one[1].data_offsets):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.model.checkpoints.files import Located
+from videolens.model.checkpoints.merging import attach
 from videolens.model.checkpoints.quietly import without_bars
 from videolens.model.families import Family
 from videolens.prompt.prompt import Prompt
@@ -28,7 +29,7 @@ class Recorded:
 
 def originals(
     family: Family,
-    directory: Path,
+    located: Located,
     prompt: Prompt,
     dtype: torch.dtype,
     trust_remote_code: bool,
@@ -37,7 +38,7 @@ def originals(
     """What the transformers class of a family gives for a prompt, with attention "eager" and "sdpa".
 
     Args:
-        directory: of the checkpoint.
+        located: the checkpoint. An adapter's layers are put in place by peft, and stay apart from the weights.
         prompt: one, with pixels, on the CPU.
         handed: what the checkpoint's own processor hands over beside ids and pixels, such as times; empty where it
             cannot be built.
@@ -47,9 +48,11 @@ def originals(
     assert isinstance(family.architecture, str)
     with without_bars():
         original = getattr(transformers, family.architecture).from_pretrained(
-            str(directory), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            str(located.directory), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
     original.eval()
+    if located.adapter is not None:
+        attach(original, located.adapter, family)
     streams: list[Tensor] = []
     layers = original.get_submodule(family.decoder).layers
     layers[0].register_forward_pre_hook(

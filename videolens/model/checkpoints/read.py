@@ -15,10 +15,11 @@ from torch import nn
 
 from videolens.errors import ModelError
 from videolens.model.checkpoints.adapters import refuse_adapter_keys
-from videolens.model.checkpoints.bundled import bundled_names
+from videolens.model.checkpoints.bundled import ASSETS
 from videolens.model.checkpoints.claims import check_layers, check_size
 from videolens.model.checkpoints.files import find
 from videolens.model.checkpoints.headers import Stored, stored_weights
+from videolens.model.checkpoints.merging import merge
 from videolens.model.checkpoints.quietly import without_bars
 from videolens.model.checkpoints.settings import is_there, read_config, read_ends, read_settings
 from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
@@ -50,49 +51,59 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    name: str | os.PathLike[str], *, dtype: torch.dtype | None, revision: str | None = None, trust_remote_code: bool
+    name: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None,
+    base: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool,
 ) -> Checkpoint:
     """Read a bundled checkpoint, a directory, or a repository on the hub.
 
-    1. Find it: a bundled name, else a directory, else a hub name of the form owner/name.
+    1. Find it: a bundled name, else a directory, else a hub name of the form owner/name. If it is an adapter, find what
+       it is for: `base`, else what it names; its config and weights are read, and the adapter is merged into them.
     2. `model_type` and `architectures` of its config.json say which family reads it.
     3. Look at its weight files: all there, whole, safetensors, of floats that models compute in, and about as many as
        config.json describes.
     4. Read the weights; a key that is missing or has the wrong shape is an error, never a random tensor.
-    5. Tokenizer and preprocessor settings where the checkpoint has them.
+    5. Tokenizer and preprocessor settings where the checkpoint has them; an adapter's own come before its base's.
 
     Raises:
         ModelError: not found, an unknown or text-only architecture, code of its own, weights that are not safetensors,
             not whole, or do not fit.
     """
     # 1. find it
-    directory = find(name, revision=revision, trust_remote_code=trust_remote_code)
+    located = find(name, base=base, revision=revision, trust_remote_code=trust_remote_code)
+    directory, source = located.directory, os.fspath(name)
     # 2. its family
     settings = read_config(directory)
     family = _family(directory, settings, trust_remote_code=trust_remote_code)
     # 3. its weight files
     stored = stored_weights(directory)
     _check_kinds(stored, dtype)
-    refuse_adapter_keys(os.fspath(name), stored)
-    ends = read_ends(directory)
+    refuse_adapter_keys(os.fspath(directory), stored)
+    ends = tuple(dict.fromkeys(end for each in located.directories for end in read_ends(each)))
     where = str(directory / "config.json")
     check_layers(settings, stored, where)
     check_size(family, settings, stored, where)
     # 4. its weights
-    source = os.fspath(name)
     if callable(family.architecture):
         module = build(family, settings)
-        load_into(module, stored, family=family, dtype=dtype, source=source)
+        load_into(module, stored, family=family, dtype=dtype, source=os.fspath(directory))
     else:
         module = _by_transformers(directory, stored, family, dtype=dtype, trust_remote_code=trust_remote_code)
+    if located.adapter is not None:
+        module = merge(module, located.adapter, family)
     # 5. tokenizer and preprocessor
-    tokenizer = _tokenizer(directory, trust_remote_code=trust_remote_code)
+    tokenizers = (_tokenizer(each, trust_remote_code=trust_remote_code) for each in located.directories)
+    tokenizer = next((each for each in tokenizers if each is not None), None)
     if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
         config: Any = module.config
         config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
-    pixels = preparation_of(directory, family.pixels)
+    preparations = (preparation_of(each, family.pixels) for each in located.directories)
+    pixels = next((each for each in preparations if each is not None), None)
     _check_pixels(pixels, module.config)
-    bundled = source in bundled_names()
+    bundled = directory.parent == ASSETS
     return Checkpoint(
         name=source,
         family=family,
