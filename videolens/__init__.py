@@ -31,6 +31,7 @@ _PUBLIC = {
     "VIDEO_ROUTES": "videolens.interventions.knockout",
     "Video": "videolens.video.video",
     "VideolensError": "videolens.errors",
+    "attention_masks": "videolens.interventions.attention_mask",
     "bundled_path": "videolens.model.checkpoints.bundled",
     "load_dataset": "videolens.datasets",
     "run": "videolens.runs",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from videolens.experiments.pathway.experiment import evaluate_pathway
     from videolens.experiments.pathway.result import PathwayAccuracy
     from videolens.interventions.add import Add
+    from videolens.interventions.attention_mask import attention_masks
     from videolens.interventions.knockout import ROUTES, VIDEO_ROUTES, Knockout
     from videolens.interventions.patch import Patch
     from videolens.interventions.pathway import Pathway

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.blocked import Chosen
 from videolens.interventions.layer_sets import layer_words
 from videolens.interventions.numbering import check_within, some_numbers
@@ -48,7 +49,7 @@ class _Direction:
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(AsAttentionMask):
     """`factor` × a direction is added to the residual stream of these positions, in each of these layers.
 
     By default to what *enters* a layer (`resid_pre`, as in TransformerLens); `site="resid_post"` adds to what leaves

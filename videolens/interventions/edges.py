@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import SelectionError
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
@@ -24,7 +25,7 @@ Allowed = Callable[[int], Bool[Tensor, "query key"]]
 """0-based layer → causal pairs that are open there."""
 
 
-class OpenEdges(ABC):
+class OpenEdges(AsAttentionMask, ABC):
     """Counts of open edges, for a class that says layer by layer what is open: pathways and random cuts."""
 
     if TYPE_CHECKING:

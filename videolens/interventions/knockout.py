@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, near
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.blocked import Cut, blocked, blocked_each
 from videolens.interventions.numbering import check_within, some_numbers
 from videolens.interventions.on_edges import OnEdges, on_edges
@@ -69,7 +70,7 @@ MaskFunction = Callable[[Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
-class Knockout:
+class Knockout(AsAttentionMask):
     """Queries in `target` may not attend to keys in `source`, in these layers.
 
     "last" means the newest token at every step: in a prompt its final position, while decoding each generated token

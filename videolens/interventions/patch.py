@@ -17,6 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import ModelError, VideolensError
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.numbering import check_within, some_numbers
 from videolens.interventions.sites import Places, Site, as_places, named_site
 from videolens.interventions.source import SourceRun, check_same_layout
@@ -24,7 +25,7 @@ from videolens.prompt.prompt import Prompt
 
 
 @dataclass(frozen=True)
-class Patch:
+class Patch(AsAttentionMask):
     """At these positions, in these layers, a site holds what it held in the source run.
 
     >>> source = SourceRun.record(model, clean, "resid_pre")  # doctest: +SKIP

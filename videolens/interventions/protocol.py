@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from videolens.errors import VideolensError
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.knockout import Knockout
 from videolens.interventions.layer_sets import layer_words
 from videolens.interventions.scale import Scale
@@ -48,7 +49,7 @@ class Intervention(Acting, Protocol):
 
 
 @dataclass(frozen=True)
-class HookList:
+class HookList(AsAttentionMask):
     """Hook functions as they are. They do not declare what they change, so the engine runs the whole prompt."""
 
     functions: tuple[tuple[str, HookFunction], ...]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.protocol import Hooks, Intervention
 from videolens.prompt.prompt import Prompt
 
@@ -17,7 +18,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class Rerounded:
+class Rerounded(AsAttentionMask):
     """An intervention beside which the residual stream is moved by half a step of its dtype, up or down by chance.
 
     It is moved once, where the intervention begins: at its first layer, in its first row and all after it; before the

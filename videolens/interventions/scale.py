@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from videolens.errors import VideolensError
+from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.blocked import blocked_each
 from videolens.interventions.knockout import Knockout, MaskFunction
 from videolens.interventions.layer_sets import layer_words
@@ -25,7 +26,7 @@ from videolens.prompt.prompt import Prompt
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(AsAttentionMask):
     """Attention of queries in `target` to keys in `source` weighs `factor` times as much, in these layers.
 
     Selections mean what they mean to a `Knockout`. Several at once, or with knockouts, combine: factors multiply, and
