@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from videolens.errors import ModelError
-from videolens.model.decoder.layers import RMSNorm
+from videolens.model.decoder.layers import RMSNorm, matrix
 
 
 @torch.no_grad()
@@ -20,8 +20,11 @@ def fold_norms(model: Any) -> None:
     own, for the embedding stays as it is. Norms of single heads (Qwen3) stay: nothing is read through them.
 
     Raises:
-        ModelError: a product is not finite in the model's dtype.
+        ModelError: a product is not finite in the model's dtype, or the weights are quantised.
     """
+    for block in model.blocks:
+        for reader in (block.attn.q, block.attn.k, block.attn.v, block.mlp.gate, block.mlp.up):
+            matrix(reader)
     for layer, block in enumerate(model.blocks):
         _fold(block.ln1, (block.attn.q, block.attn.k, block.attn.v), f"layer {layer}'s ln1")
         _fold(block.ln2, (block.mlp.gate, block.mlp.up), f"layer {layer}'s ln2")

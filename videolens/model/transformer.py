@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from videolens.model import generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.placing import device_named, dtype_named
+from videolens.model.checkpoints.quantised import check_quantisation, settle
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.checkpoints.settings import token_ids
 from videolens.model.compiled.running import CompiledPathway
+from videolens.model.decoder.layers import unpacked_shape
 from videolens.model.families import family_of
 from videolens.model.folding import fold_norms
 from videolens.model.running import Running
@@ -115,6 +118,7 @@ class HookedVideoTransformer(Running):
     @staticmethod
     def _ready(model: HookedVideoTransformer, fold_ln: bool) -> HookedVideoTransformer:
         check_flag("fold_ln", fold_ln)
+        settle(model, model.cfg.dtype)
         if fold_ln:
             fold_norms(model)
         return model
@@ -128,10 +132,13 @@ class HookedVideoTransformer(Running):
         With `fold_ln` the decoder's are copies, and the module stays as it was.
 
         Raises:
-            ModelError: its `config.model_type` belongs to no known family, or it carries an adapter that is not merged.
+            ModelError: its `config.model_type` belongs to no known family, it carries an adapter that is not merged, or
+                it is quantised in a way that is not read.
         """
         refuse_adapters_of(module)
         config: Any = module.config
+        if (said := getattr(config, "quantization_config", None)) is not None:
+            check_quantisation("the model's config", said if isinstance(said, dict) else said.to_dict())
         parts = convert(
             module,
             family_of(config.model_type, getattr(config, "architectures", None) or ()),
@@ -144,7 +151,8 @@ class HookedVideoTransformer(Running):
     def __repr__(self) -> str:
         """In one line; `str` is the tree of modules, as of any torch module."""
         cfg = self.cfg
-        n = sum(each.numel() for each in {id(one): one for one in self.parameters()}.values())
+        shapes = {id(one): unpacked_shape(one) for one in self.parameters()}
+        n = sum(map(prod, shapes.values()))
         size = f"{n / 1e9:.1f} B" if n >= 1e9 else f"{n / 1e6:.1f} M"
         return (
             f"HookedVideoTransformer({cfg.model_name!r}: {cfg.model_type}, {cfg.n_layers} layers, {cfg.n_heads} heads, "

@@ -19,6 +19,6 @@ def check_passes_gradients(model: HookedVideoTransformer, *parts: str) -> None:
     for name, weight in model.named_parameters():
         if name.startswith(parts) and not weight.dtype.is_floating_point:
             raise ModelError(
-                f"{name} is of {weight.dtype}, and no gradient passes a quantised layer: load the model with "
-                "dtype=torch.bfloat16 or float32"
+                f"{name} is of {weight.dtype}, and no gradient passes a quantised layer: load the checkpoint that it "
+                "was quantised from, in bfloat16 or float32"
             )

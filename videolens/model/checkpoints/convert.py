@@ -13,7 +13,7 @@ from videolens.model.checkpoints.settings import check_config
 from videolens.model.decoder.attention import Attention
 from videolens.model.decoder.block import Block
 from videolens.model.decoder.config import VideoTransformerConfig
-from videolens.model.decoder.layers import GatedMLP, RMSNorm, Unembed
+from videolens.model.decoder.layers import GatedMLP, RMSNorm, Unembed, is_quantised, matrix
 from videolens.model.families import Family
 from videolens.model.vision.frontend import FrontEnd, Rotary
 
@@ -45,6 +45,7 @@ def _converted(module: nn.Module, family: Family, *, name: str) -> Converted:
     text = family.text_config(config)
     decoder: Any = module.get_submodule(family.decoder)
     head: Any = module.get_submodule(family.unembed)
+    matrix(head)  # logits and lenses multiply by it
     embed = nn.Embedding.from_pretrained(decoder.embed_tokens.weight.detach())
     d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     vision = getattr(config, "vision_config", None)
@@ -129,10 +130,17 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
 
 
 def _shared_linear(linear: nn.Linear) -> nn.Linear:
+    if is_quantised(linear):
+        return linear.requires_grad_(False)  # its arithmetic is its own
     return _linear(linear.weight, linear.bias)
 
 
 def _split_linear(linear: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
     """The parts of a fused projection: rows of its weight, in its storage."""
+    if is_quantised(linear):
+        raise ModelError(
+            f"a fused projection of {linear.out_features} rows is quantised, and its rows cannot be told apart: use "
+            "the checkpoint it was quantised from"
+        )
     biases = [None] * len(sizes) if linear.bias is None else linear.bias.split(sizes)
     return [_linear(weight, bias) for weight, bias in zip(linear.weight.split(sizes), biases, strict=True)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from videolens.errors import ModelError, near
 from videolens.model.checkpoints.adapters import Adapter, holds_adapter, read_adapter
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
+from videolens.model.checkpoints.headers import GGUF
 from videolens.model.checkpoints.settings import is_there
 from videolens.reading import as_path
 
@@ -93,6 +94,8 @@ def _directory(name: str | os.PathLike[str], *, revision: str | None, trust_remo
         return bundled_path(name)
     if name and path.is_dir():
         return path
+    if path.suffix == ".gguf":
+        raise ModelError(f"{path}: {GGUF}")
     if path.is_file():
         raise ModelError(f"{path} is a file; give the directory of a checkpoint (config.json, *.safetensors)")
     if not name or path.is_absolute() or name.startswith(".") or name.count("/") != 1:

@@ -24,6 +24,11 @@ _PICKLED_HINT = (
     "`safetensors.torch.save_file({key: weight.clone() for key, weight in state.items()}, 'model.safetensors')`"
 )
 
+GGUF = (
+    "a GGUF file holds the text tower alone, in blocks that no layer of torch multiplies by, and is not read: use the "
+    "checkpoint in safetensors it was made from, or one that bitsandbytes has quantised"
+)
+
 
 _Size = Annotated[int, Field(ge=0, lt=2**62)]
 
@@ -88,6 +93,8 @@ def _no_weights(directory: Path, files: list[Path]) -> str:
     if files:
         names = [file.name for file in files]
         return f"{directory} holds {names}, but neither {SINGLE} nor {INDEX}, which says what is in which file"
+    if packed := sorted(path.name for path in directory.glob("*.gguf")):
+        return f"{directory} holds {packed}: {GGUF}"
     pickled = sorted(path.name for pattern in _PICKLED for path in directory.glob(pattern))
     held = f"only {pickled}; {_PICKLED_HINT}" if pickled else f"expected {SINGLE}, or {INDEX} and its files"
     return f"{directory} holds no *.safetensors file, {held}"

@@ -20,6 +20,7 @@ from videolens.model.checkpoints.claims import check_layers, check_size
 from videolens.model.checkpoints.files import find
 from videolens.model.checkpoints.headers import Stored, stored_weights
 from videolens.model.checkpoints.merging import merge
+from videolens.model.checkpoints.quantised import is_packed, refuse_quantised
 from videolens.model.checkpoints.quietly import without_bars
 from videolens.model.checkpoints.settings import is_there, read_config, read_ends, read_settings
 from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
@@ -78,9 +79,10 @@ def read_checkpoint(
     # 2. its family
     settings = read_config(directory)
     family = _family(directory, settings, trust_remote_code=trust_remote_code)
+    refuse_quantised(settings, family, str(directory / "config.json"), adapted=located.adapter is not None)
     # 3. its weight files
     stored = stored_weights(directory)
-    _check_kinds(stored, dtype)
+    _check_kinds(stored, dtype, settings)
     refuse_adapter_keys(os.fspath(directory), stored)
     ends = tuple(dict.fromkeys(end for each in located.directories for end in read_ends(each)))
     where = str(directory / "config.json")
@@ -159,8 +161,9 @@ def _check_pixels(pixels: Preparation | None, config: Any) -> None:
         )
 
 
-def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None) -> None:
-    """Refuse weights that would be cast without a word: whole numbers and packed ones, and float64 by default.
+def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None, settings: Mapping[str, Any]) -> None:
+    """Refuse weights that would be cast without a word: whole numbers and packed ones, unless config.json says that
+    they are quantised, and float64 by default.
 
     Raises:
         ModelError: names a weight, its file and how it is stored.
@@ -169,6 +172,8 @@ def _check_kinds(stored: Mapping[str, Stored], dtype: torch.dtype | None) -> Non
         raise ModelError(f"dtype {dtype} is none that a model computes in: choose one of {list(FLOATS.values())}")
     for key, each in stored.items():
         wide = each.dtype == "F64" and dtype is None
+        if is_packed(settings, each.dtype):
+            continue
         if key.endswith((".weight", ".bias")) and (wide or each.dtype not in FLOATS):
             advice = "say dtype=torch.float64 or torch.float32" if wide else "quantised weights are not read"
             raise ModelError(

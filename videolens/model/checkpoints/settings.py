@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from videolens.errors import ModelError, VideolensError
+from videolens.model.checkpoints.quantised import check_quantisation
 from videolens.reading import Fields, Known, fields_from, read_json
 
 _Id = Annotated[int, Field(ge=0, lt=2**31)]
@@ -68,16 +69,12 @@ class _Generation(Fields):
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The settings of config.json; a `ModelError` if it is no JSON object, has a field of the wrong kind, or says that
-    the weights are quantised."""
+    the weights are quantised in a way that is not read."""
     path = directory / "config.json"
     settings = read_settings(path)
     known = checked_fields(_Config, settings, path)
     if known.quantization_config:
-        method = known.quantization_config.get("quant_method", "unknown")
-        raise ModelError(
-            f"{path} says that the weights are quantised ({method}); expected plain float weights (float32, float16 or "
-            "bfloat16), which can be read, patched and compared: use the checkpoint it was quantised from"
-        )
+        check_quantisation(path, known.quantization_config)
     return settings
 
 

@@ -18,7 +18,7 @@ from videolens.errors import ModelError
 from videolens.model.decoder.config import VideoTransformerConfig
 from videolens.model.decoder.gates import attend_biased, bias_of, biased_rows
 from videolens.model.decoder.kernels import KeyValuePiece, attend
-from videolens.model.decoder.layers import RMSNorm
+from videolens.model.decoder.layers import RMSNorm, bias_or_zeros, matrix
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
 from videolens.model.decoder.views import HeadView, dense_mask, views_of
 
@@ -76,26 +76,25 @@ class Attention(nn.Module):
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
         """Query weights, a view."""
-        return self.q.weight.unflatten(0, (self.n_heads, self.d_head)).transpose(1, 2)
+        return matrix(self.q).unflatten(0, (self.n_heads, self.d_head)).transpose(1, 2)
 
     @property
     def W_K(self) -> Float[Tensor, "n_kv d_model d_head"]:
         """Key weights, a view."""
-        return self.k.weight.unflatten(0, (self.n_kv, self.d_head)).transpose(1, 2)
+        return matrix(self.k).unflatten(0, (self.n_kv, self.d_head)).transpose(1, 2)
 
     @property
     def W_V(self) -> Float[Tensor, "n_kv d_model d_head"]:
         """Value weights, a view."""
-        return self.v.weight.unflatten(0, (self.n_kv, self.d_head)).transpose(1, 2)
+        return matrix(self.v).unflatten(0, (self.n_kv, self.d_head)).transpose(1, 2)
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
         """Output weights, a view."""
-        return self.o.weight.t().unflatten(0, (self.n_heads, self.d_head))
+        return matrix(self.o).t().unflatten(0, (self.n_heads, self.d_head))
 
     def _bias(self, linear: nn.Linear) -> Float[Tensor, "heads d_head"]:
-        bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
-        return bias.unflatten(0, (-1, self.d_head))
+        return bias_or_zeros(linear).unflatten(0, (-1, self.d_head))
 
     @property
     def b_Q(self) -> Float[Tensor, "head d_head"]:
@@ -115,7 +114,7 @@ class Attention(nn.Module):
     @property
     def b_O(self) -> Float[Tensor, " d_model"]:
         """Output bias, zeros where the checkpoint has none."""
-        return self.o.bias if self.o.bias is not None else self.o.weight.new_zeros(self.o.out_features)
+        return bias_or_zeros(self.o)
 
     def forward(
         self, resid: Float[Tensor, "batch row d_model"], norm: RMSNorm, at: Rows

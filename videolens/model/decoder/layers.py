@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from videolens.errors import ModelError
 from videolens.model.decoder.rows import Rows, fire, is_listened_to
 
 
@@ -52,6 +53,38 @@ class RMSNorm(nn.Module):
         return wide.pow(2).mean(-1, keepdim=True) + self.eps
 
 
+def is_quantised(linear: nn.Linear) -> bool:
+    """Whether a layer's weights are packed: whole numbers of fewer bits, of a shape of their own."""
+    return not linear.weight.is_floating_point()
+
+
+def unpacked_shape(weight: Tensor) -> tuple[int, ...]:
+    """The shape of a weight; of one that is packed, as bitsandbytes keeps two numbers in a byte, that before it was."""
+    return tuple(getattr(getattr(weight, "quant_state", None), "shape", None) or weight.shape)
+
+
+def matrix(linear: nn.Linear) -> Float[Tensor, "out in"]:
+    """A layer's weights.
+
+    Raises:
+        ModelError: they are quantised.
+    """
+    if is_quantised(linear):
+        raise ModelError(
+            f"the weights of this layer are quantised ({linear.weight.dtype}): there is no matrix to read or to "
+            "multiply by; activations are at the hook points, and weights in the checkpoint it was quantised from"
+        )
+    return linear.weight
+
+
+def bias_or_zeros(linear: nn.Linear) -> Float[Tensor, " out"]:
+    """A layer's bias, zeros where the checkpoint has none."""
+    if linear.bias is not None:
+        return linear.bias
+    dtype = torch.float32 if is_quantised(linear) else linear.weight.dtype
+    return torch.zeros(linear.out_features, dtype=dtype, device=linear.weight.device)
+
+
 class GatedMLP(nn.Module):
     """down(act(gate(x)) · up(x)): `hook_pre` is the gate before its activation, `hook_pre_linear` the other factor."""
 
@@ -65,27 +98,27 @@ class GatedMLP(nn.Module):
     @property
     def W_gate(self) -> Float[Tensor, "d_model d_mlp"]:
         """Gate weights, a view."""
-        return self.gate.weight.t()
+        return matrix(self.gate).t()
 
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
         """Weights of the factor that is gated, a view."""
-        return self.up.weight.t()
+        return matrix(self.up).t()
 
     @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
         """Output weights, a view."""
-        return self.down.weight.t()
+        return matrix(self.down).t()
 
     @property
     def b_in(self) -> Float[Tensor, " d_mlp"]:
         """Bias of the factor that is gated, zeros where the checkpoint has none."""
-        return self.up.bias if self.up.bias is not None else self.up.weight.new_zeros(self.up.out_features)
+        return bias_or_zeros(self.up)
 
     @property
     def b_out(self) -> Float[Tensor, " d_model"]:
         """Output bias, zeros where the checkpoint has none."""
-        return self.down.bias if self.down.bias is not None else self.down.weight.new_zeros(self.down.out_features)
+        return bias_or_zeros(self.down)
 
     def forward(self, x: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch row d_model"]:
         """What the MLP adds to the residual stream."""

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from hashlib import blake2b
 from operator import attrgetter
@@ -161,8 +162,11 @@ def _code(tower: Tower, modules: list[nn.Module]) -> tuple[object, ...]:
 
 def _settings(config: Any) -> str:
     """Every setting of a config and of the configs in it, the private ones included."""
-    nested = {name: _settings(value) if hasattr(value, "__dict__") else value for name, value in vars(config).items()}
-    return repr(nested)
+    return repr({name: _setting(value) for name, value in vars(config).items()})
+
+
+def _setting(value: Any) -> Any:
+    return _settings(value) if hasattr(value, "__dict__") and not isinstance(value, (Enum, type)) else value
 
 
 def _hash(pixels: Tensor) -> bytes:
