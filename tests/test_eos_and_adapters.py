@@ -67,6 +67,7 @@ def test_a_generation_config_that_is_wrong(checkpoint: Path, content: Any) -> No
 
 # -- adapters ----------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(
     "key", ["model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight", "vision_tower.x.base_layer.weight"]
 )

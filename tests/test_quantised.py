@@ -117,6 +117,22 @@ def test_a_model_that_is_loaded_already(written: Path) -> None:
     assert torch.equal(model(asked(model)), load(written)(asked(load(written))))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("threshold", [6.0, 0.0])
+def test_why_outliers_are_refused(threshold: float) -> None:
+    """bitsandbytes itself: with a threshold, what the first rows give depends on rows that come after them."""
+    bnb = pytest.importorskip("bitsandbytes", reason="quantised layers: pip install 'videolens[bitsandbytes]'")
+    generator = torch.Generator().manual_seed(0)
+    layer = bnb.nn.Linear8bitLt(64, 64, bias=False, has_fp16_weights=False, threshold=threshold).eval()
+    weight = torch.randn(64, 64, generator=generator)
+    layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    layer = layer.to("cpu")
+    x = 3 * torch.randn(1, 9, 64, generator=generator)
+    whole, first = layer(x), layer(x[:, :4])
+    moved = (whole[:, :4] - first).abs().max() / whole.std()
+    assert moved > 1e-3 if threshold else moved == 0
+
+
 # -- refused, with and without bitsandbytes ----------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from videolens.reading import Fields
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FILES = (CONFIG, "adapter_model*")
-_NOT_MERGED = "non_lora_trainables*"  # what LLaVA's training writes beside an adapter, as pickles
+NOT_MERGED = "non_lora_trainables*"  # what LLaVA's training writes beside an adapter, as pickles
 _KEYS = re.compile(r"(^|\.)(lora_\w+|base_layer|modules_to_save|ia3_\w+|adapter_\w+)(\.|$)")
 _HOW = (
     "merge it into the weights and load what that gives: "
@@ -107,7 +107,7 @@ def read_adapter(directory: Path) -> Adapter:
                 f"{directory} holds an adapter ({', '.join(files)}) without {name}: an adapter is {CONFIG} and "
                 f"{WEIGHTS}; pickled weights are not read (save_pretrained writes safetensors)"
             )
-    if others := sorted(path.name for path in directory.glob(_NOT_MERGED)):
+    if others := sorted(path.name for path in directory.glob(NOT_MERGED)):
         raise ModelError(
             f"{directory} holds {others[0]} beside the adapter: weights that were trained with it, and that peft does "
             f"not load, so that they would be left out: {_HOW.replace('merge it', 'merge both')}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videolens.errors import ModelError, near
-from videolens.model.checkpoints.adapters import Adapter, holds_adapter, read_adapter
+from videolens.model.checkpoints.adapters import NOT_MERGED, Adapter, holds_adapter, read_adapter
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 from videolens.model.checkpoints.headers import GGUF
 from videolens.model.checkpoints.settings import is_there
@@ -119,7 +119,10 @@ def short_name(name: str) -> str:
 
 
 def _download(name: str, *, revision: str | None, trust_remote_code: bool) -> Path:
-    """A repository's files of the kinds that are read; of its weights none but safetensors."""
+    """A repository's files of the kinds that are read; of its weights none but safetensors.
+
+    What an adapter leaves beside itself is fetched too: that it is there is a reason to refuse the adapter.
+    """
     from huggingface_hub import snapshot_download
 
     code = ["*.py"] if trust_remote_code else []
@@ -128,7 +131,7 @@ def _download(name: str, *, revision: str | None, trust_remote_code: bool) -> Pa
         found = snapshot_download(
             name,
             revision=revision,
-            allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja", *code],
+            allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja", NOT_MERGED, *code],
         )
     except (OSError, ValueError) as error:
         raise ModelError(

@@ -116,7 +116,8 @@ def _check_all_loaded(adapter: Adapter, adapted: Any, found: Any) -> None:
     """Raises:
     ModelError: weights in the file that belong nowhere, or layers of the adapter that got none.
     """
-    lacking = sorted(name for name, weight in adapted.named_parameters() if weight.is_meta)
+    tensors = [*adapted.named_parameters(), *adapted.named_buffers()]
+    lacking = sorted(name for name, tensor in tensors if tensor.is_meta)
     left = sorted(found.unexpected_keys)
     if lacking or left:
         said = [f"{len(left)} of its weights have no place in it, such as {left[0]!r}"] if left else []
@@ -148,4 +149,6 @@ def _untie(module: nn.Module, adapter: Adapter, family: Family) -> None:
 
 
 def _hint(adapter: Adapter) -> str:
+    if adapter.base is None:
+        return "; its config does not say what it is for: give what it was trained on as base=DIRECTORY_OR_NAME"
     return f"; it says that it is for {adapter.base}: load it with that as its base, base=DIRECTORY_OR_NAME"
