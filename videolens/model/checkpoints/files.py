@@ -108,7 +108,8 @@ def _directory(name: str | os.PathLike[str], *, revision: str | None, trust_remo
 def _with_config(directory: Path, name: str | os.PathLike[str]) -> Path:
     if not is_there(directory / "config.json"):
         raise ModelError(
-            f"{os.fspath(name)!r} has no config.json in {directory}, so it is not a checkpoint; {_bundled_hint()}"
+            f"{os.fspath(name)!r} is a directory without config.json ({directory}), so not a checkpoint; "
+            f"{_bundled_hint()}"
         )
     return directory
 
