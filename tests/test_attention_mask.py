@@ -147,5 +147,12 @@ def test_what_no_mask_can_say() -> None:
         vl.Knockout("video", "last", layers=0, heads=9).as_attention_mask(prompt, n_heads=4)
     with pytest.raises(VideolensError, match=r"in layer 2 position 0 may attend to nothing.*leave it a key"):
         HookList((("blocks.2.attn.hook_mask", lambda mask, hook: mask & False),)).as_attention_mask(prompt)
+    for given in ("cross-frame", 3, [None]):
+        with pytest.raises(VideolensError, match=r"interventions are .*: give an object with \.hooks\(prompt\)"):
+            vl.attention_masks(given, prompt)
+    with pytest.raises(VideolensError, match=r"dtype torch\.int64 of an attention mask: give that of the model"):
+        vl.attention_masks(vl.Knockout("video", "last", layers=0), prompt, dtype=torch.int64)
+    with pytest.raises(VideolensError, match=r"n_heads = 0: give a whole number from 1"):
+        vl.attention_masks([vl.Knockout("video", "last", layers=0)], prompt, n_heads=0)
     with pytest.raises(vl.VideolensError, match="attention mask"):
         vl.Knockout("video", "last", layers=0).as_attention_mask(tiny_prompt(model, rows=2))

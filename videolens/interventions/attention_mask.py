@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from videolens.errors import VideolensError
+from videolens.errors import VideolensError, check_whole
 from videolens.model.decoder.masks import MaskPoint, masked
 from videolens.prompt.prompt import Prompt
 
@@ -30,32 +30,46 @@ class AsAttentionMask:
 
 
 def attention_masks(
-    interventions: Sequence[Any], prompt: Prompt, *, n_heads: int | None = None, dtype: torch.dtype = torch.float32
+    interventions: Any, prompt: Prompt, *, n_heads: int | None = None, dtype: torch.dtype = torch.float32
 ) -> dict[int, Additive]:
     """The masks that reproduce interventions in the original model, by 0-based layer: causal, and what they change.
 
     A mask is added to the scores before the softmax: 0 where a query may attend, the lowest number of `dtype` where it
-    may not, and log(factor) where a `Scale` acts. A layer that is not in the result keeps the model's own mask. In
-    transformers a decoder layer takes its mask as `attention_mask`: give it by a forward pre-hook on the layer.
+    may not, and log(factor) where a `Scale` acts. They are on the CPU. A layer that is not in the result keeps the
+    model's own mask. In transformers a decoder layer takes its mask as `attention_mask`: give it by a forward pre-hook
+    on the layer.
 
     1. Hook functions of each layer are called as a forward calls them: on a causal mask, and on gates of 1.
     2. mask and gates become one sum: log(gate), and the lowest number where the mask or the gate is closed.
     3. Layers whose functions are the same share one tensor.
 
     Args:
-        interventions: what holds at once; objects with `.hooks(prompt)`.
+        interventions: what holds at once: an object with `.hooks(prompt)`, or several.
         prompt: one; its positions are those of the original's sequence, video tokens in place.
-        n_heads: of the model; needed where an intervention acts on some heads only.
+        n_heads: of the model, needed where an intervention acts on some heads only.
         dtype: of the masks: that of the model.
 
     Raises:
-        VideolensError: one acts on something else than attention, such as a `Patch` or an `Add`; on some heads, and
-            n_heads is not given; or it leaves a row without any key, for which transformers computes no answer.
+        VideolensError: something that is no intervention, or a dtype of no floats; one acts on something else than
+            attention, such as a `Patch` or an `Add`; on some heads, and n_heads is not given; or it leaves a row
+            without any key, for which transformers computes no answer.
         PromptError: several prompts.
     """
     prompt = prompt.single("an attention mask")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise VideolensError(
+            f"dtype {dtype!r:.40} of an attention mask: give that of the model, such as torch.bfloat16"
+        )
+    if n_heads is not None:
+        check_whole("n_heads", n_heads, least=1)
+    given = [interventions] if hasattr(interventions, "hooks") else interventions
+    if not isinstance(given, (list, tuple)) or not all(callable(getattr(each, "hooks", None)) for each in given):
+        raise VideolensError(
+            f"interventions are {interventions!r:.80}: give an object with .hooks(prompt), such as a Knockout, or "
+            "several in a list"
+        )
     at: dict[int, dict[str, list[Callable[..., Any]]]] = defaultdict(lambda: {"mask": [], "gate": []})
-    for each in interventions:
+    for each in given:
         for name, function in each.hooks(prompt):
             match = _POINT.fullmatch(name) if isinstance(name, str) else None
             if match is None:
