@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -62,10 +62,26 @@ def attention_masks(
         )
     if n_heads is not None:
         check_whole("n_heads", n_heads, least=1)
-    given = [interventions] if hasattr(interventions, "hooks") else interventions
+    at = _by_layer([interventions] if hasattr(interventions, "hooks") else interventions, prompt, n_heads)
+    known: dict[tuple[tuple[int, ...], ...], Additive] = {}
+    found: dict[int, Additive] = {}
+    for layer, functions in sorted(at.items()):
+        same = tuple(tuple(map(id, some)) for some in functions.values())
+        if same not in known:
+            mask, by_layer = _sum(layer, functions, prompt, n_heads, dtype)
+            found[layer] = mask
+            if not by_layer:
+                known[same] = mask
+        else:
+            found[layer] = known[same]
+    return found
+
+
+def _by_layer(given: Any, prompt: Prompt, n_heads: int | None) -> Mapping[int, dict[str, list[Callable[..., Any]]]]:
+    """Hook functions on masks and on gates, of each layer that has any."""
     if not isinstance(given, (list, tuple)) or not all(callable(getattr(each, "hooks", None)) for each in given):
         raise VideolensError(
-            f"interventions are {interventions!r:.80}: give an object with .hooks(prompt), such as a Knockout, or "
+            f"interventions are {given!r:.80}: give an object with .hooks(prompt), such as a Knockout, or "
             "several in a list"
         )
     at: dict[int, dict[str, list[Callable[..., Any]]]] = defaultdict(lambda: {"mask": [], "gate": []})
@@ -82,18 +98,7 @@ def attention_masks(
                     f"{type(each).__name__} acts on heads {list(function.heads)} only: give n_heads=model.cfg.n_heads"
                 )
             at[int(match[1])][match[2]].append(function)
-    known: dict[tuple[tuple[int, ...], ...], Additive] = {}
-    found: dict[int, Additive] = {}
-    for layer, functions in sorted(at.items()):
-        same = tuple(tuple(map(id, some)) for some in functions.values())
-        if same not in known:
-            mask, by_layer = _sum(layer, functions, prompt, n_heads, dtype)
-            found[layer] = mask
-            if not by_layer:
-                known[same] = mask
-        else:
-            found[layer] = known[same]
-    return found
+    return at
 
 
 def _sum(
