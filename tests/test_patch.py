@@ -140,6 +140,42 @@ def test_patching_everything_that_enters_layer_0_is_running_the_source(model, cl
     assert torch.equal(run(model, other, Patch("resid_pre", 0, "video", source=source)), expected)
 
 
+def test_frames_in_another_order_at_layer_0_are_the_clip_in_that_order(model, clean) -> None:
+    """Video tokens know their place by where they stand only, so their order is all that a reversal changes."""
+    ids, pixels = tiny_inputs(seed=0)[0], tiny_inputs(seed=0)[2]
+    backwards = model.prompt_from_ids(ids, pixels.flip(1), SPANS)
+    expected, plain = run(model, backwards), run(model, clean)
+    assert (expected - plain).abs().max() > 1e-3
+    with model.attention_path("eager"):
+        own = SourceRun.record(model, clean, ["resid_pre", "video_tokens"]).reordered([2, 1, 0])
+    for patch in (Patch("resid_pre", 0, "video", source=own), Patch("video_tokens", source=own)):
+        assert torch.allclose(run(model, clean, patch), expected, atol=1e-6)
+    there_and_back = own.reordered([2, 1, 0]).reordered(range(3))
+    assert torch.equal(run(model, clean, Patch("resid_pre", 1, "video", source=there_and_back)), plain)
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z", "k", "mlp_out"])
+def test_only_video_tokens_change_places(model, clean, source, site) -> None:
+    name = named_site(site).names([1])[0]
+    kept, moved = source.activations[name], SourceRun(clean, {name: source.activations[name]}).reordered([1, 1, 0])
+    by_hand = kept.clone()
+    by_hand[:, 4:8], by_hand[:, 8:12], by_hand[:, 12:16] = kept[:, 8:12], kept[:, 8:12], kept[:, 4:8]
+    assert torch.equal(moved.activations[name], by_hand) and not torch.equal(kept, by_hand)
+
+
+@pytest.mark.parametrize("frames", [[0, 1], [0, 1, 3], [0, 1, -1], [0, 1, True], range(4)])
+def test_an_order_that_is_none_is_one_clear_error(model, clean, frames) -> None:
+    with pytest.raises(SelectionError, match=r"give one of 0 … 2 for each of the prompt's 3 places"):
+        SourceRun.record(model, clean, "resid_pre").reordered(frames)
+
+
+def test_what_has_keys_or_no_place_is_not_reordered(model, clean, source) -> None:
+    with pytest.raises(VideolensError, match=r"holds a value for every key.*such as 'resid_pre'"):
+        source.reordered([2, 1, 0])
+    with pytest.raises(ModelError, match="unknown hook point to patch 'mine'"):
+        SourceRun(clean, {"mine": torch.zeros(1)}).reordered([2, 1, 0])
+
+
 def test_an_empty_patch_changes_nothing(model, corrupted, source) -> None:
     plain = model(corrupted)
     patch = Patch("pattern", 1, "separator", source=source)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from videolens.errors import PromptError, VideolensError
+from videolens.errors import PromptError, SelectionError, VideolensError
 from videolens.interventions.numbering import chosen_numbers
 from videolens.interventions.sites import SITES, Site, named_site
 from videolens.model.transformer import HookedVideoTransformer
@@ -73,6 +74,43 @@ class SourceRun:
         prompt = model.prompt(prompt) if isinstance(prompt, Question) else prompt.single("a source run")
         _, cache = model.run_with_cache(prompt, names_filter=[name for site in named for name in site.names(chosen)])
         return cls(prompt, cache)
+
+    def reordered(self, frames: Sequence[int]) -> SourceRun:
+        """The same run with its frames in another order: place k holds what video tokens of frame frames[k] held.
+
+        What is no video token stays where it was. Patched into the run that it is of, it asks whether the model still
+        reads the *order* of the frames at this depth; `source.reordered(range(7, -1, -1))` plays eight backwards.
+
+        Args:
+            frames: for every place, the 0-based frame whose tokens it gets; a frame may be there twice, or not at all.
+
+        Raises:
+            SelectionError: not one frame of the prompt for every place.
+            ModelError: an activation of no known site.
+            VideolensError: patterns or scores, whose keys would have to move as well.
+        """
+        tokens = self.prompt.tokens
+        order = torch.arange(len(tokens["video"])).view(tokens.grid[0], -1)
+        wrong = [n for n in frames if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < len(order)]
+        if len(frames) != len(order) or wrong:
+            raise SelectionError(
+                f"frames are {list(frames)}: give one of 0 … {len(order) - 1} for each of the prompt's {len(order)} "
+                "places"
+            )
+        order = order[list(frames)].flatten()
+        video, where = tokens["video"], torch.arange(tokens.n_pos)
+        where[video] = video[order]
+        moved = {}
+        for name in self.activations:
+            site = named_site(re.sub(r"^blocks\.\d+\.", "blocks.{layer}.", name))
+            if site.square:
+                raise VideolensError(
+                    f"{name} holds a value for every key: record a site that does not, such as 'resid_pre', and "
+                    "reorder that"
+                )
+            value = self.activation(name, site)
+            moved[name] = value.index_select(site.rows, (order if site.video else where).to(value.device))
+        return SourceRun(self.prompt, moved)
 
     def activation(self, name: str, site: Site) -> Float[Tensor, "1 ..."]:
         """What a hook point held, with the site's axes.
