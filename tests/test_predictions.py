@@ -79,7 +79,7 @@ def test_a_unit_is_the_hook_one_would_write_by_hand(
     rows: pd.DataFrame, bundled: vl.HookedVideoTransformer, pair: tuple[vl.Prompt, vl.Prompt], unit: str
 ) -> None:
     clean, _ = pair
-    name, layer = "blocks.4.hook_resid_pre", 5
+    name, layer = "blocks.5.hook_resid_pre", 6
     own, other = (bundled.run_with_cache(each, names_filter=name)[1][name] for each in pair)
     at = clean.tokens[unit if unit in ("question", "last") else "video"]
     turned = list(range(7, -1, -1))
@@ -113,7 +113,7 @@ def test_straight_holds_all_that_is_between_video_and_last(
 
     swap = ("blocks.0.hook_resid_pre", lambda value, hook: backwards.residual)
     by_hand = effect(bundled, pair, [swap, *((f"blocks.{i}.hook_resid_pre", hold) for i in range(1, 12))])
-    assert rows["effect"]["straight", 0] == pytest.approx(by_hand, abs=1e-3)
+    assert rows["effect"]["straight", 1] == pytest.approx(by_hand, abs=1e-3)
 
 
 def test_pairs_of_the_pathway_are_those_of_the_whole(

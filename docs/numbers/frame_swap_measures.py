@@ -43,10 +43,11 @@ class Prediction:
 def curves(
     table: pd.DataFrame, unit: str, tasks: Sequence[str] | None = None, column: str = "effect", *, every: bool = False
 ) -> np.ndarray:
-    """[pair layer] of a unit: of pairs that are answered rightly both ways, or of every pair."""
+    """[pair layer] of a unit: of pairs that are answered rightly both ways, or of every pair; NaN where not asked."""
     rows = table[(table["unit"] == unit) & (table["right"] | every)]
     rows = rows[rows["task"].isin(tasks)] if tasks else rows
-    return rows.pivot(index=["task", "pair"], columns="layer", values=column).to_numpy(dtype=float)
+    found = rows.pivot(index=["task", "pair"], columns="layer", values=column)
+    return found.reindex(columns=range(1, table["layer"].max() + 1)).to_numpy(dtype=float)
 
 
 def crossing(falling: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What knockouts predict of frame swaps, written down before any was asked, and judged: docs/predictions.md.
 
-    python docs/numbers/predictions.py [OUT] [N]     # N % of the questions; asks frame_swaps.py for what OUT lacks
+    python docs/numbers/predictions.py [OUT] [N]     # N questions of each task; asks frame_swaps.py for what OUT lacks
 
 A prediction is a range. It is *held* if the 95 % interval of what is measured lies within it, *refuted* if the interval
 lies outside, else it *cannot be told*. Layers count from 1; a patch is at what enters a layer. Effects: 0 as the clean
@@ -172,7 +172,9 @@ PREDICTIONS: list[Prediction] = [
 
 def tables(out: Path) -> Tables:
     """What was asked, by name."""
-    found = {name: pd.read_parquet(out / f"{name}.parquet") for name in frame_swaps.ASKED}
+    found = {
+        name: pd.concat(map(pd.read_parquet, sorted((out / name).glob("*.parquet")))) for name in frame_swaps.ASKED
+    }
     return found | {WITHIN: beside(found[WITHIN], found[S])}
 
 
@@ -190,9 +192,9 @@ def judged(found: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "what", "asked", "predicted", "measured", "n", "verdict"])
 
 
-def main(out: Path, percent: int) -> None:
+def main(out: Path, n: int) -> None:
     """Ask what is missing, judge, and print the table as Markdown."""
-    frame_swaps.main(out, percent)
+    frame_swaps.main(out, n)
     found = judged(tables(out))
     print("| claim | what | model | predicted | measured | n | verdict |\n|---|---|---|--:|--:|--:|---|")
     for row in found.itertuples(index=False):
