@@ -8,6 +8,7 @@ in the words in which the documentation must hold it.
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -211,6 +212,16 @@ class TestNumbers:
             cells = [agreement_text(size), number(signs.value, 2, sign=""), agreement_text(recovered)]
             by_route[route] = f"| {' | '.join(cells)} |"
         must_stand("attribution.md", by_route)
+
+    def test_predictions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An hour more on one core."""
+        assert NUMBERS is not None
+        monkeypatch.syspath_prepend(DOCS / "numbers")
+        script = importlib.import_module("predictions")
+        script.frame_swaps.main(out := Path(NUMBERS) / "predictions", 30)
+        judged = script.judged(script.tables(out))
+        rows = [" | ".join(map(str, row)) for row in judged.itertuples(index=False)]
+        must_stand("predictions.md", {row: f"| {row} |" for row in rows})
 
     def test_answer_trace(self) -> None:
         model = vl.HookedVideoTransformer.from_pretrained("shapes")
