@@ -17,7 +17,8 @@ from videolens.experiments.common.statistics import Interval, bootstrap, bootstr
 
 Measure = Callable[[pd.DataFrame], Interval]
 TIMED = ("moving direction", "action antonym", "action sequence", "object count")
-ENDS = {"effect": None, "points": (-100, 100), "kept": (0, 1)}  # what one pair can show, where that is known
+ENDS = {"effect": None, "points": (-100, 100), "kept": (0, 1)}
+"""What one pair can show, where that is known; two probabilities of one pair are no further apart than one can fall."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,10 @@ def at(
     """The mean over some layers, all if none is named; of a unit, or of the difference of two."""
 
     def measure(table: pd.DataFrame) -> Interval:
-        found, ends = curves(table, unit, tasks, of, every=every), ENDS[of]
-        if minus:
-            found = found - curves(table, minus, tasks, of, every=every)
-            ends = ends and (ends[0] - ends[1], ends[1] - ends[0])
+        found = curves(table, unit, tasks, of, every=every)
+        found = found - curves(table, minus, tasks, of, every=every) if minus else found
         chosen = found[:, [layer - 1 for layer in layers]] if layers else found
-        return bootstrap_mean(chosen.mean(axis=1), within=ends)
+        return bootstrap_mean(chosen.mean(axis=1), within=ENDS[of])
 
     return measure
 
