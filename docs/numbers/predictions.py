@@ -175,11 +175,12 @@ PREDICTIONS: list[Prediction] = [
 ]
 
 
-def tables(out: Path) -> Tables:
-    """What was asked, by name."""
-    found = {
-        name: pd.concat(map(pd.read_parquet, sorted((out / name).glob("*.parquet")))) for name in frame_swaps.ASKED
-    }
+def tables(out: Path, n: int) -> Tables:
+    """What was asked of the first n questions of each task, by name."""
+    found = {}
+    for name in frame_swaps.ASKED:
+        blocks = [path for path in sorted((out / name).glob("*.parquet")) if int(path.stem) < n]
+        found[name] = pd.concat(map(pd.read_parquet, blocks))
     return found | {WITHIN: beside(found[WITHIN], found[S])}
 
 
@@ -248,13 +249,14 @@ def lines(table: pd.DataFrame) -> None:
 
 
 def main(out: Path, n: int) -> None:
-    """Ask what is missing, judge, and print the table as Markdown."""
+    """Ask what is missing, judge, print tables as Markdown, and draw."""
     frame_swaps.main(out, n)
-    found = judged(tables(out))
-    lines(found)
-    print(found["verdict"].value_counts().to_string(), end="\n\n")
-    lines(by_task(tables(out)))
-    draw(tables(out)).savefig(out / "predictions.png")
+    found = tables(out, n)
+    judgement = judged(found)
+    lines(judgement)
+    print(judgement["verdict"].value_counts().to_string(), end="\n\n")
+    lines(by_task(found))
+    draw(found).savefig(out / "predictions.png")
 
 
 if __name__ == "__main__":
