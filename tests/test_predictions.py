@@ -197,3 +197,18 @@ def test_where_there_is_nothing_little_is_held(predictions: ModuleType) -> None:
     judged = {each.says: each.verdict(each.measure(found)) for each in there if "half" not in each.says}
     assert len(judged) >= 5 and set(judged.values()) <= {"refuted", "cannot be told"}
     assert judged["question, entering layer 9"] == "refuted"
+
+
+def test_a_table_says_what_was_predicted_and_what_came(
+    predictions: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 19 pairs: one of 20 is not right."""
+    turned = table({"order": [1.0, 0.0], "carried": [0.0, 1.0], "video": [1.0, 1.0]})
+    later = predictions.at("carried", 2, minus="order")
+    said = predictions.several("1", "turns", predictions.where(predictions.turn), S=(1, 2), SW=(2, 3))
+    said += predictions.several("1", "later", later, S=(0.25, predictions.UP))
+    monkeypatch.setattr(predictions, "PREDICTIONS", said)
+    found = predictions.judged({LETTERS: turned, WORDS: turned})
+    assert found["verdict"].tolist() == ["held", "refuted", "held"] and set(found["n"]) == {19}
+    assert found["predicted"].tolist() == ["1.00 … 2.00", "2.00 … 3.00", "0.25 … ∞"]
+    assert found["measured"][0].startswith("1.50 [1.") and found["measured"][2].startswith("1.00 [")

@@ -190,7 +190,8 @@ def judged(found: Tables) -> pd.DataFrame:
     for each in PREDICTIONS:
         measured = each.measure(found[each.asked])
         ends = [
-            f"{'−' if end < 0 else ''}∞" if abs(end) == UP else number(end, 2, sign="") for end in (each.low, each.high)
+            f"{'−' if end < 0 else ''}∞" if abs(end) == UP else number(float(end), 2, sign="")
+            for end in (each.low, each.high)
         ]
         text = interval_text(measured.value, measured.low, measured.high, 2, sign="")
         row = (each.claim, each.says, each.asked, " … ".join(ends), text, measured.n)
