@@ -146,7 +146,8 @@ class Workers:
             VideolensError: a worker cannot load what it needs, sees another run than this process does, or three died
                 over the same chunk.
         """
-        waiting, idle = list(work), []
+        waiting = list(work)
+        idle: list[Any] = []
         for _ in range(min(self.n, len(work))):
             self._start()
         while waiting or any(item for _, item in self._running.values()):
