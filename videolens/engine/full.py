@@ -29,14 +29,19 @@ def full_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> 
     return traced_logits(model, prompt, hooks)
 
 
-@a_run()
 def traced_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, " d_vocab"]:
     """What `full_logits` gives, with gradients to the prompt's residual where they are switched on."""
-    last = prompt.tokens["last"].to(model.frontend.device)
+    return each_logits(model, prompt, hooks)[0]
+
+
+@a_run()
+def each_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, "batch d_vocab"]:
+    """The same for every prompt of a batch: side by side, they cost less than one after the other."""
+    last = torch.tensor([prompt.shape[1] - 1], device=model.frontend.device)
     with model.hooks(hooks) if hooks else nullcontext():
         residual, at = model.enter(prompt)
         residual = model.run_layers(residual, at)
-        return wide(model.read_out(residual[:, last], at.only(last)))[0, 0]
+        return wide(model.read_out(residual[:, last], at.only(last)))[:, 0]
 
 
 def wide(logits: Tensor) -> Tensor:

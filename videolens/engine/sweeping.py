@@ -17,6 +17,7 @@ from videolens.engine.stages import Staged, stage_interventions
 from videolens.engine.unchanged import Base
 from videolens.engine.walk import Tick, walk
 from videolens.errors import VideolensError, check_flag
+from videolens.model.agreement import apart
 from videolens.model.decoder.rows import is_listened_to
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
@@ -173,12 +174,12 @@ def _verified(model: HookedVideoTransformer, prompt: Prompt, staged: Sequence[St
     worst = 0.0
     for each in [*one_each, *more]:
         full = full_logits(model, prompt, each.hooks)
-        apart = float((full - found.logits[each.number]).abs().max() / full.std())
-        worst = max(worst, apart)
+        off = apart(found.logits[each.number], full)
+        worst = max(worst, off)
         allowed = _TOLERANCE[model.cfg.dtype]
-        if not apart <= allowed:
+        if not off <= allowed:
             raise VideolensError(
-                f"intervention {each.number} differs from a plain forward by {apart:.2g} standard deviations of the "
+                f"intervention {each.number} differs from a plain forward by {off:.2g} standard deviations of the "
                 f"logits (rounding explains {allowed:g}): it changes something before row {each.first_row}, where its "
                 'cone begins, or its functions do not go by hook.ctx["rows"]'
             )

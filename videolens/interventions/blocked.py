@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from videolens.prompt.batched_tokens import TokenMaps
-from videolens.prompt.selections import part_frames
+from videolens.prompt.selections import is_by_role, part_frames
 from videolens.prompt.tokens import TokenMap
 
 _ROWS_AT_A_TIME = 1024
@@ -132,5 +132,8 @@ def blocked(cut: Cut, tokens: TokenMap) -> Blocked:
 
 
 def blocked_each(cut: Cut, tokens: TokenMap) -> list[Blocked]:
-    """The same for every prompt of a batch of unequal ones; a list of one for all others."""
-    return [blocked(cut, one) for one in (tokens.maps if isinstance(tokens, TokenMaps) else (tokens,))]
+    """The same for every prompt of a batch of unequal ones; a list of one where it is the same in all of them."""
+    if not isinstance(tokens, TokenMaps):
+        return [blocked(cut, tokens)]
+    same = is_by_role(cut.source) and is_by_role(cut.target) and tokens.alike
+    return [blocked(cut, one) for one in (tokens.maps[:1] if same else tokens.maps)]

@@ -182,7 +182,7 @@ class Knockout(AsAttentionMask):
     def functions(self, prompt: Prompt) -> list[tuple[str, MaskFunction]]:
         """`hooks`, where cutting nothing is no mistake: for one of several knockouts that make up a pathway."""
         cuts = [_Cut(each, self.heads) for each in blocked_each(self.what, prompt.tokens)]
-        cut = on_edges([*cuts], prompt.tokens)
+        cut = on_edges([*cuts])
         return [(f"blocks.{layer}.attn.hook_mask", cut) for layer in self.layers]
 
     def edges(self, prompt: Prompt) -> int:

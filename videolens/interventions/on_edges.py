@@ -13,8 +13,6 @@ from torch import Tensor
 from videolens.errors import VideolensError
 from videolens.interventions.blocked import Blocked
 from videolens.interventions.numbering import check_within
-from videolens.prompt.batched_tokens import TokenMaps
-from videolens.prompt.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,6 @@ class OnEachPrompt:
         return torch.cat([function(one, hook) for function, one in zip(self.functions, values, strict=True)])
 
 
-def on_edges(functions: list[OnEdges], tokens: TokenMap) -> OnEdges | OnEachPrompt:
-    """One hook function of those of a batch's prompts: a single one where all prompts have one layout."""
-    return OnEachPrompt(tuple(functions)) if isinstance(tokens, TokenMaps) else functions[0]
+def on_edges(functions: list[OnEdges]) -> OnEdges | OnEachPrompt:
+    """One hook function of those of a batch's prompts: the only one, where it is the same in all of them."""
+    return functions[0] if len(functions) == 1 else OnEachPrompt(tuple(functions))

@@ -113,7 +113,7 @@ class Scale(AsAttentionMask):
         if self.factor == 1:
             return []
         each = [_Scaled(edges, self.heads, self.factor) for edges in blocked_each(self.knockout.what, prompt.tokens)]
-        return [(f"blocks.{layer}.attn.hook_gate", on_edges([*each], prompt.tokens)) for layer in self.layers]
+        return [(f"blocks.{layer}.attn.hook_gate", on_edges([*each])) for layer in self.layers]
 
     def cone(self, prompt: Prompt) -> tuple[int, int] | None:
         """(first layer, first query row) that it can change; None if it changes nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from jaxtyping import Int64
@@ -37,6 +38,11 @@ class TokenMaps(TokenMap):
             "(`for single in prompt`), or ask `prompt.tokens.maps`"
         )
 
+    @cached_property
+    def alike(self) -> bool:
+        """Whether roles and frames are the same in all prompts: then selections that go by these are, too."""
+        return len({roles_of(one) for one in self.maps}) == 1
+
     @property
     def contents(self) -> str:
         """Nothing: it differs."""
@@ -50,3 +56,8 @@ class TokenMaps(TokenMap):
     def n_pos(self) -> int:
         """Positions in all, padding included."""
         return self.maps[0].n_pos
+
+
+def roles_of(tokens: TokenMap) -> tuple[bytes, bytes]:
+    """Equal for token maps that have the same roles and frames everywhere."""
+    return tokens.role.numpy().tobytes(), tokens.frame.numpy().tobytes()

@@ -17,6 +17,7 @@ from videolens.engine.full import full_logits
 from videolens.errors import VideolensError, check_whole
 from videolens.experiments.common.timing import in_turn
 from videolens.interventions.cut_routes import CutRoutes
+from videolens.model.agreement import apart
 from videolens.model.checkpoints.files import short_name
 from videolens.model.compiled.row_plan import RowPlan
 from videolens.model.transformer import HookedVideoTransformer
@@ -98,14 +99,14 @@ def measure_savings(
         raise VideolensError("a pathway has no name: give {name: pathway}")
     compiled = {name: model.compile(pathway) for name, pathway in pathways.items()}
     taken: dict[tuple[str, str], list[float]] = {}
-    apart = 0.0
+    off = 0.0
     for prompt in prompts:
         runs: dict[tuple[str, str], Callable[[], Any]] = {("", FULL): partial(full_logits, model, prompt, ())}
         for name, fast in compiled.items():
             masked = partial(full_logits, model, prompt, fast.pathway.hooks(prompt))
             runs |= {(name, MASKED): masked, (name, COMPILED): partial(fast, prompt)}
             logits = masked()
-            apart = max(apart, float((fast(prompt)[0, -1] - logits).abs().max() / logits.std()))
+            off = max(off, apart(fast(prompt)[0, -1], logits))
         for way, times in in_turn(runs, rounds).items():
             taken.setdefault(way, []).extend(times)
     rows = []
@@ -115,7 +116,7 @@ def measure_savings(
         ]
         rows.append(_row(called, how, times, plans))
     table = pd.DataFrame(rows, columns=list(SavingRow._fields))
-    return Savings(short_name(model.cfg.model_name), len(prompts), rounds, new_tokens, apart, table)
+    return Savings(short_name(model.cfg.model_name), len(prompts), rounds, new_tokens, off, table)
 
 
 def savings_section(savings: Savings) -> Markup:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar
+from itertools import groupby
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine import sweep
+from videolens.engine.full import each_logits
 from videolens.errors import QuestionError, VideolensError, check_flag, check_whole
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick
@@ -31,12 +33,15 @@ from videolens.experiments.stress.perturbations import (
 from videolens.experiments.stress.result import FULL, Stress, StressRow, StressSettings
 from videolens.interventions.cut_routes import CutRoutes
 from videolens.interventions.route_pathway import pathway_from
+from videolens.model.agreement import apart
+from videolens.model.compiled.opening import layout_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 PATHWAY = "pathway"
 _STEP_COST = 3.0  # a step of an attack in plain forwards: a forward, and a backward for twice that
+_POSITIONS = 4096  # of the prompts that are run side by side: more of them save no more time
 
 
 def stress(
@@ -90,9 +95,24 @@ def stress(
     return ask_all(experiment, questions, progress=progress)
 
 
+class _Case(NamedTuple):
+    """A question after a perturbation.
+
+    Attributes:
+        question: as it was.
+        perturbation, severity: what is done to it.
+        prompt: of what is asked.
+    """
+
+    question: Question
+    perturbation: str
+    severity: int
+    prompt: Prompt
+
+
 @dataclass
 class StressExperiment(Experiment[Stress]):
-    """Steps 1 to 3 of `stress`. The arguments are those of `stress`.
+    """Steps 1 to 3 of `stress`. The arguments are those of `stress`. Prompts of one layout are run side by side.
 
     Raises:
         ModelError, VideolensError: as `stress`.
@@ -121,7 +141,8 @@ class StressExperiment(Experiment[Stress]):
             one.check(n_layers=self.model.cfg.n_layers, n_heads=self.model.cfg.n_heads)
         if ADVERSARIAL in self.perturbations:
             check_passes_gradients(self.model, "blocks.", "frontend.")
-        self.fast = {name: self.model.compile(one) for name, one in self.pathways.items() if self.compiled}
+        wanted = self.compiled or ADVERSARIAL in self.perturbations
+        self.fast = {name: self.model.compile(one) for name, one in self.pathways.items()} if wanted else {}
 
     def ask(self, prompt: Prompt, name: str, task: str, tick: Tick) -> Asked:
         """The rows of one question: one per perturbation, severity and condition.
@@ -135,74 +156,69 @@ class StressExperiment(Experiment[Stress]):
             )
         check_answerable(prompt, name)
         question = replace(prompt.question, id=name, task=task)
-        rows: list[StressRow] = []
-        skipped: list[Skip] = []
-        costs: list[Cost] = []
         asked = [(NONE, 0), *grid(self.perturbations, self.severities)]
+        skipped: list[Skip] = []
+        rows: dict[tuple[str, int], list[StressRow]] = {each: [] for each in asked}
+        forwards = 0.0
+        for cases in _side_by_side(self._cases(question, asked, skipped)):
+            batch = Prompt.batch([case.prompt for case in cases])
+            for condition in self.conditions:
+                self._add(rows, cases, condition, batch)
+            forwards += len(cases) * len(self.conditions)
+            tick(len(cases) / len(asked))
+        if attacks := [severity for perturbation, severity in asked if perturbation == ADVERSARIAL]:
+            forwards += self._attack(rows, question, attacks)
+            tick(len(attacks) / len(asked))
+        in_order = [row for each in asked for row in rows[each]]
+        return Asked(in_order, list(dict.fromkeys(skipped)), Cost(forwards, forwards))
+
+    @property
+    def conditions(self) -> list[str]:
+        """Nothing cut, and the pathways, by name."""
+        return [FULL, *self.pathways]
+
+    def _cases(self, question: Question, asked: Sequence[tuple[str, int]], skipped: list[Skip]) -> Iterator[_Case]:
+        """The prompts of step 1, made one at a time; what is left out is noted in `skipped`."""
         for perturbation, severity in asked:
             if perturbation == ADVERSARIAL:
-                found, cost = self._attacked(self.model.prompt(question), severity)
-            else:
-                one = question if not severity else perturbed(perturbation, question, severity, seed=self.seed)
-                if one is None:
-                    skipped.append(Skip(name, task, perturbation, f"it needs {PERTURBATIONS[perturbation].needs}"))
-                    continue
-                found, cost = self._asked(self.model.prompt(one))
-            costs.append(cost)
-            rows += [
-                self._row(name, task, perturbation, severity, condition, *each) for condition, each in found.items()
-            ]
-            tick(1 / len(asked))
-        whole = Cost(*(sum(getattr(cost, of) for cost in costs) for of in ("forwards", "full_forwards")))
-        return Asked(rows, list(dict.fromkeys(skipped)), whole)
+                continue
+            one = question if not severity else perturbed(perturbation, question, severity, seed=self.seed)
+            if one is None:
+                why = f"it needs {PERTURBATIONS[perturbation].needs}"
+                skipped.append(Skip(question.id, question.task, perturbation, why))
+                continue
+            yield _Case(question, perturbation, severity, self.model.prompt(one))
 
-    def _asked(self, prompt: Prompt) -> tuple[dict[str, tuple[Prompt, Tensor]], Cost]:
-        """Step 1: by condition, the prompt and its last logits."""
-        swept = sweep(self.model, prompt, list(self.pathways.values()))
-        logits = dict(zip(self.pathways, swept.logits, strict=True))
-        return {FULL: (prompt, swept.base)} | {name: (prompt, each) for name, each in logits.items()}, Cost.of(swept)
+    def _attack(
+        self, rows: dict[tuple[str, int], list[StressRow]], question: Question, severities: Sequence[int]
+    ) -> float:
+        """Step 2: the rows of prompts that were attacked under each condition; and what it cost, in plain forwards."""
+        prompt = self.model.prompt(question)
+        cases = [_Case(question, ADVERSARIAL, severity, prompt) for severity in severities]
+        epsilons = [EPSILON[severity - 1] for severity in severities]
+        for condition in self.conditions:
+            found = attack(self.model, prompt, self._traced(condition), epsilons=epsilons, steps=self.steps)
+            self._add(rows, cases, condition, found.prompt)
+        steps = 1 + len(cases) * (self.steps - 1)  # all begin in one place
+        return len(self.conditions) * (_STEP_COST * steps + 2 * len(cases))
 
-    def _attacked(self, prompt: Prompt, severity: int) -> tuple[dict[str, tuple[Prompt, Tensor]], Cost]:
-        """Step 2: the same, of prompts that were attacked under each condition."""
-        found = {}
-        for condition, acting in {FULL: [], **{name: [one] for name, one in self.pathways.items()}}.items():
-            one = attack(self.model, prompt, acting, epsilon=EPSILON[severity - 1], steps=self.steps)
-            found[condition] = (one.prompt, one.logits)
-        forwards = len(found) * (_STEP_COST * self.steps + 1)
-        return found, Cost(forwards, forwards)
+    def _traced(self, condition: str) -> Callable[[Prompt], Tensor]:
+        """What is attacked. Compiled, a pathway has the slopes that it has masked, for less."""
+        if condition == FULL:
+            return lambda batch: each_logits(self.model, batch, ())
+        return lambda batch: self.fast[condition].traced(batch)[:, 0]
 
-    def _row(
-        self,
-        name: str,
-        task: str,
-        perturbation: str,
-        severity: int,
-        condition: str,
-        prompt: Prompt,
-        logits: Float[Tensor, " d_vocab"],
-    ) -> StressRow:
-        """Step 3. Options are named by their words: letters may be others after a perturbation."""
-        found = choice_of(logits, prompt)
-        fast, same, apart = self.fast.get(condition), "", float("nan")
-        if fast is not None:
-            again = fast(prompt)[0, -1].to(logits)
-            same = _option(prompt, choice_of(again, prompt).choice)
-            apart = float((again - logits).abs().max() / logits.std())
-        return StressRow(
-            name,
-            task,
-            perturbation,
-            severity,
-            condition,
-            found.n_options,
-            _option(prompt, found.answer),
-            _option(prompt, found.choice),
-            found.correct,
-            found.confidence,
-            found.p_answer,
-            same,
-            apart,
-        )
+    @torch.no_grad()
+    def _add(
+        self, rows: dict[tuple[str, int], list[StressRow]], cases: Sequence[_Case], condition: str, batch: Prompt
+    ) -> None:
+        """Step 3: the rows of prompts that are asked side by side."""
+        hooks = () if condition == FULL else self.pathways[condition].hooks(batch)
+        logits = each_logits(self.model, batch, hooks)
+        compiled = self.compiled and condition != FULL
+        again = self.fast[condition](batch)[:, 0].to(logits) if compiled else [None] * len(cases)
+        for case, own, other in zip(cases, logits, again, strict=True):
+            rows[case.perturbation, case.severity].append(_row(case, condition, own, other))
 
     def result(self, gathered: Gathered) -> Stress:
         """The table of all questions."""
@@ -219,6 +235,44 @@ class StressExperiment(Experiment[Stress]):
             seed=self.seed,
         )
         return Stress(gathered.table, settings)
+
+
+def _side_by_side(cases: Iterable[_Case]) -> Iterator[list[_Case]]:
+    """Neighbours of one layout, no more than are worth a forward together."""
+    for _, alike in groupby(cases, key=lambda case: layout_of(case.prompt.tokens, by_roles=True)):
+        some: list[_Case] = []
+        for case in alike:
+            if some and (len(some) + 1) * case.prompt.shape[1] > _POSITIONS:
+                yield some
+                some = []
+            some.append(case)
+        yield some
+
+
+def _row(
+    case: _Case, condition: str, logits: Float[Tensor, " d_vocab"], compiled: Float[Tensor, " d_vocab"] | None
+) -> StressRow:
+    """Options are named by their words: letters may be others after a perturbation."""
+    prompt, question = case.prompt, case.question
+    found, same, off = choice_of(logits, prompt), "", float("nan")
+    if compiled is not None:
+        same = _option(prompt, choice_of(compiled, prompt).choice)
+        off = apart(compiled, logits)
+    return StressRow(
+        question.id,
+        question.task,
+        case.perturbation,
+        case.severity,
+        condition,
+        found.n_options,
+        _option(prompt, found.answer),
+        _option(prompt, found.choice),
+        found.correct,
+        found.confidence,
+        found.p_answer,
+        same,
+        off,
+    )
 
 
 def _option(prompt: Prompt, letter: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from einops import repeat
-from torch import Tensor
 
 from videolens.errors import PromptError, VideoError
+from videolens.model.agreement import apart
 from videolens.model.checkpoints.files import find
 from videolens.model.checkpoints.original import Recorded, flat_patches, originals
 from videolens.model.checkpoints.processor import Processed, processed, tokens_apart
@@ -225,7 +225,7 @@ def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compar
 
 
 def _lines(pair: str, one: Recorded, other: Recorded, tolerance: float | None, tokenizer: Any) -> list[Compared]:
-    off = [_off(a, b) for a, b in zip(one.streams, other.streams, strict=True)]
+    off = [apart(a, b) for a, b in zip(one.streams, other.streams, strict=True)]
     worst = max(range(1, len(off)), key=lambda i: math.inf if math.isnan(off[i]) else off[i])
     words = [run.logits[-1].topk(5).indices.tolist() for run in (one, other)]
     shown = [tokenizer.decode([token]) if tokenizer is not None else str(token) for token in words[1]]
@@ -233,10 +233,7 @@ def _lines(pair: str, one: Recorded, other: Recorded, tolerance: float | None, t
     return [
         Compared("layer-0 residual", pair, off[0], tolerance),
         Compared("residual per layer", pair, off[worst], tolerance, f"largest after layer {worst - 1}"),
-        Compared("logits", pair, _off(one.logits, other.logits), tolerance),
+        Compared("logits", pair, apart(one.logits, other.logits), tolerance),
         Compared("top-5 words", pair, float(len(set(words[0]) ^ set(words[1])) // 2), None, " ".join(map(repr, shown))),
     ]
 
-
-def _off(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max() / other.std())

@@ -18,7 +18,7 @@ from torch import Tensor
 from videolens.errors import ModelError
 from videolens.model.acting import functions_of, several
 from videolens.model.decoder.masks import MaskPoint, masked
-from videolens.prompt.batched_tokens import TokenMaps
+from videolens.prompt.batched_tokens import TokenMaps, roles_of
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import PARTS, parts
 from videolens.prompt.tokens import TokenMap
@@ -47,7 +47,7 @@ class Opening:
         self.n_pos, self.n_new, self._n_heads = prompt.shape[1], n_new, cfg.n_heads
         tokens = prompt.tokens
         maps = tokens.maps if isinstance(tokens, TokenMaps) else (tokens,)
-        alone = len(maps) == 1 or (is_by_roles(pathway) and len({_roles_of(one) for one in maps}) == 1)
+        alone = len(maps) == 1 or (isinstance(tokens, TokenMaps) and is_by_roles(pathway) and tokens.alike)
         if alone and isinstance(tokens, TokenMaps):
             maps = maps[:1]  # they differ in what the pathway does not ask for: one mask is all of theirs
             prompt = replace(prompt, tokens=maps[0])
@@ -113,11 +113,7 @@ def layout_of(tokens: TokenMap, *, by_roles: bool = False) -> tuple[Any, ...]:
     and frames, for which prompts of a batch that are alike are one."""
     maps = tokens.maps if isinstance(tokens, TokenMaps) else (tokens,)
     if by_roles:
-        found = tuple(_roles_of(one) for one in maps)
+        found = tuple(roles_of(one) for one in maps)
         return found[:1] if len(set(found)) == 1 else found
     arrays = ("role", "frame", "row", "column", "option")
     return tuple((one.grid, one.answer, *(getattr(one, name).numpy().tobytes() for name in arrays)) for one in maps)
-
-
-def _roles_of(tokens: TokenMap) -> tuple[bytes, bytes]:
-    return tokens.role.numpy().tobytes(), tokens.frame.numpy().tobytes()

@@ -39,7 +39,7 @@ class CompiledPathway:
     """A model that computes only what a pathway leaves, exactly: `fast = model.compile(pathway)`.
 
     Rows that nobody reads any more are dropped, each layer gathers the keys that are open, and decoding keeps the keys
-    and values that the answer may read. It shares the model's weights. Without gradients.
+    and values that the answer may read. It shares the model's weights. Without gradients, but for `traced`.
 
     Attributes:
         model: whose weights run.
@@ -61,6 +61,15 @@ class CompiledPathway:
 
         Raises:
             ModelError: not a prompt, one of another model, or a model that somebody listens to.
+        """
+        with torch.no_grad():
+            return self.traced(prompt)
+
+    def traced(self, prompt: Prompt) -> Float[Tensor, "batch 1 d_vocab"]:
+        """The same logits, with gradients to the prompt's residual where they are switched on.
+
+        Raises:
+            ModelError: as a call.
         """
         return _forward(self.model, self, prompt)
 
@@ -162,7 +171,6 @@ def check_unwatched(model: Running) -> None:
 
 
 @a_run()
-@torch.no_grad()
 def _forward(model: Running, fast: CompiledPathway, prompt: Prompt) -> Float[Tensor, "batch 1 d_vocab"]:
     check_unwatched(model)
     return _Narrow(model, fast.plan(prompt), prompt).first()[:, None]
