@@ -15,17 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import videolens as vl
+from videolens.engine.full import each_logits
 from videolens.errors import ModelError, PromptError, QuestionError, SelectionError, VideolensError
+from videolens.experiments.common.scoring import margins_of
 from videolens.experiments.stress.attack import attack
 from videolens.experiments.stress.experiment import StressExperiment
 from videolens.experiments.stress.order import ORDER
 from videolens.experiments.stress.perturbations import ADVERSARIAL, PERTURBATIONS, SEVERITIES, perturbed
 from videolens.experiments.stress.pictures import PICTURES
 from videolens.experiments.stress.table import markdown, table_rows
+from videolens.interventions.route_pathway import RoutePathway
 
 PATHWAY = vl.Pathway(12, range(6), range(8), [2, 3, 4, 5, 8, 9, 10, 11])
 NARROW = vl.Pathway(12, (), [4], [9])
-ASKED = ("noise", "reversed", "false hint", "reordered options")
+ASKED = ("noise", "shuffled frames", "reversed", "false hint", "reordered options")
 
 
 @pytest.fixture(scope="module")
@@ -140,31 +143,60 @@ def levels(model, pixels: torch.Tensor) -> torch.Tensor:
     return 255 * (pixels.double() * std + mean)
 
 
-@pytest.mark.parametrize("acting", [[], [PATHWAY]], ids=["full", "pathway"])
-def test_an_attack_makes_the_right_option_lose_within_its_bounds(model, questions, acting) -> None:
+def in_full(model):
+    return lambda batch: each_logits(model, batch, ())
+
+
+@pytest.mark.parametrize("pathway", [None, PATHWAY], ids=["full", "pathway"])
+def test_an_attack_makes_the_right_option_lose_within_its_bounds(model, questions, pathway) -> None:
     prompt = model.prompt(questions[0])
-    found = attack(model, prompt, acting, epsilon=1, steps=4)
-    assert len(found.margins) == 5 and all(np.diff(found.margins) < 0), "the loss, minus the margin, rises"
-    assert found.margins[4] < 0 < found.margins[0]
-    after, before = (levels(model, one.pixel_values[0]) for one in (found.prompt, prompt))
-    assert float((after - before).abs().max()) == pytest.approx(1, abs=1e-3)
-    torch.testing.assert_close(after, after.round(), atol=2e-3, rtol=0)
-    assert after.min() > -0.01 and after.max() < 255.01
-    # the attacked frames as an ordinary clip give the same answer
-    frames = after.round().to(torch.uint8).permute(0, 2, 3, 1)
-    video = questions[0].video.replaced(0, None, vl.Video.from_array(frames))
-    logits = model.run_with_hooks(
-        again := model.prompt(questions[0].with_video(video)),
-        fwd_hooks=[pair for one in acting for pair in one.hooks(again)],
-    )[0, -1]
-    torch.testing.assert_close(found.logits, logits, atol=2e-3, rtol=1e-3)
+    hooks = [] if pathway is None else pathway.hooks(prompt)
+    found = attack(model, prompt, lambda batch: each_logits(model, batch, hooks), epsilons=[1, 2], steps=4)
+    assert found.margins.shape == (5, 2) and bool((found.margins.diff(dim=0)[:, 0] < 0).all()), "the loss rises"
+    assert bool((found.margins[4] < 0).all()) and bool((found.margins[0] > 0).all())
+    before = levels(model, prompt.pixel_values[0])
+    for place, epsilon in enumerate((1, 2)):
+        after = levels(model, found.prompt.pixel_values[place])
+        assert float((after - before).abs().max()) == pytest.approx(epsilon, abs=1e-3)
+        torch.testing.assert_close(after, after.round(), atol=2e-3, rtol=0)
+        assert after.min() > -0.01 and after.max() < 255.01
+        # the attacked frames as an ordinary clip give the same answer
+        frames = after.round().to(torch.uint8).permute(0, 2, 3, 1)
+        video = questions[0].video.replaced(0, None, vl.Video.from_array(frames))
+        again = model.prompt(questions[0].with_video(video))
+        logits = model.run_with_hooks(again, fwd_hooks=[] if pathway is None else pathway.hooks(again))[:, -1]
+        torch.testing.assert_close(found.margins[-1, place], margins_of(logits, [again])[0], atol=2e-3, rtol=1e-3)
+
+
+def test_attacks_side_by_side_are_those_one_by_one(model, questions) -> None:
+    prompt = model.prompt(questions[0])
+    together = attack(model, prompt, in_full(model), epsilons=[4, 1], steps=3)
+    for place, epsilon in enumerate((4, 1)):
+        alone = attack(model, prompt, in_full(model), epsilons=[epsilon], steps=3)
+        torch.testing.assert_close(together.margins[:, place], alone.margins[:, 0], atol=1e-3, rtol=0)
+        differ = (together.prompt.pixel_values[place] - alone.prompt.pixel_values[0]).abs() > 1e-5
+        assert float(differ.float().mean()) < 1e-3, "but for slopes within rounding of zero"
+
+
+def test_a_compiled_pathway_has_the_slopes_of_the_masked_one(model, questions) -> None:
+    prompt = model.prompt(questions[0])
+    compiled = model.compile(PATHWAY)
+    slopes = []
+    for run in (lambda batch: each_logits(model, batch, PATHWAY.hooks(prompt)), lambda b: compiled.traced(b)[:, 0]):
+        pixels = prompt.pixel_values.clone().requires_grad_()
+        logits = run(model.frontend.shown(prompt, pixels))[0]
+        slopes.append(torch.autograd.grad(logits[prompt.answer_token], pixels)[0])
+    assert float((slopes[0] - slopes[1]).abs().max() / slopes[0].std()) < 1e-2
+    assert not compiled(prompt).requires_grad
+    assert not compiled(model.frontend.shown(prompt, prompt.pixel_values.clone().requires_grad_())).requires_grad
 
 
 def test_black_and_white_are_not_passed(model, questions) -> None:
     frames = questions[0].video.frames
     frames[:, :20], frames[:, 20:40] = 0, 255
-    question = questions[0].with_video(vl.Video.from_array(frames))
-    after = levels(model, attack(model, model.prompt(question), [], epsilon=4, steps=2).prompt.pixel_values[0])
+    prompt = model.prompt(questions[0].with_video(vl.Video.from_array(frames)))
+    found = attack(model, prompt, in_full(model), epsilons=[4], steps=2)
+    after = levels(model, found.prompt.pixel_values[0])
     assert (
         after.min() > -0.01 and after.max() < 255.01 and after[:, :, :20].max() > 1 and after[:, :, 20:40].min() < 254
     )
@@ -195,7 +227,7 @@ def test_a_tower_that_cuts_the_graph_is_said(model, questions, monkeypatch) -> N
     own = type(model.frontend).encode
     monkeypatch.setattr(type(model.frontend), "encode", lambda self, pixels, gradients=False: own(self, pixels))
     with pytest.raises(ModelError, match="no gradient passes from the answer to the pixels"):
-        attack(model, model.prompt(questions[0]), [], epsilon=1, steps=1)
+        attack(model, model.prompt(questions[0]), in_full(model), epsilons=[1], steps=1)
 
 
 # -- what is measured ----------------------------------------------------------------------------------------------
@@ -204,7 +236,8 @@ def test_a_tower_that_cuts_the_graph_is_said(model, questions, monkeypatch) -> N
 def test_rows_are_those_of_plain_forwards(model, questions, found) -> None:
     table = found.table.set_index(["question", "perturbation", "severity", "condition"])
     question = questions[1]
-    for name, severity in [("none", 0), ("noise", 3), ("reordered options", 3), ("reversed", 1)]:
+    asked = [("none", 0), ("noise", 3), ("shuffled frames", 3), ("reordered options", 3), ("reversed", 1)]
+    for name, severity in asked:
         one = question if name == "none" else perturbed(name, question, severity, seed=0)
         prompt = model.prompt(one)
         for condition, hooks in {"full": [], "narrow": NARROW.hooks(prompt)}.items():
@@ -221,7 +254,20 @@ def test_a_pathway_that_lets_too_little_through_agrees_less(found) -> None:
     assert found.agreement("narrow").value < 1 and found.difference("narrow").value < 0
     assert found.flips("reversed", 1).value == 1 and found.accuracy("reversed", 1).value == 1
     same, apart = found.compiled()
-    assert same.value == 1 and 0 < apart < 1e-3 and same.n == 2 * 2 * (1 + 3 + 1)
+    assert same.value == 1 and 0 < apart < 1e-3 and same.n == 2 * 2 * (1 + 4 + 1)
+
+
+def test_a_pathway_that_goes_by_the_true_option_cuts_each_question_in_its_own_place(model, questions) -> None:
+    pathway = RoutePathway(12, {"true option -> last": range(12)})
+    names = ["noise", "reordered options"]
+    asked = vl.stress(model, pathway, questions[:1], perturbations=names, severities=[1, 2], progress=False)
+    table = asked.table.query("condition == 'pathway'").set_index(["perturbation", "severity"])
+    for name in names:
+        for severity in (1, 2):
+            prompt = model.prompt(perturbed(name, questions[0], severity, seed=0))
+            logits = model.run_with_hooks(prompt, fwd_hooks=pathway.hooks(prompt))[0, -1]
+            expected = float(logits.softmax(-1)[prompt.answer_token])
+            assert table.loc[(name, severity), "p_answer"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_attacked_question_is_asked_under_every_condition(model, questions) -> None:
@@ -280,7 +326,7 @@ def test_what_contradicts_itself_is_refused(found) -> None:
 def test_it_is_drawn_saved_and_left_out_is_said(model, questions, found, tmp_path) -> None:
     assert len(found.figure(perturbations=["noise", "reversed"]).axes) == 2
     again = vl.Stress.load(found.save(tmp_path / "stress"))
-    assert repr(again) == repr(found) and "4 perturbations" in repr(found)
+    assert repr(again) == repr(found) and "5 perturbations" in repr(found)
     pd.testing.assert_frame_equal(again.table, found.table)
     open_end = replace(questions[0], reversed_answer=None)
     partly = vl.stress(model, PATHWAY, [open_end], perturbations=["reversed", "noise"], severities=[1], progress=False)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from itertools import groupby
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from videolens.engine.full import each_logits
@@ -17,8 +15,9 @@ from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick
 from videolens.experiments.common.gradients import check_passes_gradients
 from videolens.experiments.common.provenance import made_with
-from videolens.experiments.common.scoring import check_answerable, choice_of
+from videolens.experiments.common.scoring import check_answerable
 from videolens.experiments.stress.attack import attack
+from videolens.experiments.stress.cases import Case, row_of, side_by_side
 from videolens.experiments.stress.perturbations import (
     ADVERSARIAL,
     EPSILON,
@@ -33,15 +32,12 @@ from videolens.experiments.stress.perturbations import (
 from videolens.experiments.stress.result import FULL, Stress, StressRow, StressSettings
 from videolens.interventions.cut_routes import CutRoutes
 from videolens.interventions.route_pathway import pathway_from
-from videolens.model.agreement import apart
-from videolens.model.compiled.opening import layout_of
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
 PATHWAY = "pathway"
 _STEP_COST = 3.0  # a step of an attack in plain forwards: a forward, and a backward for twice that
-_POSITIONS = 4096  # of the prompts that are run side by side: more of them save no more time
 
 
 def stress(
@@ -95,21 +91,6 @@ def stress(
     return ask_all(experiment, questions, progress=progress)
 
 
-class _Case(NamedTuple):
-    """A question after a perturbation.
-
-    Attributes:
-        question: as it was.
-        perturbation, severity: what is done to it.
-        prompt: of what is asked.
-    """
-
-    question: Question
-    perturbation: str
-    severity: int
-    prompt: Prompt
-
-
 @dataclass
 class StressExperiment(Experiment[Stress]):
     """Steps 1 to 3 of `stress`. The arguments are those of `stress`. Prompts of one layout are run side by side.
@@ -156,18 +137,19 @@ class StressExperiment(Experiment[Stress]):
             )
         check_answerable(prompt, name)
         question = replace(prompt.question, id=name, task=task)
+        plain = self.model.prompt(question)
         asked = [(NONE, 0), *grid(self.perturbations, self.severities)]
         skipped: list[Skip] = []
         rows: dict[tuple[str, int], list[StressRow]] = {each: [] for each in asked}
         forwards = 0.0
-        for cases in _side_by_side(self._cases(question, asked, skipped)):
-            batch = Prompt.batch([case.prompt for case in cases])
+        for cases in side_by_side(self._cases(plain, asked, skipped)):
+            batch = self._batch(cases)
             for condition in self.conditions:
                 self._add(rows, cases, condition, batch)
             forwards += len(cases) * len(self.conditions)
             tick(len(cases) / len(asked))
         if attacks := [severity for perturbation, severity in asked if perturbation == ADVERSARIAL]:
-            forwards += self._attack(rows, question, attacks)
+            forwards += self._attack(rows, plain, attacks)
             tick(len(attacks) / len(asked))
         in_order = [row for each in asked for row in rows[each]]
         return Asked(in_order, list(dict.fromkeys(skipped)), Cost(forwards, forwards))
@@ -177,8 +159,11 @@ class StressExperiment(Experiment[Stress]):
         """Nothing cut, and the pathways, by name."""
         return [FULL, *self.pathways]
 
-    def _cases(self, question: Question, asked: Sequence[tuple[str, int]], skipped: list[Skip]) -> Iterator[_Case]:
-        """The prompts of step 1, made one at a time; what is left out is noted in `skipped`."""
+    def _cases(self, plain: Prompt, asked: Sequence[tuple[str, int]], skipped: list[Skip]) -> Iterator[Case]:
+        """What step 1 asks, made one at a time; what is left out is noted in `skipped`. Words are read once where they
+        stay the same."""
+        question = plain.question
+        assert question is not None
         for perturbation, severity in asked:
             if perturbation == ADVERSARIAL:
                 continue
@@ -187,17 +172,26 @@ class StressExperiment(Experiment[Stress]):
                 why = f"it needs {PERTURBATIONS[perturbation].needs}"
                 skipped.append(Skip(question.id, question.task, perturbation, why))
                 continue
-            yield _Case(question, perturbation, severity, self.model.prompt(one))
+            if (one.stem, one.options, one.answer) == (question.stem, question.options, question.answer):
+                yield Case(question, perturbation, severity, plain, self.model.pixels(one.video))
+            else:
+                yield Case(question, perturbation, severity, self.model.prompt(one))
 
-    def _attack(
-        self, rows: dict[tuple[str, int], list[StressRow]], question: Question, severities: Sequence[int]
-    ) -> float:
+    @torch.no_grad()
+    def _batch(self, cases: Sequence[Case]) -> Prompt:
+        """What is asked side by side."""
+        frames = [case.pixels for case in cases if case.pixels is not None]
+        if frames:
+            return self.model.frontend.shown(cases[0].prompt.repeated(len(frames)), torch.stack(frames))
+        return Prompt.batch([case.prompt for case in cases])
+
+    def _attack(self, rows: dict[tuple[str, int], list[StressRow]], plain: Prompt, severities: Sequence[int]) -> float:
         """Step 2: the rows of prompts that were attacked under each condition; and what it cost, in plain forwards."""
-        prompt = self.model.prompt(question)
-        cases = [_Case(question, ADVERSARIAL, severity, prompt) for severity in severities]
+        assert plain.question is not None
+        cases = [Case(plain.question, ADVERSARIAL, severity, plain) for severity in severities]
         epsilons = [EPSILON[severity - 1] for severity in severities]
         for condition in self.conditions:
-            found = attack(self.model, prompt, self._traced(condition), epsilons=epsilons, steps=self.steps)
+            found = attack(self.model, plain, self._traced(condition), epsilons=epsilons, steps=self.steps)
             self._add(rows, cases, condition, found.prompt)
         steps = 1 + len(cases) * (self.steps - 1)  # all begin in one place
         return len(self.conditions) * (_STEP_COST * steps + 2 * len(cases))
@@ -210,7 +204,7 @@ class StressExperiment(Experiment[Stress]):
 
     @torch.no_grad()
     def _add(
-        self, rows: dict[tuple[str, int], list[StressRow]], cases: Sequence[_Case], condition: str, batch: Prompt
+        self, rows: dict[tuple[str, int], list[StressRow]], cases: Sequence[Case], condition: str, batch: Prompt
     ) -> None:
         """Step 3: the rows of prompts that are asked side by side."""
         hooks = () if condition == FULL else self.pathways[condition].hooks(batch)
@@ -218,7 +212,7 @@ class StressExperiment(Experiment[Stress]):
         compiled = self.compiled and condition != FULL
         again = self.fast[condition](batch)[:, 0].to(logits) if compiled else [None] * len(cases)
         for case, own, other in zip(cases, logits, again, strict=True):
-            rows[case.perturbation, case.severity].append(_row(case, condition, own, other))
+            rows[case.perturbation, case.severity].append(row_of(case, condition, own, other))
 
     def result(self, gathered: Gathered) -> Stress:
         """The table of all questions."""
@@ -235,49 +229,6 @@ class StressExperiment(Experiment[Stress]):
             seed=self.seed,
         )
         return Stress(gathered.table, settings)
-
-
-def _side_by_side(cases: Iterable[_Case]) -> Iterator[list[_Case]]:
-    """Neighbours of one layout, no more than are worth a forward together."""
-    for _, alike in groupby(cases, key=lambda case: layout_of(case.prompt.tokens, by_roles=True)):
-        some: list[_Case] = []
-        for case in alike:
-            if some and (len(some) + 1) * case.prompt.shape[1] > _POSITIONS:
-                yield some
-                some = []
-            some.append(case)
-        yield some
-
-
-def _row(
-    case: _Case, condition: str, logits: Float[Tensor, " d_vocab"], compiled: Float[Tensor, " d_vocab"] | None
-) -> StressRow:
-    """Options are named by their words: letters may be others after a perturbation."""
-    prompt, question = case.prompt, case.question
-    found, same, off = choice_of(logits, prompt), "", float("nan")
-    if compiled is not None:
-        same = _option(prompt, choice_of(compiled, prompt).choice)
-        off = apart(compiled, logits)
-    return StressRow(
-        question.id,
-        question.task,
-        case.perturbation,
-        case.severity,
-        condition,
-        found.n_options,
-        _option(prompt, found.answer),
-        _option(prompt, found.choice),
-        found.correct,
-        found.confidence,
-        found.p_answer,
-        same,
-        off,
-    )
-
-
-def _option(prompt: Prompt, letter: str) -> str:
-    assert prompt.question is not None and prompt.question.options is not None
-    return prompt.question.options[ord(letter) - ord("A")]
 
 
 def _pathways(given: Any) -> dict[str, CutRoutes]:

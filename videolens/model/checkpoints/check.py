@@ -236,4 +236,3 @@ def _lines(pair: str, one: Recorded, other: Recorded, tolerance: float | None, t
         Compared("logits", pair, apart(one.logits, other.logits), tolerance),
         Compared("top-5 words", pair, float(len(set(words[0]) ^ set(words[1])) // 2), None, " ".join(map(repr, shown))),
     ]
-
