@@ -244,7 +244,9 @@ def test_demo_writes_tables_figures_and_a_page(
     base = table[table["model"] == str(checkpoints[1])]
     assert base.groupby("task")["question"].nunique().to_dict() == dict.fromkeys(base["task"].unique(), 4)
     pictures = {path.stem for path in out.glob("*.png")}
-    assert len(pictures) == 5 + 4 + 4 and {"pathway", "answer-trace", "logit-lens", "words-on-frames"} < pictures
+    assert len(pictures) == 5 + 4 + 5
+    assert {"pathway", "stress", "answer-trace", "logit-lens", "words-on-frames"} < pictures
+    assert vl.Stress.load(out / "stress").n == 5 * 2 and not (out / "without-hints").exists()
     along = vl.PathwayAccuracy.load(out / "pathway")
     assert along.n == 20 and (out / "pathway.html").stat().st_size < 5 * 2**20
     assert vl.FlowMap.load(out / "maps" / "tuned").settings.samples == "correct"

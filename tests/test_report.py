@@ -34,9 +34,10 @@ from videolens.experiments.segment_attention.experiment import measure_attention
 from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.experiments.segment_attention.view import MOST_HEADS, attention_view, standalone
 from videolens.pages.clips import AnsweredClip, clip_card
+from videolens.pages.demo_evidence import COMPARED_IN, DISTURBED, STRESSED, Evidence, evidence, first_of_each
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import Demo, DemoSettings, Pruned
-from videolens.pages.demo_search import FOUND, Smallest, smallest, smallest_section
+from videolens.pages.demo_search import ABOVE, FOUND, Smallest, smallest, smallest_section
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def demo() -> Demo:
     along = vl.evaluate_pathway(model, asked_again, choice.pathway, seeds=1, progress=False)
     search = vl.PathwaySearch.load(Path(__file__).parent / "data" / "saved" / "search")
     timed = [model.prompt(question) for question in asked_again]
+    pathways = {FOUND: search.pathway, ABOVE: choice.pathway}
     savings = measure_savings(model, timed, {FOUND: search.pathway}, rounds=1)
     pruned = Pruned(choice, along, pruning_view(model, asked_again[0], choice.pathway), 2)
     return Demo(
@@ -65,7 +67,8 @@ def demo() -> Demo:
         claims=check_claims(tuned, base),
         attention=(invented_attention(), invented_attention("shapes-image")),
         pruned=pruned,
-        smallest=Smallest(search, "", savings),
+        smallest=Smallest(search, "", savings, pathways),
+        evidence=evidence("shapes", model, pathways, asked_again, seed=0, progress=False),
         trace=vl.answer_trace(model, asked_again, progress=False),
         lens=vl.logit_lens(model, asked_again[:1], keywords="shapes", progress=False),
         check=SideBySide("shapes", 5, 660, 2.04, 101.2, 3.4e-7, 0.98),
@@ -209,6 +212,28 @@ def test_the_page_has_the_smallest_pathway_and_what_it_saves(page: str, demo: De
     assert "smallest" in found.ids and demo.smallest.search is not None
     assert demo.smallest.search.settings.chosen in text and "What is left against what is lost" in text
     assert full.gflop == masked.gflop > compiled.gflop and f"{compiled.gflop:.2f}" in text
+
+
+def test_the_page_has_what_pathways_bear_and_what_is_there_without_hints(page: str, demo: Demo) -> None:
+    found, (stress, free) = read(page), (demo.evidence.stress, demo.evidence.unhinted)
+    text = " ".join(found.text.split())
+    assert {"stress", "hints"} <= set(found.ids) and stress.perturbations == list(DISTURBED)
+    assert list(stress.settings.pathways) == [FOUND, ABOVE] and stress.n == 2
+    assert f"{stress.n} questions and {len(DISTURBED)} disturbances are a look" in text
+    assert free is not None and free.names == ["shapes", "shapes-nohint"] and f"n = {free.n}, the loss" in text
+    centre = 12 * free.models.set_index("model")["centre"]["shapes"] + 0.5
+    assert f"in shapes on layer {centre:.1f} [" in text and "of 12 and in shapes-nohint on layer" in text
+
+
+def test_what_had_hints_or_not_is_known_of_the_bundled_model_alone(demo: Demo) -> None:
+    model, asked = letter_model(), questions(3)
+    of_task = [replace(question, task=task) for task in "ab" for question in asked]
+    closed = {ABOVE: vl.Pathway(model.cfg.n_layers)}
+    found = evidence("tuned", model, closed, of_task, seed=0, progress=False)
+    assert found.unhinted is None and found.stress.n == 2 * STRESSED < 2 * COMPARED_IN
+    assert first_of_each(of_task, STRESSED)[STRESSED] is of_task[3]
+    read_page = read(demo_page(replace(demo, evidence=Evidence(found.stress, None))))
+    assert "hints" not in read_page.ids and "stress" in read_page.ids
 
 
 def test_a_model_that_guesses_has_no_smallest_pathway_and_the_page_says_why(demo: Demo) -> None:

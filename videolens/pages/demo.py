@@ -35,6 +35,7 @@ from videolens.model.checkpoints.files import short_name
 from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip
+from videolens.pages.demo_evidence import evidence
 from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
 from videolens.pages.demo_search import smallest
@@ -63,8 +64,8 @@ def run_demo(
     4. Map the base on still clips, too; judge the claims, read the attention between segments, map `COMPARED` questions
        by the published procedure.
     5. Choose a pathway on validation questions, and measure what is left of the tuned model's accuracy along it; search
-       for a smaller one on the same, and time both compiled; trace the answer through the layers, and read the video
-       tokens.
+       for a smaller one on the same, and time both compiled; disturb a few questions along both, and compare a bundled
+       model with one that had no hints; trace the answer through the layers, and read the video tokens.
     6. Write `flow.csv`, `flow.parquet`, `accuracy.csv`, `claims.json`, figures (PNG), the results (for their `load`)
        and `report.html`.
 
@@ -131,6 +132,18 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
     pruned = _pruned(tuned, by, questions, settings, progress=progress)
     say(f"the smallest pathway, searched for on the same {len(by)} questions, and what running it saves")
     small = smallest(tuned, by, questions, ones, pruned.choice, seed=settings.seed, say=say, progress=progress)
+    say("a few questions disturbed, along both pathways; what is there without hints")
+    beyond = evidence(
+        settings.model,
+        tuned,
+        small.pathways,
+        questions,
+        seed=settings.seed,
+        progress=progress,
+        device=device,
+        dtype=settings.dtype,
+        say=say,
+    )
     say("the answer through the layers, and the words of the video tokens")
     trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
     lens = _lens(tuned, questions, settings, say=say, progress=progress)
@@ -144,6 +157,7 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
         attention=attention,
         pruned=pruned,
         smallest=small,
+        evidence=beyond,
         trace=trace,
         lens=lens,
         check=check,
@@ -213,6 +227,9 @@ def _write(out: Path, demo: Demo, *, progress: bool) -> None:
     demo.pruned.accuracy.save(out / "pathway", overwrite=True)
     if demo.smallest.search is not None:
         demo.smallest.search.save(out / "search", overwrite=True)
+    demo.evidence.stress.save(out / "stress", overwrite=True)
+    if demo.evidence.unhinted is not None:
+        demo.evidence.unhinted.save(out / "without-hints", overwrite=True)
     demo.trace.save(out / "answer-trace", overwrite=True)
     demo.lens.save(out / "logit-lens", overwrite=True)
     demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
@@ -231,6 +248,9 @@ def _figures(demo: Demo) -> dict[str, Callable[[], Figure]]:
     figures |= {"pathway": demo.pruned.accuracy.figure, "answer-trace": demo.trace.figure}
     if demo.smallest.search is not None:
         figures["search"] = demo.smallest.search.figure
+    figures["stress"] = demo.evidence.stress.figure
+    if demo.evidence.unhinted is not None:
+        figures["without-hints"] = demo.evidence.unhinted.figure
     figures["words-on-frames"] = partial(demo.lens.figure, "frames", layer=words_at(demo.lens))
     if demo.lens.settings.groups:
         figures["logit-lens"] = demo.lens.figure

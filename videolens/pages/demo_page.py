@@ -21,6 +21,7 @@ from videolens.experiments.pathway.section import section as pathway_section
 from videolens.experiments.segment_attention.section import section as attention_section
 from videolens.model.checkpoints.files import short_name
 from videolens.pages.clips import clips_section, settings_section
+from videolens.pages.demo_evidence import stressed_section, unhinted_section
 from videolens.pages.demo_parts import Demo
 from videolens.pages.demo_search import smallest_section
 
@@ -91,6 +92,9 @@ def _sections(demo: Demo) -> list[Section]:
     pruned, (attention, base_attention) = demo.pruned, demo.attention
     pathway = pathway_section(pruned.accuracy, choice=pruned.choice, view=pruned.view, n=pruned.n)
     settings = settings_section(_settings(demo), demo.flows, demo.versions)
+    emergence = []
+    if (free := demo.evidence.unhinted) is not None:
+        emergence.append(Section("hints", "Hints", "What is there without hints", unhinted_section(free)))
     return [
         Section("brief", "In brief", "In brief", brief(demo.claims)),
         Section("clips", "Clips", "What they are asked", clips_section(demo.clips)),
@@ -101,6 +105,8 @@ def _sections(demo: Demo) -> list[Section]:
         ),
         Section("pathway", "Pathway", "What can be cut away", pathway),
         Section("smallest", "Smallest", "How little is enough, and what that saves", smallest_section(demo.smallest)),
+        Section("stress", "Stress", "What the pathways bear", stressed_section(demo.evidence.stress)),
+        *emergence,
         Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
         Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, note=_NOTHING_NAMED)),
         Section("attention", "Attention", "Who looks at whom", attention_section(attention, base=base_attention)),

@@ -17,6 +17,7 @@ from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
 from videolens.experiments.segment_attention.result import SegmentAttention
 from videolens.pages.clips import AnsweredClip
+from videolens.pages.demo_evidence import Evidence
 from videolens.pages.demo_search import Smallest
 
 COMPARED = 2
@@ -96,6 +97,7 @@ class Demo:
         attention: between segments, of both models.
         pruned: the tuned model along one pathway.
         smallest: the smallest pathway that a search finds, and what running it saves.
+        evidence: what both pathways bear, and what is there without hints.
         trace: its answer, layer by layer.
         lens: the words that its video tokens are read as.
         check: `COMPARED` questions mapped by the published procedure as well.
@@ -113,6 +115,7 @@ class Demo:
     attention: tuple[SegmentAttention, SegmentAttention]
     pruned: Pruned
     smallest: Smallest
+    evidence: Evidence
     trace: AnswerTrace
     lens: LogitLens
     check: SideBySide

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -31,11 +31,13 @@ class Smallest:
         search: what was found, beside the pathway that was chosen before and the paper's; None: nothing.
         why_not: why nothing was found.
         savings: of what was found, and of what was chosen before.
+        pathways: those, by name.
     """
 
     search: PathwaySearch | None
     why_not: str
     savings: Savings
+    pathways: Mapping[str, CutRoutes]
 
 
 def smallest(
@@ -73,7 +75,7 @@ def smallest(
         why_not = str(error)
         say(f"no pathway was searched for: {why_not}")
     run = {ABOVE: chosen} if search is None else {FOUND: search.pathway, ABOVE: chosen}
-    return Smallest(search, why_not, measure_savings(model, [model.prompt(each) for each in timed], run))
+    return Smallest(search, why_not, measure_savings(model, [model.prompt(each) for each in timed], run), run)
 
 
 def smallest_section(found: Smallest) -> Markup:
