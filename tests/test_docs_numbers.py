@@ -19,6 +19,7 @@ from videolens.experiments.accuracy.result import Accuracy
 from videolens.experiments.attribution.figure import agreement_text
 from videolens.experiments.common.statistics import Interval
 from videolens.experiments.common.words import number
+from videolens.experiments.stress.table import table_rows
 from videolens.runs.config import read_config
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -128,6 +129,16 @@ class TestNumbers:
                 cells[f"{row['target']}, {row['site']}, {row['condition']}"] = "{} [{}, {}]".format(*shares) + at
             left_out = ("sense, frame 7", "sense, question", "what moves, frame 7", "what moves, last")
             must_stand("probes.md", {who: cell for who, cell in cells.items() if not who.startswith(left_out)})
+
+    def test_stress(self) -> None:
+        found = vl.Stress.load(made("stress-look") / "stress")
+        must_stand("stress.md", {row[0]: f"| {' | '.join(row)} |" for row in table_rows(found)})
+        same, apart = found.compiled()
+        assert same.value == 1 and apart <= 2e-5
+        must_stand("stress.md", {"compiled": f"the same in all {same.n:,} prompts"})
+        for name in found.settings.pathways:
+            over_all = found.mean_difference(name)
+            must_stand("stress.md", {name: written(over_all)})
 
     def test_measures(self, base: vl.FlowMap) -> None:
         flows = {"tuned": vl.FlowMap.load(made("tuned") / "cross-frame"), "base": base}

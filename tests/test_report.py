@@ -39,6 +39,8 @@ from videolens.pages.demo_page import demo_page
 from videolens.pages.demo_parts import Demo, DemoSettings, Pruned
 from videolens.pages.demo_search import ABOVE, FOUND, Smallest, smallest, smallest_section
 
+SAVED = Path(__file__).parent / "data" / "saved"
+
 
 @pytest.fixture(scope="module")
 def demo() -> Demo:
@@ -53,7 +55,7 @@ def demo() -> Demo:
     asked_again = vl.load_dataset("shapes", task="moving direction", n=2)
     choice = vl.choose_pathway(model, asked_again, progress=False)
     along = vl.evaluate_pathway(model, asked_again, choice.pathway, seeds=1, progress=False)
-    search = vl.PathwaySearch.load(Path(__file__).parent / "data" / "saved" / "search")
+    search = vl.PathwaySearch.load(SAVED / "search")
     timed = [model.prompt(question) for question in asked_again]
     pathways = {FOUND: search.pathway, ABOVE: choice.pathway}
     savings = measure_savings(model, timed, {FOUND: search.pathway}, rounds=1)
@@ -68,7 +70,7 @@ def demo() -> Demo:
         attention=(invented_attention(), invented_attention("shapes-image")),
         pruned=pruned,
         smallest=Smallest(search, "", savings, pathways),
-        evidence=evidence("shapes", model, pathways, asked_again, seed=0, progress=False),
+        evidence=Evidence(vl.Stress.load(SAVED / "stress"), vl.FlowComparison.load(SAVED / "flow_comparison")),
         trace=vl.answer_trace(model, asked_again, progress=False),
         lens=vl.logit_lens(model, asked_again[:1], keywords="shapes", progress=False),
         check=SideBySide("shapes", 5, 660, 2.04, 101.2, 3.4e-7, 0.98),
@@ -217,12 +219,23 @@ def test_the_page_has_the_smallest_pathway_and_what_it_saves(page: str, demo: De
 def test_the_page_has_what_pathways_bear_and_what_is_there_without_hints(page: str, demo: Demo) -> None:
     found, (stress, free) = read(page), (demo.evidence.stress, demo.evidence.unhinted)
     text = " ".join(found.text.split())
-    assert {"stress", "hints"} <= set(found.ids) and stress.perturbations == list(DISTURBED)
-    assert list(stress.settings.pathways) == [FOUND, ABOVE] and stress.n == 2
-    assert f"{stress.n} questions and {len(DISTURBED)} disturbances are a look" in text
-    assert free is not None and free.names == ["shapes", "shapes-nohint"] and f"n = {free.n}, the loss" in text
-    centre = 12 * free.models.set_index("model")["centre"]["shapes"] + 0.5
-    assert f"in shapes on layer {centre:.1f} [" in text and "of 12 and in shapes-nohint on layer" in text
+    assert {"stress", "hints"} <= set(found.ids) and f"{stress.n} questions and 4 disturbances are a look" in text
+    assert free is not None and f"n = {free.n}, the loss" in text
+    for made, centre in zip(free.settings, free.models["centre"], strict=True):
+        assert f"in {made.model} on layer {made.n_layers * centre + 0.5:.1f} [" in text
+
+
+def test_a_model_with_hints_is_compared_with_the_one_without_in_words() -> None:
+    model = vl.HookedVideoTransformer.from_pretrained("shapes")
+    asked = list(vl.load_dataset("shapes", task="moving direction", n=1))
+    pathway = {ABOVE: vl.Pathway(12, range(6), range(8), range(2, 12))}
+    found = evidence("shapes", model, pathway, asked, seed=0, progress=False)
+    assert found.stress.perturbations == list(DISTURBED) and found.stress.conditions == ["full", ABOVE]
+    assert found.unhinted is not None and found.unhinted.names == ["shapes", "shapes-nohint"]
+    assert [one.n_layers for one in found.unhinted.settings] == [12, 8] and found.unhinted.n == 1
+    words = vl.trace_flow(model, [asked[0].open_ended()], routes=["cross-frame"], window=3, progress=False)
+    curve = found.unhinted.table.query("model == 'shapes'")["mean"]
+    assert curve.tolist() == pytest.approx(words.curve("cross-frame", measure="correct option").mean.tolist())
 
 
 def test_what_had_hints_or_not_is_known_of_the_bundled_model_alone(demo: Demo) -> None:
