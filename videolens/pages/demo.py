@@ -95,14 +95,11 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
     """Steps 1 to 5."""
     began = time.monotonic()
     say(f"loading {settings.model} and {settings.base}")
-    both = (settings.model, settings.base)
-    models = {name: load(name, device=device, dtype=settings.dtype, say=say) for name in both}
+    how = {"device": device, "dtype": settings.dtype, "say": say}
+    models = {name: load(name, **how) for name in (settings.model, settings.base)}
     tuned, base = models.values()
-    questions = [
-        question
-        for task in TEMPORAL_TASKS
-        for question in load_dataset("shapes", split=settings.split, task=task, n=settings.n, seed=settings.seed)
-    ]
+    asked = {"split": settings.split, "n": settings.n, "seed": settings.seed}
+    questions = [question for task in TEMPORAL_TASKS for question in load_dataset("shapes", task=task, **asked)]
     n_accuracy = max(settings.n_accuracy, settings.n)
     say(f"accuracy: {n_accuracy} questions of each task, both models, {len(CONDITIONS)} conditions")
     accuracy = shapes_accuracy(
@@ -133,17 +130,7 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
     say(f"the smallest pathway, searched for on the same {len(by)} questions, and what running it saves")
     small = smallest(tuned, by, questions, ones, pruned.choice, seed=settings.seed, say=say, progress=progress)
     say("a few questions disturbed, along both pathways; what is there without hints")
-    beyond = evidence(
-        settings.model,
-        tuned,
-        small.pathways,
-        questions,
-        seed=settings.seed,
-        progress=progress,
-        device=device,
-        dtype=settings.dtype,
-        say=say,
-    )
+    beyond = evidence(settings.model, tuned, small.pathways, questions, seed=settings.seed, progress=progress, **how)
     say("the answer through the layers, and the words of the video tokens")
     trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
     lens = _lens(tuned, questions, settings, say=say, progress=progress)

@@ -116,8 +116,8 @@ def stressed_section(found: Stress) -> Markup:
     """The figure and the table, and what so few questions cannot say."""
     few = (
         f"{found.n} questions and {len(found.perturbations)} disturbances are a look: a pathway may lose much more, or "
-        "nothing, on others, as the intervals say. docs/stress.md has sixteen of them, on a hundred questions of each "
-        "task, attacks among them on fewer."
+        "nothing, on others, as the intervals say. docs/stress.md has sixteen of them, attacks among them, on more "
+        "questions."
     )
     return stress_section(found) + paragraph(few)
 

@@ -89,8 +89,8 @@ def _keys(stress: Stress) -> list[Line2D]:
 
 
 def _note(stress: Stress) -> str:
+    backwards = "; of a reversed clip the answer that is right backwards" if "reversed" in stress.perturbations else ""
     return (
         f"{short_name(stress.settings.model)}, {stress.n} questions; severity 0: as they are. Bars: Wilson’s 95 %. "
-        "Right is the answer of the clip as it was, even where what is left of it does not show it any more; of a "
-        "reversed clip the answer that is right backwards."
+        f"Right is the answer of the clip as it was, even where what is left of it does not show it any more{backwards}."
     )
