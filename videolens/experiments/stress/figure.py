@@ -92,5 +92,6 @@ def _note(stress: Stress) -> str:
     backwards = "; of a reversed clip the answer that is right backwards" if "reversed" in stress.perturbations else ""
     return (
         f"{short_name(stress.settings.model)}, {stress.n} questions; severity 0: as they are. Bars: Wilson’s 95 %. "
-        f"Right is the answer of the clip as it was, even where what is left of it does not show it any more{backwards}."
+        "Right is the answer of the clip as it was, even where what is left of it does not show it any more"
+        f"{backwards}."
     )
