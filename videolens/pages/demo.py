@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -95,11 +96,10 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
     """Steps 1 to 5."""
     began = time.monotonic()
     say(f"loading {settings.model} and {settings.base}")
-    how = {"device": device, "dtype": settings.dtype, "say": say}
+    how: dict[str, Any] = {"device": device, "dtype": settings.dtype, "say": say}
     models = {name: load(name, **how) for name in (settings.model, settings.base)}
     tuned, base = models.values()
-    asked = {"split": settings.split, "n": settings.n, "seed": settings.seed}
-    questions = [question for task in TEMPORAL_TASKS for question in load_dataset("shapes", task=task, **asked)]
+    questions = _questions(settings)
     n_accuracy = max(settings.n_accuracy, settings.n)
     say(f"accuracy: {n_accuracy} questions of each task, both models, {len(CONDITIONS)} conditions")
     accuracy = shapes_accuracy(
@@ -159,6 +159,15 @@ def _still(base: HookedVideoTransformer, settings: DemoSettings, *, progress: bo
     n = max(settings.n_accuracy, settings.n)
     seen = load_dataset("shapes", split=settings.split, tasks=STILL_TASKS, n=n, seed=settings.seed)
     return trace_flow(base, seen, routes=NEEDED_STILL, samples="all", seed=settings.seed, progress=progress)
+
+
+def _questions(settings: DemoSettings) -> list[Question]:
+    """Step 1: what is mapped."""
+    return [
+        question
+        for task in TEMPORAL_TASKS
+        for question in load_dataset("shapes", split=settings.split, task=task, n=settings.n, seed=settings.seed)
+    ]
 
 
 def _validation(settings: DemoSettings) -> list[Question]:

@@ -140,8 +140,8 @@ def _where(found: FlowComparison) -> str:
         if np.isnan([row.centre, row.centre_low, row.centre_high]).any():
             places.append(f"in {row.model} no place can be told")
             continue
-        ends = (made.n_layers * each + 0.5 for each in (row.centre, row.centre_low, row.centre_high))
-        places.append(f"in {row.model} on layer {interval_text(*ends, 1, sign='')} of {made.n_layers}")
+        at, low, high = (made.n_layers * each + 0.5 for each in (row.centre, row.centre_low, row.centre_high))
+        places.append(f"in {row.model} on layer {interval_text(at, low, high, sign='')} of {made.n_layers}")
     return (
         f"Asked in words, n = {found.n}, the loss from cutting {ROUTE} centres {' and '.join(places)}. The two differ "
         "in depth, seed and order of lessons as well, and each is one run: this is no rule. When in training the "
