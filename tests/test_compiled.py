@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.errors import ModelError, VideolensError
+from videolens.interventions.on_edges import OnEachPrompt
 from videolens.interventions.protocol import HookList
 from videolens.model.compiled import running
 from videolens.prompt.selections import PARTS
@@ -156,7 +157,11 @@ def test_prompts_that_differ_in_their_answers_alone_have_one_mask() -> None:
     ):
         fast = model.compile(pathway)
         assert fast.plan(batch).opening.batch == n_masks
-        assert apart(fast(batch)[:, -1], masked(model, batch, pathway)) <= TOLERANCE
+        together = masked(model, batch, pathway)
+        assert apart(fast(batch)[:, -1], together) <= TOLERANCE
+        assert {isinstance(function, OnEachPrompt) for _, function in pathway.hooks(batch)} == {n_masks == 2}
+        for row, single in enumerate((first, other)):
+            assert apart(together[row : row + 1], masked(model, single, pathway)) <= TOLERANCE
         assert fast.plan(vl.Prompt.batch([first])).opening.batch == 1
         if n_masks == 1:
             assert fast.plan(batch) is fast.plan(first), "one plan is all of theirs"
