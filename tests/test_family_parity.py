@@ -50,7 +50,8 @@ def test_parity_of_variants(name, what, tmp_path) -> None:
     case.write(tmp_path, original, layout=variant.layout, bare=case.bare, **variant.config)
     ours = HookedVideoTransformer.from_pretrained(tmp_path)
     assert (ours.unembed.weight is ours.frontend.embed.weight) == variant.tied
-    assert {block.attn.q_norm is not None for block in ours.blocks} == {variant.head_norms}
+    normed = case.head_norms if variant.head_norms is None else variant.head_norms
+    assert {block.attn.q_norm is not None for block in ours.blocks} == {normed}
     case.prove(ours, original, variant.shape, step=variant.step, words=variant.words)
 
 

@@ -69,10 +69,17 @@ def _staged(model: HookedVideoTransformer, prompt: Prompt, number: int, given: A
     rows: list[int | None] = []
     for one in as_interventions(given, model.cfg, called=called, optional=True):
         own = _by_stage(model, called, one.hooks(prompt))
-        rows.append(_first_row(model, prompt, one, own) if is_declared(one) else None)
+        in_full = not is_declared(one) or _moves_deepstack(prompt, own)
+        rows.append(None if in_full else _first_row(model, prompt, one, own))
         functions |= {stage: functions.get(stage, ()) + each for stage, each in own.items()}
     declared = [row for row in rows if row is not None]
     return Staged(number, min(declared) if declared and len(declared) == len(rows) else None, functions)
+
+
+def _moves_deepstack(prompt: Prompt, functions: dict[int, Functions]) -> bool:
+    """Whether hook functions edit the tower's features of a prompt whose layers are given such features, too. A walk
+    hands all its branches the same ones, so that this runs in full."""
+    return bool(prompt.deepstack) and any(name == "frontend.hook_video_features" for name, _ in functions.get(-1, ()))
 
 
 def _first_row(model: HookedVideoTransformer, prompt: Prompt, one: Any, functions: dict[int, Functions]) -> int:

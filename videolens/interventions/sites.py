@@ -103,6 +103,7 @@ class Site:
 def _sites() -> dict[str, Site]:
     streams = ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_in", "hook_mlp_out"]
     streams += ["mlp.hook_pre", "mlp.hook_pre_linear", "mlp.hook_post"]
+    streams += ["hook_deepstack"]  # in the layers of models that have it
     streams += ["ln1.hook_scale", "ln1.hook_normalized", "ln2.hook_scale", "ln2.hook_normalized"]
     heads = ["z", "q", "k", "v", "rot_q", "rot_k", "result", "attn_in", "q_input", "k_input", "v_input"]
     found = {}

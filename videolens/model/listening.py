@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformer_lens import ActivationCache
+from transformer_lens.utilities import Slice
 
 from videolens.errors import ModelError, near
 from videolens.model.acting import functions_of
@@ -34,7 +37,11 @@ def stage_of(name: str, n_layers: int) -> int:
 
 
 class Cache(ActivationCache):
-    """TransformerLens' `ActivationCache`, with a `repr` of one line."""
+    """TransformerLens' `ActivationCache`, with a `repr` of one line.
+
+    Where a model adds deepstack features after its first layers, they are components of the residual stream, too, the
+    last ones of a decomposition: `0_deepstack`, `1_deepstack`, …
+    """
 
     def __repr__(self) -> str:
         names = list(self.cache_dict)
@@ -43,6 +50,47 @@ class Cache(ActivationCache):
         some += f", … {names[-1]} {list(self.cache_dict[names[-1]].shape)}" if len(names) > 1 else ""
         of = getattr(self.model.cfg, "model_name", "a model")
         return f"ActivationCache({len(names)} activations of {of!r}, {held:.1f} MiB: {some}; list(cache) names all)"
+
+
+    def decompose_resid(self, layer: int | None = None, mlp_input: bool = False, mode: Any = "all", **how: Any) -> Any:
+        """As in TransformerLens."""
+        labelled = how.pop("return_labels", False)
+        found, labels = super().decompose_resid(layer, mlp_input, mode, return_labels=True, **how)
+        if mode == "all":
+            found, labels = self._with_deepstack(found, labels, layer, mlp_input, **how)
+        return (found, labels) if labelled else found
+
+    def get_full_resid_decomposition(self, layer: int | None = None, mlp_input: bool = False, **how: Any) -> Any:
+        """As in TransformerLens."""
+        labelled = how.pop("return_labels", False)
+        found, labels = super().get_full_resid_decomposition(layer, mlp_input, return_labels=True, **how)
+        found, labels = self._with_deepstack(found, labels, layer, mlp_input, **how)
+        return (found, labels) if labelled else found
+
+    def _with_deepstack(
+        self,
+        found: Tensor,
+        labels: list[str],
+        layer: int | None,
+        mlp_input: bool,
+        *,
+        apply_ln: bool = False,
+        pos_slice: Any = None,
+        project_output_onto: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, list[str]]:
+        """A stack of components, with what was added after the layers before `layer`, treated as they were."""
+        last = self.model.cfg.n_layers if layer in (None, -1) else layer
+        having = [i for i, block in enumerate(self.model.blocks[:last]) if block.hook_deepstack is not None]
+        if not having:
+            return found, labels
+        cut = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
+        more = torch.stack([cut.apply(self[f"blocks.{i}.hook_deepstack"], dim=-2) for i in having])
+        if apply_ln:
+            more = self.apply_ln_to_stack(more, last, pos_slice=cut, mlp_input=mlp_input)
+        if project_output_onto is not None:
+            more = more @ project_output_onto
+        return torch.cat([found, more]), [*labels, *(f"{i}_deepstack" for i in having)]
 
 
 class Listening(LensTools):

@@ -255,22 +255,30 @@ def _finish(
         )
     ids = ids.to(front.device)
     features = video = None
+    stacked: Sequence[Tensor] = ()
     if pixels is not None:
         features = front.features(pixels)
         check_made(features, "the vision tower's features of this clip", front.parts)
         pixels = pixels.to(front.device, front.dtype)
         video = front.project(features, tokens.grid)
         check_made(video, "the projector's video tokens", front.parts, front.single)
+        stacked = front.deepstack(features, tokens.grid, ids[: len(features)])
+        for layer, added in enumerate(stacked):
+            check_made(added, f"the deepstack features that are added after layer {layer}", front.parts)
         placeholders = len(front.video_positions(ids))
         if video.shape[1] != placeholders:
             raise ModelError(
                 f"the front end made {video.shape[1]} video tokens for a grid of {tokens.grid}, {placeholders} "
                 f"expected: the family {model.cfg.model_type!r} contradicts itself"
             )
-        pixels, features, video = (one.expand(batch, *one.shape[1:]) for one in (pixels, features, video))
+        pixels, features, video, *stacked = (
+            one.expand(batch, *one.shape[1:]) for one in (pixels, features, video, *stacked)
+        )
     residual = front.embed_text(ids)
     if video is not None:
         residual = residual.masked_scatter((ids == front.video_token)[..., None], video)
+    elif front.family.deepstack is not None:
+        stacked = [torch.zeros_like(residual)] * front.family.deepstack.layers(front.config)
     check_made(residual, "the embeddings of this prompt's words", front.embed)
     axes = front.family.positions
     along = torch.arange(n_pos) if axes is None or clock is None else axes(front.config, tokens, clock)
@@ -281,6 +289,7 @@ def _finish(
         tokens=tokens,
         residual=residual,
         rotary=(cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)),
+        deepstack=tuple(stacked),
         pixel_values=pixels,
         video_features=features,
         made_by=front.maker,

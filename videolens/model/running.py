@@ -103,7 +103,7 @@ class Running(Listening):
             self.frontend.check_made_here(input)
             cos, sin = (table.to(self.frontend.dtype) for table in input.rotary)
             at = Rows(rows=positions, keys=positions, cos=cos, sin=sin, past=past, views=views)
-            residual = self.frontend.residual(input, at)
+            residual, at = self.frontend.entering(input, at)
         else:
             ids = input.to(self.frontend.device)
             self.check_ids(ids)

@@ -57,6 +57,8 @@ class Prompt:
         singles: the prompts that a batch of unequal ones was made of.
         made_by: the front end whose tokens, residual and features these are; other models refuse the prompt. None: put
             together by hand.
+        deepstack: what is added to the stream after layer 0, 1, …, in models whose decoder takes features of the
+            vision tower there: zeros where there is no video. Read only.
 
     Raises:
         PromptError: shapes disagree.
@@ -76,6 +78,7 @@ class Prompt:
     next_position: tuple[int, ...] = ()
     singles: tuple[Prompt, ...] = field(default=(), repr=False)
     made_by: Maker | None = field(default=None, repr=False)
+    deepstack: tuple[Float[Tensor, "batch pos d_model"], ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.input_ids.shape)
@@ -86,6 +89,7 @@ class Prompt:
                 f"the token map has {self.tokens.n_pos} positions, input_ids of shape {shape} have {shape[1]}"
             )
         parts = {"residual": self.residual, "rotary cosines": self.rotary[0], "rotary sines": self.rotary[1]}
+        parts |= {f"deepstack features after layer {i}": one for i, one in enumerate(self.deepstack)}
         for name, tensor in parts.items():
             if tuple(tensor.shape[:2]) != shape:
                 raise PromptError(f"{name} have shape {tuple(tensor.shape)}, input_ids {shape}: [batch pos] must agree")
@@ -136,6 +140,8 @@ class Prompt:
         widths = {single.residual.shape[-1] for single in singles}
         if len(widths) > 1:
             raise PromptError(f"prompts with residuals {sorted(widths)} wide belong to different models")
+        if len(counts := {len(single.deepstack) for single in singles}) > 1:
+            raise PromptError(f"prompts with deepstack features for {sorted(counts)} layers belong to different models")
         for single in singles:
             single.check_maker(singles[0], "prompts of one batch")
         longest = max(single.shape[1] for single in singles)
@@ -152,6 +158,7 @@ class Prompt:
             tokens=TokenMaps(maps),
             residual=joined([single.residual for single in singles]),
             rotary=(joined([single.rotary[0] for single in singles]), joined([single.rotary[1] for single in singles])),
+            deepstack=tuple(map(joined, zip(*(single.deepstack for single in singles), strict=True))),
             padding=padding,
             next_position=tuple(single.next_positions[0] for single in singles),
             singles=tuple(singles),
@@ -215,6 +222,7 @@ class Prompt:
             input_ids=change(self.input_ids),
             residual=change(self.residual),
             rotary=(change(cos), change(sin)),
+            deepstack=tuple(map(change, self.deepstack)),
             pixel_values=None if self.pixel_values is None else change(self.pixel_values),
             video_features=None if self.video_features is None else change(self.video_features),
             singles=tuple(single._with(change) for single in self.singles),

@@ -16,6 +16,7 @@ from helpers.families import (
     llava_onevision,
     pllava,
     qwen,
+    qwen3_vl,
     video_llama_3,
     videollama3_qwen2,
 )
@@ -31,6 +32,7 @@ CASES: dict[str, Case] = {
     "pllava": pllava.CASE,
     "qwen2_5_vl": qwen.QWEN2_5_VL,
     "qwen2_vl": qwen.QWEN2_VL,
+    "qwen3_vl": qwen3_vl.CASE,
     "video_llama_3": video_llama_3.CASE,
     "videollama3_qwen2": videollama3_qwen2.CASE,
 }

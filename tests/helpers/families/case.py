@@ -40,7 +40,7 @@ class Variant:
         step: seconds from one frame to the next; None: not known.
         words: how many come after the video, a prompt each.
         tied: whether embedding and unembedding are one tensor.
-        head_norms: whether queries and keys are normalised.
+        head_norms: whether queries and keys are normalised; None: as the case says.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Variant:
     step: float | None = None
     words: tuple[int, ...] = (9, 14)
     tied: bool = False
-    head_norms: bool = False
+    head_norms: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,7 @@ class Case:
         before: words before the video in those prompts, the first of them `bos` if it has one.
         bos: that token.
         step: it takes multiples of so many frames.
+        head_norms: whether queries and keys are normalised.
         spread: video tokens around its own that a patch may change without attention in the tower: 1 where the family
             interpolates between patches.
         variants: what else is proven, by name.
@@ -100,6 +101,7 @@ class Case:
     before: int = 4
     bos: int | None = None
     step: int = 1
+    head_norms: bool = False
     spread: int = 0
     variants: Mapping[str, Variant] = field(default_factory=dict)
     other_shapes: Mapping[Shape, str] = field(default_factory=dict)

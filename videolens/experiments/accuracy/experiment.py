@@ -173,5 +173,6 @@ def _side_by_side(model: HookedVideoTransformer, prompts: Sequence[Prompt]) -> F
             torch.cat([prompt.rotary[0] for prompt in prompts]),
             torch.cat([prompt.rotary[1] for prompt in prompts]),
         ),
+        deepstack=tuple(map(torch.cat, zip(*(prompt.deepstack for prompt in prompts), strict=True))),
     )
     return model(batch)[:, int(first.tokens["last"][0])].float()

@@ -113,12 +113,15 @@ def run_backward(
         values = [metric.value(_logits(part, model.unembed.weight)) for part in parts]
         return torch.cat(values).view(resid.shape[:-1])
 
+    def read_last(resid: Tensor) -> Tensor:  # of what the last layer gives, before deepstack features
+        return read(resid if (added := at.added_after(model.cfg.n_layers - 1)) is None else resid + added[0, last])
+
     slope = torch.zeros_like(residual)
     slope[0, last] = slope_at(read, residual[0, last])
     del residual
     for layer in reversed(range(model.cfg.n_layers)):
         slope, kept = _backward(model, layer, entering.pop(), at, slope, gate)
-        each(replace(kept, read=read) if layer == model.cfg.n_layers - 1 else kept)
+        each(replace(kept, read=read_last) if layer == model.cfg.n_layers - 1 else kept)
 
 
 def _logits(resid: Tensor, weight: Tensor) -> Tensor:

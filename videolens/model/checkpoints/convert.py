@@ -72,14 +72,32 @@ def _converted(module: nn.Module, family: Family, *, name: str) -> Converted:
     parts = {part: _part(module, path) for part, path in family.parts.items()}
     frontend = FrontEnd(family, config, name=name, parts=parts, embed=embed, rotary=Rotary(decoder.rotary_emb))
     frontend.requires_grad_(False)
-    blocks = [_block(cfg, family, layer, index) for index, layer in enumerate(decoder.layers)]
+    stacked = _deepstack_layers(family, config, cfg.n_layers)
+    blocks = [_block(cfg, family, layer, i, deepstack=i < stacked) for i, layer in enumerate(decoder.layers)]
     ln_final = RMSNorm(_shared(decoder.norm.weight), cfg.eps)
     tied = head.weight is decoder.embed_tokens.weight
     unembed = Unembed(cast(nn.Parameter, embed.weight) if tied else _shared(head.weight))
     return Converted(cfg=cfg, frontend=frontend, blocks=blocks, ln_final=ln_final, unembed=unembed)
 
 
-def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index: int) -> Block:
+def _deepstack_layers(family: Family, config: Any, n_layers: int) -> int:
+    """After how many layers features of the tower are added.
+
+    Raises:
+        ModelError: more than there are.
+    """
+    found = 0 if family.deepstack is None else family.deepstack.layers(config)
+    if found > n_layers:
+        raise ModelError(
+            f"config.json has features of {found} layers of the vision tower added after the decoder's first layers, "
+            f"of which there are {n_layers}: its parts must belong together"
+        )
+    return found
+
+
+def _block(
+    cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index: int, *, deepstack: bool = False
+) -> Block:
     paths, named = family.layer, dict(layer.named_modules(remove_duplicate=False))
 
     def part(path: str) -> Any:
@@ -106,6 +124,7 @@ def _block(cfg: VideoTransformerConfig, family: Family, layer: nn.Module, index:
         attn=attn,
         ln2=RMSNorm(_shared(part(paths.ln2).weight), cfg.eps),
         mlp=GatedMLP(part(paths.act), gate=gate, up=up, down=_shared_linear(part(paths.down))),
+        deepstack=deepstack,
     )
 
 

@@ -74,7 +74,7 @@ class KeptRuns:
     def __init__(self, model: Running, prompts: Sequence[Prompt], max_memory: int) -> None:
         self._model, cfg, first = model, model.cfg, prompts[0]
         self.changes = Changes(cfg, first, model.frontend.device)
-        self._residual, self._cos, self._sin = _entered(model, prompts)
+        self._residual, self._cos, self._sin, self._deepstack = _entered(model, prompts)
         heads = (cfg.n_key_value_heads or cfg.n_heads, cfg.d_head)
         each = cfg.n_layers * first.shape[1] * (cfg.d_model + 2 * heads[0] * heads[1]) * cfg.dtype.itemsize
         # as much again while the next ones are made
@@ -116,7 +116,8 @@ class KeptRuns:
             cos, sin = (
                 table[members if len(table) > 1 else slice(None)][:, one.rows] for table in (self._cos, self._sin)
             )
-            at = Rows(one.rows, one.keys, cos, sin, past=past, asked=one.asked, views=one.views)
+            stacked = tuple(each[members] for each in self._deepstack) if layer < len(self._deepstack) else ()
+            at = Rows(one.rows, one.keys, cos, sin, past=past, asked=one.asked, views=one.views, deepstack=stacked)
             leaving, asked = model.blocks[layer](self._entering(layer, one, members, leaving), at), at.queries
             found.append(Changed(one, *(each if room.all() else each[room] for each in (*past.computed, leaving))))
         if found[-1] is None or leaving is None or asked is None:
@@ -175,13 +176,15 @@ def _run(model: Running, kept: KeptRuns, plan: ChangePlan, members: Int64[Tensor
 
 @a_run()
 @torch.no_grad()
-def _entered(model: Running, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
-    """The residual that enters the first layer, and rotary tables; one table where all questions have the same."""
+def _entered(model: Running, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """The residual that enters the first layer, rotary tables, and what is added after the first layers; one table
+    where all questions have the same."""
     found = []
     for first in range(0, len(prompts), _AT_ONCE):
         some = prompts[first : first + _AT_ONCE]
         residual, at = model.enter(Prompt.batch(some))
-        found.append((residual, *(table.expand(len(some), -1, -1) for table in (at.cos, at.sin))))
-    residual, cos, sin = (torch.cat(each) for each in zip(*found, strict=True))
+        found.append((residual, *(table.expand(len(some), -1, -1) for table in (at.cos, at.sin, *at.deepstack))))
+    residual, cos, sin, *stacked = (torch.cat(each) for each in zip(*found, strict=True))
     alike = bool((cos == cos[:1]).all()) and bool((sin == sin[:1]).all())
-    return (residual, cos[:1].clone(), sin[:1].clone()) if alike else (residual, cos, sin)
+    tables = (cos[:1].clone(), sin[:1].clone()) if alike else (cos, sin)
+    return residual, *tables, tuple(stacked)

@@ -6,7 +6,7 @@ batch: prompts; row: positions computed in a layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -225,7 +225,8 @@ class _Narrow:
             if one not in known:
                 at = one.entering
                 cos, sin = whole.cos[:, at], whole.sin[:, at]
-                known[one] = Rows(at, at, cos, sin, past=self._past, asked=one.asked, views=one.views)
+                rows = Rows(at, at, cos, sin, past=self._past, asked=one.asked, views=one.views)
+                known[one] = replace(rows, deepstack=whole.deepstack)
             residual = block(residual, known[one])
         return self._model.read_out(residual, known[one].queries)[:, -1]
 

@@ -70,6 +70,8 @@ class Rows:
         asked: which of the rows (as indices) are needed after this layer; None: all.
         watched: which of the rows (as indices) have scores and patterns, if hook functions see these; None: all.
         views: what each part of the batch sees, where that is less than causality allows; None: no limits.
+        deepstack: what is added to the residual stream after layer 0, 1, … of a model that has it, at all positions of
+            the prompt; one for all prompts or one for each.
     """
 
     rows: Int64[Tensor, " row"]
@@ -80,12 +82,25 @@ class Rows:
     asked: Int64[Tensor, " asked"] | None = None
     watched: Int64[Tensor, " watched"] | None = None
     views: Sequence[HeadView] | None = None
+    deepstack: tuple[Float[Tensor, "batch_or_1 pos d_model"], ...] = ()
 
     def only(self, chosen: Int64[Tensor, " chosen"] | slice) -> Rows:
         """Some of the rows, by index, with the same keys."""
         return Rows(
-            rows=self.rows[chosen], keys=self.keys, cos=self.cos[:, chosen], sin=self.sin[:, chosen], past=self.past
+            rows=self.rows[chosen],
+            keys=self.keys,
+            cos=self.cos[:, chosen],
+            sin=self.sin[:, chosen],
+            past=self.past,
+            deepstack=self.deepstack,
         )
+
+    def added_after(self, layer: int) -> Float[Tensor, "batch_or_1 row d_model"] | None:
+        """Deepstack features of these rows: what is added after a layer; None: nothing."""
+        if layer >= len(self.deepstack):
+            return None
+        whole = self.deepstack[layer]
+        return whole if len(self.rows) == whole.shape[1] else whole[:, self.rows]
 
     @property
     def queries(self) -> Rows:

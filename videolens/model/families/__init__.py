@@ -92,6 +92,22 @@ def plain_layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> Video
     return VideoLayout.plain(grid, seconds=clock.seconds)
 
 
+class Deepstack(NamedTuple):
+    """Features of earlier layers of the tower that the decoder's first layers are followed by: arXiv 2406.04334.
+
+    Attributes:
+        layers: config → after how many layers of the decoder something is added, from the first on.
+        features: (parts, features [batch frame_of_grid patch d_vision], config, grid) → what is added at the
+            placeholders after each of these layers [layer batch placeholder d_model].
+    """
+
+    layers: Callable[[Any], int]
+    features: Callable[
+        [Parts, Float[Tensor, "batch frame patch d_vision"], Any, tuple[int, int, int]],
+        Float[Tensor, "layer batch placeholder d_model"],
+    ]
+
+
 @dataclass(frozen=True)
 class Family:
     """What the package must know about one architecture.
@@ -111,6 +127,7 @@ class Family:
             [batch frame_of_grid patch d_vision].
         project: (parts, features [batch frame_of_grid patch d_vision], config, grid) → what takes the placeholders'
             place [batch placeholder d_model].
+        deepstack: what is added at the placeholders after the first layers, besides; None: nothing.
         grid: (config, frames, height, width) of the pixels → (frames, rows, columns) of the video tokens.
         decoder: path of the module that holds `embed_tokens`, `layers`, `norm` and `rotary_emb`.
         unembed: path of the module from residual to logits.
@@ -147,6 +164,7 @@ class Family:
     text_config: Callable[[Any], Any] = lambda config: config.get_text_config()
     layer: LayerPaths = LLAMA
     template: str | None = None
+    deepstack: Deepstack | None = None
 
 
 _FAMILIES: dict[tuple[str, tuple[str, ...]], Family] = {}

@@ -9,6 +9,7 @@ Relied on: transformers 5.23, `models/qwen2_vl` (model, processor, video process
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,12 +26,17 @@ from videolens.prompt.video_layout import VideoLayout
 
 
 def run_tower(
-    parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any
+    parts: Parts,
+    pixels: Float[Tensor, "batch frame channel height width"],
+    config: Any,
+    *,
+    beside: Sequence[int] = (),
 ) -> Float[Tensor, "clip_frame row column place d_vision"]:
     """The tower's output before patches are merged; place: of a patch in its block.
 
     1. The last frame is repeated until frames fill groups of `temporal_patch_size`.
     2. A patch is a flat row of channel × frame of the group × height × width; the patches of a block lie side by side.
+    3. The output, and beside it, in the same row, what the layers of the tower that are named in `beside` give.
     """
     vision = config.vision_config
     patch, merge, group = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
@@ -42,7 +48,10 @@ def run_tower(
     patches = rearrange(pixels, flat, group=group, mh=merge, mw=merge, ph=patch, pw=patch)
     frames, rows, columns = grid(config, n_frames, height, width)
     sizes = torch.tensor([[frames, rows * merge, columns * merge]] * batch, device=pixels.device)
-    hidden = parts["tower"](patches, grid_thw=sizes).last_hidden_state
+    # 3. of the states that transformers counts, the first is what enters layer 0
+    more = {"output_hidden_states": [layer + 1 for layer in beside]} if beside else {}
+    found = parts["tower"](patches, grid_thw=sizes, **more)
+    hidden = torch.cat([found.last_hidden_state, *(found.hidden_states[layer + 1] for layer in beside)], dim=-1)
     return hidden.reshape(batch * frames, rows, columns, merge * merge, -1)
 
 
@@ -65,10 +74,17 @@ def project(
     parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
 ) -> Float[Tensor, "batch video d_model"]:
     """The patches of each block, side by side, through the merger."""
+    return merged(parts["merger"], features, config, grid)
+
+
+def merged(
+    merger: Any, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
+) -> Float[Tensor, "batch video d_model"]:
+    """What a merger makes of the patches of each block."""
     merge = config.vision_config.spatial_merge_size
     together = "batch frame (row mh column mw) d -> (batch frame row column mh mw) d"
     blocks = rearrange(features, together, row=grid[1], mh=merge, mw=merge)
-    return rearrange(parts["merger"](blocks), "(batch video) d -> batch video d", batch=len(features))
+    return rearrange(merger(blocks.contiguous()), "(batch video) d -> batch video d", batch=len(features))
 
 
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:

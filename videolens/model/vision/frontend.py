@@ -176,6 +176,24 @@ class FrontEnd(nn.Module):
         ):
             return self.family.project(self._parts, features, self.config, grid).to(self.dtype)
 
+    def deepstack(
+        self,
+        features: Float[Tensor, "batch frame patch d_vision"],
+        grid: tuple[int, int, int],
+        input_ids: Int64[Tensor, "batch pos"],
+    ) -> tuple[Float[Tensor, "batch pos d_model"], ...]:
+        """What is added to the residual stream after layer 0, 1, …: the family's features at the placeholders, zeros
+        elsewhere. Nothing in families without deepstack features."""
+        if self.family.deepstack is None or not self.family.deepstack.layers(self.config):
+            return ()
+        with refusing(
+            ModelError, f"the tower gives no deepstack features of a grid {grid}: config.json contradicts itself"
+        ):
+            layers = self.family.deepstack.features(self._parts, features, self.config, grid).to(self.dtype)
+        positions = self.video_positions(input_ids)
+        nothing = layers.new_zeros(layers.shape[1], input_ids.shape[1], layers.shape[-1])
+        return tuple(nothing.index_copy(1, positions, layer) for layer in layers)
+
     def shown(self, prompt: Prompt, pixels: Float[Tensor, "batch frame channel height width"]) -> Prompt:
         """The prompt with other pixels in the place of its own. Its residual passes gradients to them, through
         projector and tower.
@@ -196,7 +214,8 @@ class FrontEnd(nn.Module):
         features = self.encode(pixels, gradients=True)
         video = self.project(features, prompt.tokens.grid)
         residual = prompt.residual.to(video.dtype).index_copy(1, self.video_positions(prompt.input_ids), video)
-        return replace(prompt, pixel_values=pixels, video_features=features, residual=residual)
+        stacked = self.deepstack(features, prompt.tokens.grid, prompt.input_ids)
+        return replace(prompt, pixel_values=pixels, video_features=features, residual=residual, deepstack=stacked)
 
     @property
     def _parts(self) -> dict[str, nn.Module | nn.Parameter]:
@@ -207,15 +226,17 @@ class FrontEnd(nn.Module):
         outside = input_ids >= self.embed.num_embeddings
         return self.embed(input_ids.masked_fill(outside & (input_ids == self.video_token), 0))
 
-    def residual(self, prompt: Prompt, at: Rows) -> Float[Tensor, "batch pos d_model"]:
-        """A new copy of a prompt's layer-0 residual, through the front end's hook points that have hook functions.
+    def entering(self, prompt: Prompt, at: Rows) -> tuple[Float[Tensor, "batch pos d_model"], Rows]:
+        """A new copy of a prompt's layer-0 residual, and its rows with the prompt's deepstack features, both through
+        the front end's hook points that have hook functions.
 
         A `PromptError` if these act on features that the prompt no longer has.
         """
         stored = prompt.residual.to(self.dtype)
+        at = replace(at, deepstack=tuple(one.to(self.dtype) for one in prompt.deepstack))
         listened = is_listened_to(self.hook_video_features) or is_listened_to(self.hook_video_tokens)
         if not listened or not bool((prompt.input_ids == self.video_token).any()):
-            return stored.clone()
+            return stored.clone(), at
         positions = self.video_positions(prompt.input_ids)
         here = Rows(rows=positions, keys=positions, cos=at.cos[:, positions], sin=at.sin[:, positions])
         if is_listened_to(self.hook_video_features):
@@ -225,11 +246,13 @@ class FrontEnd(nn.Module):
             if features is None:
                 raise PromptError("frontend.hook_video_features needs a prompt with its video_features or pixel_values")
             features = self._traced(features.clone(), self.hook_video_features)
-            video = self.project(fire(self.hook_video_features, features, here), prompt.tokens.grid)
+            features, grid = fire(self.hook_video_features, features, here), prompt.tokens.grid
+            video = self.project(features, grid)
+            at = replace(at, deepstack=self.deepstack(features, grid, prompt.input_ids))
         else:
             video = self._traced(stored[:, positions], self.hook_video_tokens)
         video = fire(self.hook_video_tokens, video, here)
-        return stored.clone().index_copy(1, positions, video)
+        return stored.clone().index_copy(1, positions, video), at
 
     @staticmethod
     def _traced(value: Tensor, point: HookPoint) -> Tensor:

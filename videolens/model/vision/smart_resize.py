@@ -28,11 +28,7 @@ def smart_size(height: int, width: int, *, factor: int, min_pixels: int, max_pix
     Raises:
         ModelError: one side is more than 200 times the other.
     """
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise ModelError(
-            f"a frame of {height} × {width} pixels is more than {_MAX_ASPECT} times as long as it is wide, which the "
-            "model's resizing does not take: crop the video"
-        )
+    check_aspect(height, width)
     # 1. the nearest multiples
     near = round(height / factor) * factor, round(width / factor) * factor
     if near[0] * near[1] > max_pixels:  # 2. shrink
@@ -42,6 +38,15 @@ def smart_size(height: int, width: int, *, factor: int, min_pixels: int, max_pix
         ratio = sqrt(min_pixels / (height * width))
         return ceil(height * ratio / factor) * factor, ceil(width * ratio / factor) * factor
     return near
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Raise a `ModelError` if one side of a frame is more than 200 times the other."""
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise ModelError(
+            f"a frame of {height} × {width} pixels is more than {_MAX_ASPECT} times as long as it is wide, which the "
+            "model's resizing does not take: crop the video"
+        )
 
 
 @dataclass(frozen=True)
