@@ -34,7 +34,7 @@ def write(directory: Path, kind: str) -> Path:
         state, config = case.layout(case.plain)
         return write_state(directory, state, config | {"img_context_token_id": case.placeholder}, files=files)
     write_module(directory, case.plain, files=files)
-    if kind in ("qwen2_vl", "qwen2_5_vl"):
+    if kind in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
         tokenizer = byte_tokenizer(SPECIAL, eos="<|im_end|>", chat_template=KINDS["qwen2_vl"][0])
         tokenizer.save_pretrained(directory)
     return directory
@@ -44,7 +44,7 @@ def by_what(check: Check, what: str) -> list[Compared]:
     return [line for line in check.lines if line.what == what]
 
 
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "llava_onevision", "internvl", "video_llama_3"])
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "video_llama_3"])
 def test_a_family_that_transformers_has(kind: str, tmp_path) -> None:
     found = check_model(write(tmp_path, kind), video=default_clip(3))
     assert found.passed, found.markdown()

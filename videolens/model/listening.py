@@ -51,46 +51,54 @@ class Cache(ActivationCache):
         of = getattr(self.model.cfg, "model_name", "a model")
         return f"ActivationCache({len(names)} activations of {of!r}, {held:.1f} MiB: {some}; list(cache) names all)"
 
-
-    def decompose_resid(self, layer: int | None = None, mlp_input: bool = False, mode: Any = "all", **how: Any) -> Any:
-        """As in TransformerLens."""
-        labelled = how.pop("return_labels", False)
-        found, labels = super().decompose_resid(layer, mlp_input, mode, return_labels=True, **how)
-        if mode == "all":
-            found, labels = self._with_deepstack(found, labels, layer, mlp_input, **how)
-        return (found, labels) if labelled else found
-
-    def get_full_resid_decomposition(self, layer: int | None = None, mlp_input: bool = False, **how: Any) -> Any:
-        """As in TransformerLens."""
-        labelled = how.pop("return_labels", False)
-        found, labels = super().get_full_resid_decomposition(layer, mlp_input, return_labels=True, **how)
-        found, labels = self._with_deepstack(found, labels, layer, mlp_input, **how)
-        return (found, labels) if labelled else found
-
-    def _with_deepstack(
+    def decompose_resid(
         self,
-        found: Tensor,
-        labels: list[str],
-        layer: int | None,
-        mlp_input: bool,
-        *,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        mode: Any = "all",
         apply_ln: bool = False,
         pos_slice: Any = None,
+        incl_embeds: bool = True,
+        return_labels: bool = False,
+    ) -> Any:
+        """As in TransformerLens."""
+        found, labels = super().decompose_resid(layer, mlp_input, mode, apply_ln, pos_slice, incl_embeds, True)
+        if mode == "all" and (more := self._deepstack(layer, mlp_input, apply_ln, pos_slice)):
+            found, labels = torch.cat([found, torch.stack(list(more.values()))]), [*labels, *more]
+        return (found, labels) if return_labels else found
+
+    def get_full_resid_decomposition(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        expand_neurons: bool = True,
+        apply_ln: bool = False,
+        pos_slice: Any = None,
+        return_labels: bool = False,
         project_output_onto: Tensor | None = None,
-        **_: Any,
-    ) -> tuple[Tensor, list[str]]:
-        """A stack of components, with what was added after the layers before `layer`, treated as they were."""
-        last = self.model.cfg.n_layers if layer in (None, -1) else layer
-        having = [i for i, block in enumerate(self.model.blocks[:last]) if block.hook_deepstack is not None]
+    ) -> Any:
+        """As in TransformerLens."""
+        found, labels = super().get_full_resid_decomposition(
+            layer, mlp_input, expand_neurons, apply_ln, pos_slice, True, project_output_onto
+        )
+        if more := self._deepstack(layer, mlp_input, apply_ln, pos_slice):
+            added = torch.stack(list(more.values()))
+            added = added if project_output_onto is None else added @ project_output_onto
+            found, labels = torch.cat([found, added]), [*labels, *more]
+        return (found, labels) if return_labels else found
+
+    def _deepstack(self, layer: int | None, mlp_input: bool, apply_ln: bool, pos_slice: Any) -> dict[str, Tensor]:
+        """What was added after the layers before `layer`, by label, cut and normalised as other components are."""
+        stop: int = self.model.cfg.n_layers if layer is None or layer == -1 else layer
+        blocks: Any = self.model.blocks
+        having = [i for i, block in enumerate(blocks[:stop]) if block.hook_deepstack is not None]
         if not having:
-            return found, labels
+            return {}
         cut = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
-        more = torch.stack([cut.apply(self[f"blocks.{i}.hook_deepstack"], dim=-2) for i in having])
+        added = torch.stack([cut.apply(self[f"blocks.{i}.hook_deepstack"], dim=-2) for i in having])
         if apply_ln:
-            more = self.apply_ln_to_stack(more, last, pos_slice=cut, mlp_input=mlp_input)
-        if project_output_onto is not None:
-            more = more @ project_output_onto
-        return torch.cat([found, more]), [*labels, *(f"{i}_deepstack" for i in having)]
+            added = self.apply_ln_to_stack(added, stop, pos_slice=cut, mlp_input=mlp_input)
+        return {f"{i}_deepstack": one for i, one in zip(having, added, strict=True)}
 
 
 class Listening(LensTools):

@@ -7,6 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from PIL import Image
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.glm4v.video_processing_glm4v import smart_resize
@@ -15,11 +16,26 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
 from helpers.checkpoints import byte_tokenizer, randomise
+from helpers.clips import clip
 from helpers.families.case import HALF, Case, Variant
-from helpers.families.qwen import BLOCK, IDS, MERGE, PAIR, PATCH, SHARED, SPECIAL, VIDEO, flat_patches, inputs, of_blocks
+from helpers.families.qwen import (
+    BLOCK,
+    IDS,
+    MERGE,
+    PAIR,
+    PATCH,
+    SHARED,
+    SPECIAL,
+    VIDEO,
+    flat_patches,
+    inputs,
+    of_blocks,
+)
 from helpers.models import DECODER
 from helpers.parity import HuggingFaceReference
-from videolens import Prompt
+from videolens import Prompt, Question, Video
+from videolens.model.transformer import HookedVideoTransformer
+from videolens.prompt.known_templates import template_named
 
 PREPROCESSOR = {
     "size": {"shortest_edge": 8 * BLOCK**2, "longest_edge": 48 * BLOCK**2},
@@ -100,6 +116,16 @@ def sharing(said: dict[str, Any], frames: int) -> Callable[..., Any]:
         return processor([one.resize((width, height), Image.BICUBIC) for one in images], do_resize=False, **more)
 
     return prepare
+
+
+TEMPLATE = template_named("vicuna").with_system("")  # short: there is room for few positions
+
+
+def asked(ours: HookedVideoTransformer, *, frames: int = 4, brighter: int = 0) -> Prompt:
+    """A question about a clip of so many frames, two a second."""
+    shown = torch.cat([clip(40, 60, frames=4)] * 2)[:frames] + torch.tensor(brighter).byte()
+    question = Question(Video.from_array(shown, fps=2.0), "What moves?", ["A ball", "A cube"], "A ball")
+    return ours.prompt(question, template=TEMPLATE)
 
 
 CASE = Case(

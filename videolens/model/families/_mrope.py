@@ -55,8 +55,8 @@ def positions_frame_by_frame(tokens: TokenMap) -> Int64[Tensor, "3 pos"]:
     if len(video) and (apart != frames or any(int(one[-1] - one[0]) + 1 != rows * columns for one in each)):
         raise ModelError(
             f"the {len(video)} video tokens lie in {apart} pieces, and this model takes each of {frames} frames of "
-            f"{rows} × {columns} tokens as a block of its own, with other tokens between them: its time, and what begins "
-            "and ends it. Give input_ids a placeholder for every video token, or ask with model.prompt(question)"
+            f"{rows} × {columns} tokens as a block of its own, with other tokens between them: its time, and what "
+            "begins and ends it. Give input_ids a placeholder for every video token, or ask with model.prompt(question)"
         )
     return _around(each, torch.zeros(1, dtype=torch.int64), tokens)
 
