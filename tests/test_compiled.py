@@ -396,6 +396,6 @@ def test_other_errors(one_pair, monkeypatch) -> None:
         fast(model.prompt_from_ids(ids, pixels))
     with pytest.raises(ModelError, match="made by"):
         fast(tiny_prompt(tiny_model(seed=1)))
-    monkeypatch.setattr(model.frontend.config.get_text_config(), "is_causal", False, raising=False)
-    with pytest.raises(ModelError, match="causal attention only"):
+    monkeypatch.setattr(model.cfg, "causal", False)
+    with pytest.raises(ModelError, match=r"compiled pathway is exact where .* not causal"):
         model.compile(SOME)

@@ -18,6 +18,7 @@ from videolens.engine.unchanged import Base
 from videolens.engine.walk import Tick, walk
 from videolens.errors import VideolensError, check_flag
 from videolens.model.agreement import apart
+from videolens.model.decoder.config import check_causal
 from videolens.model.decoder.rows import is_listened_to
 from videolens.model.resuming import CleanRun
 from videolens.model.transformer import HookedVideoTransformer
@@ -112,6 +113,7 @@ def sweep(
 
     Raises:
         PromptError: a batch of several prompts.
+        ModelError: a model that is not causal, with engine="exact".
         VideolensError: a layer, head or hook point that the model does not have, a cone outside the prompt, a base of
             another prompt or model, too little memory for one intervention; with `verify`, one whose cone is wrong.
     """
@@ -124,6 +126,7 @@ def sweep(
     staged = stage_interventions(model, prompt, interventions)
     if engine == "full" or any(is_listened_to(point) for point in model.hook_dict.values()):
         return _all_in_full(model, prompt, staged, tick, base)
+    check_causal(model.cfg, "the exact engine")
     planner = Planner(model, prompt, max_memory, kept=0 if base is None else base.n_bytes)
     rounds = planner.rounds(staged)
     planned = planner.plan(staged, rounds)

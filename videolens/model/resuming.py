@@ -16,6 +16,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.acting import functions_of
+from videolens.model.decoder.config import check_causal
 from videolens.model.decoder.rows import KeyValues, Rows, Where, is_listened_to, positions_of
 from videolens.model.finite import check_logits
 from videolens.model.identity import Weights
@@ -74,12 +75,13 @@ def run_clean(model: Running, prompt: Prompt) -> CleanRun:
     every layer's keys and values (`.n_bytes` of memory).
 
     Raises:
-        ModelError: not a Prompt.
+        ModelError: not a Prompt; a model that is not causal.
     """
     if not isinstance(prompt, Prompt):
         raise ModelError(
             f"a clean run is one of a Prompt, got {type(prompt).__name__}; model.prompt(question) makes one"
         )
+    check_causal(model.cfg, "a run that can be resumed")
     past = KeyValues()
     residual, at = model.enter(prompt, past=past)
     residuals = [residual]

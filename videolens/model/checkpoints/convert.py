@@ -17,6 +17,8 @@ from videolens.model.decoder.layers import GatedMLP, RMSNorm, Unembed, is_quanti
 from videolens.model.families import Family
 from videolens.model.vision.frontend import FrontEnd, Rotary
 
+_ATTENTION = ("full_attention", "sliding_attention")
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -33,10 +35,12 @@ def convert(module: nn.Module, family: Family, *, name: str) -> Converted:
     """Take a loaded model's parts as they lie; everything else of it can be dropped.
 
     Raises:
-        ModelError: its config has a setting that cannot be followed.
+        ModelError: its config has a setting that cannot be followed; attention that is not causal, or is not there in
+            every layer.
     """
     with refusing(ModelError, f"config.json does not describe a {family.model_type!r} model as it is read here"):
         check_config(module.config)
+        _check_attention(family, family.text_config(module.config), name)
         return _converted(module, family, name=name)
 
 
@@ -65,6 +69,7 @@ def _converted(module: nn.Module, family: Family, *, name: str) -> Converted:
         dtype=embed.weight.dtype,
         model_name=name,
         model_type=family.model_type,
+        causal=family.causal,
         video_token=family.video_token(config),
         # Qwen2-VL's hidden_size is the decoder's
         d_vision=next((getattr(vision, name) for name in ("embed_dim", "hidden_size") if hasattr(vision, name)), -1),
@@ -78,6 +83,23 @@ def _converted(module: nn.Module, family: Family, *, name: str) -> Converted:
     tied = head.weight is decoder.embed_tokens.weight
     unembed = Unembed(cast(nn.Parameter, embed.weight) if tied else _shared(head.weight))
     return Converted(cfg=cfg, frontend=frontend, blocks=blocks, ln_final=ln_final, unembed=unembed)
+
+
+def _check_attention(family: Family, text: Any, name: str) -> None:
+    """Refuse a decoder that computes something else than is computed here, which would give other numbers."""
+    said = getattr(text, "is_causal", True) is False or bool(getattr(text, "use_bidirectional_attention", False))
+    if said or not family.causal:
+        who = "config.json says" if said else f"the family {family.model_type!r} says"
+        raise ModelError(
+            f"{name}: {who} that attention is not causal, and the decoder here masks every later token: its numbers "
+            "would be those of another model"
+        )
+    kinds = dict.fromkeys(getattr(text, "layer_types", None) or ())
+    if others := [kind for kind in kinds if kind not in _ATTENTION]:
+        raise ModelError(
+            f"{name}: config.json has layers of the kind {', '.join(map(repr, others))}, which are no attention; the "
+            "decoder here has attention in every layer"
+        )
 
 
 def _deepstack_layers(family: Family, config: Any, n_layers: int) -> int:

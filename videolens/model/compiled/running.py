@@ -22,6 +22,7 @@ from videolens.model.compiled.liveness import plan_rows
 from videolens.model.compiled.opening import Opening, is_by_roles, layout_of
 from videolens.model.compiled.row_plan import LayerRows, RowPlan
 from videolens.model.cost import Cost
+from videolens.model.decoder.config import check_causal
 from videolens.model.decoder.kernels import KeyValuePiece
 from videolens.model.decoder.rows import KeyValues, Rows, is_listened_to
 from videolens.model.decoder.views import HeadView, views_of
@@ -144,12 +145,7 @@ def check_pathway(model: Running, pathway: Any) -> None:
     for one in each:
         if callable(check := getattr(one, "check", None)):
             check(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
-    text = model.frontend.config.get_text_config()
-    if getattr(text, "is_causal", True) is False or getattr(text, "use_bidirectional_attention", False):
-        raise ModelError(
-            f"config.json of {model.cfg.model_name!r} says that its attention is not causal: rows are dropped because "
-            "no row before them reads them, which holds for causal attention only"
-        )
+    check_causal(model.cfg, "a compiled pathway")
     check_unwatched(model)
 
 

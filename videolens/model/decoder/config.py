@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformer_lens.config import TransformerLensConfig
 
+from videolens.errors import ModelError
+
 ATTENTION_PATHS = ("auto", "sdpa", "eager")
 """How attention is computed. `auto`: fused kernels, except in layers where hook functions see scores or patterns."""
 
@@ -23,6 +25,8 @@ class VideoTransformerConfig(TransformerLensConfig):
         use_hook_mlp_in: fire `hook_mlp_in`.
         video_token: id of the placeholder whose embedding is replaced by a video token.
         d_vision: width of the vision tower's output.
+        causal: whether no token sees a later one. Whoever opens later ones by hook functions says False here: the
+            engine, resumed and compiled runs then refuse to run.
     """
 
     normalization_type: str | None = "RMS"
@@ -40,3 +44,13 @@ class VideoTransformerConfig(TransformerLensConfig):
     attention_path: str = "auto"
     video_token: int = -1
     d_vision: int = -1
+    causal: bool = True
+
+
+def check_causal(cfg: VideoTransformerConfig, what: str) -> None:
+    """Raise a `ModelError` if a model is not causal, which `what` relies on."""
+    if not cfg.causal:
+        raise ModelError(
+            f"{what} is exact where no token sees a later one, and {cfg.model_name!r} says that its attention is not "
+            'causal (model.cfg.causal): run it in full, with engine="full" or model.run_with_hooks(prompt, fwd_hooks=…)'
+        )

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from videolens.errors import ModelError, near
+from videolens.model.families._refused import REFUSED, refusal
 from videolens.prompt.tokens import TokenMap
 from videolens.prompt.video_layout import VideoLayout
 from videolens.video.video import Video
@@ -92,6 +93,23 @@ def plain_layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> Video
     return VideoLayout.plain(grid, seconds=clock.seconds)
 
 
+class About(NamedTuple):
+    """What a table says of a family, in a few words.
+
+    Attributes:
+        published: names of its checkpoints.
+        vision: how frames become video tokens.
+        decoder: what reads them.
+    """
+
+    published: str = ""
+    vision: str = ""
+    decoder: str = ""
+
+
+_NOTHING = About()
+
+
 class Deepstack(NamedTuple):
     """Features of earlier layers of the tower that the decoder's first layers are followed by: arXiv 2406.04334.
 
@@ -144,6 +162,9 @@ class Family:
         layer: where a layer keeps its weights.
         template: name of the prompt template it was trained with; None: the checkpoint's own chat template, if its
             tokenizer has one.
+        causal: whether no token sees a later one, in any layer, in its original. What is not causal is not read: the
+            decoder masks causally, and the engine relies on it.
+        about: what a table says of it.
     """
 
     model_type: str
@@ -165,6 +186,8 @@ class Family:
     layer: LayerPaths = LLAMA
     template: str | None = None
     deepstack: Deepstack | None = None
+    causal: bool = True
+    about: About = _NOTHING
 
 
 _FAMILIES: dict[tuple[str, tuple[str, ...]], Family] = {}
@@ -183,17 +206,48 @@ def known_families() -> list[str]:
     return sorted({family.model_type for family in _FAMILIES.values()})
 
 
+def overview() -> list[dict[str, str]]:
+    """What is known, a row each: families that are read, then those that are not, with the reason.
+
+    Keys: `family` (model type, and architectures where several share it), `published as`, `vision → video tokens`,
+    `decoder`, `compared with` (its original as transformers has it, or in plain torch), `template` (of prompts; "its
+    own": the checkpoint's chat template), `status` ("read", or "not read: " and why).
+    """
+    known_families()
+    rows = []
+    for family in sorted(_FAMILIES.values(), key=lambda each: (each.model_type, each.architectures)):
+        in_transformers = isinstance(family.architecture, str)
+        rows.append(
+            {
+                "family": " ".join([family.model_type, *(f"({name})" for name in family.architectures)]),
+                "published as": family.about.published,
+                "vision → video tokens": family.about.vision,
+                "decoder": family.about.decoder,
+                "compared with": "transformers" if in_transformers else "plain torch",
+                "template": family.template or "its own",
+                "status": "read",
+            }
+        )
+    nothing = dict.fromkeys(list(rows[0])[2:-1], "")
+    for one in REFUSED:
+        names = {"family": ", ".join(one.model_types), "published as": one.published}
+        rows.append({**names, **nothing, "status": f"not read: {one.why}"})
+    return rows
+
+
 def family_of(model_type: str, architectures: Sequence[str] = ()) -> Family:
     """The family of a `config.model_type`, and of `config.architectures` where several share the type.
 
     Raises:
-        ModelError: no such family; lists the known ones and says how to add one.
+        ModelError: no such family; lists the known ones and says how to add one. One that is known and not read: why.
     """
     known = known_families()
     candidates = [family for family in _FAMILIES.values() if family.model_type == model_type]
     named = [family for family in candidates if set(family.architectures) & set(architectures)]
     if found := named or [family for family in candidates if not family.architectures]:
         return found[0]
+    if why := refusal(model_type, architectures):
+        raise ModelError(f"model_type {model_type!r} (architectures {list(architectures)}) is not read: {why}")
     if candidates:
         claimed = sorted(name for family in candidates for name in family.architectures)
         raise ModelError(

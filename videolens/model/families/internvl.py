@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families import About, Clock, Family, Parts, register
 from videolens.model.vision.pixels import PixelSettings
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
@@ -91,5 +91,6 @@ FAMILY = register(
         layout=layout,
         pixels=pixels,
         video_token=lambda config: config.image_token_id,
+        about=About("InternVL in transformers' layout", "InternViT, pixel shuffle", "Qwen2 or Qwen3"),
     )
 )

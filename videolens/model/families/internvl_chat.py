@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videolens.errors import ModelError
-from videolens.model.families import PHI3, Clock, Family, Parts, register
+from videolens.model.families import PHI3, About, Clock, Family, Parts, register
 from videolens.model.families.internvl import grid, project
 from videolens.model.vision.internvit import InternViT
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
@@ -107,5 +107,6 @@ FAMILY = register(
         video_token=video_token,
         layer=PHI3,
         template="internvl",
+        about=About("Mini-InternVL-4B, its video-tuned successor", "InternViT, pixel shuffle", "Phi-3"),
     )
 )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.families import Family, Parts, register
+from videolens.model.families import About, Family, Parts, register
 
 
 def features(
@@ -64,5 +64,6 @@ FAMILY = register(
         project=project,
         grid=grid,
         template="vicuna",
+        about=About("LLaVA-NeXT-Video", "CLIP, pooling", "Llama"),
     )
 )

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families import About, Clock, Family, Parts, register
 from videolens.model.families.internvl import pixels
 from videolens.model.families.llava_next_video import features
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
@@ -70,5 +70,6 @@ FAMILY = register(
         grid=grid,
         layout=layout,
         pixels=pixels,
+        about=About("LLaVA-OneVision", "SigLIP, bilinear, a newline at the end", "Qwen2"),
     )
 )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videolens.errors import ModelError
-from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families import About, Clock, Family, Parts, register
 from videolens.prompt.video_layout import VideoLayout
 
 _PLACEHOLDER = 32000  # where the published tokenizers have <image>
@@ -139,5 +139,6 @@ FAMILY = register(
         layout=layout,
         video_token=lambda config: getattr(config, "image_token_index", _PLACEHOLDER),
         template="vicuna",
+        about=About("LLaVA-NeXT-7B/13B-Video-FT", "CLIP, adaptive pooling", "Llama"),
     )
 )

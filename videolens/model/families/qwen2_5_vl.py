@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.model.families import Clock, Parts, register
+from videolens.model.families import About, Clock, Parts, register
 from videolens.model.families._mrope import multimodal_positions
 from videolens.model.families.qwen2_vl import FAMILY as QWEN2_VL
 from videolens.model.families.qwen2_vl import by_rows, run_tower
@@ -63,5 +63,6 @@ FAMILY = register(
         architecture="Qwen2_5_VLForConditionalGeneration",
         features=features,
         positions=positions,
+        about=About("Qwen2.5-VL", "any shape, frames in pairs, windows, times in seconds", "Qwen2, M-RoPE"),
     )
 )

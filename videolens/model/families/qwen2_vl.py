@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families import About, Clock, Family, Parts, register
 from videolens.model.families._mrope import multimodal_positions
 from videolens.model.vision.smart_resize import SmartResize
 from videolens.prompt.tokens import TokenMap
@@ -121,5 +121,6 @@ FAMILY = register(
         layout=layout,
         positions=positions,
         pixels=SmartResize.from_dict,
+        about=About("Qwen2-VL", "any shape, frames in pairs", "Qwen2, M-RoPE"),
     )
 )

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from videolens.model.families import Clock, Deepstack, Parts, register
+from videolens.model.families import About, Clock, Deepstack, Parts, register
 from videolens.model.families._mrope import positions_frame_by_frame
 from videolens.model.families.qwen2_vl import FAMILY as QWEN2_VL
 from videolens.model.families.qwen2_vl import by_rows, merged, run_tower
@@ -96,5 +96,6 @@ FAMILY = register(
         layout=layout,
         positions=positions,
         pixels=pixels,
+        about=About("Qwen3-VL (dense)", "any shape, frames in pairs, a time before each, deepstack", "Qwen3, M-RoPE"),
     )
 )

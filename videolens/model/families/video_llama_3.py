@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.errors import ModelError
-from videolens.model.families import Clock, Family, Parts, register
+from videolens.model.families import About, Clock, Family, Parts, register
 from videolens.model.vision.smart_resize import SmartResize
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
@@ -101,5 +101,6 @@ FAMILY = register(
         grid=grid,
         layout=layout,
         pixels=pixels,
+        about=About("VideoLLaMA3, transformers' layout", "SigLIP-like, any shape, 2 × 2 averaged", "Qwen2"),
     )
 )

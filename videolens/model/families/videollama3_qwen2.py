@@ -21,7 +21,7 @@ from typing import Any
 from torch import nn
 
 from videolens.errors import ModelError
-from videolens.model.families import register
+from videolens.model.families import About, register
 from videolens.model.families.video_llama_3 import FAMILY as VIDEO_LLAMA_3
 from videolens.model.families.video_llama_3 import MERGE
 from videolens.model.vision.pixels import PixelSettings
@@ -122,5 +122,6 @@ FAMILY = register(
             (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
         ),
         pixels=pixels,
+        about=About("VideoLLaMA3, its authors' layout", "SigLIP-like, any shape, 2 × 2 averaged", "Qwen2"),
     )
 )
