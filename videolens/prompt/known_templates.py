@@ -27,6 +27,7 @@ VIDEOLLAMA3_INSTRUCTION = (
 
 _VICUNA = ("{system}\n USER: ", "\n USER: ", " ASSISTANT:")
 _PHI3 = ("{system}\n <|user|>\n", "\n <|user|>\n", " <|assistant|>\n")
+_SMOL = ("<|im_start|>User: ", "", "<end_of_utterance>\nAssistant:")
 _CHATML = ("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n", "\n", "<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -82,6 +83,7 @@ TEMPLATES = {
         conversation("internvl", MVBENCH_INSTRUCTION, _PHI3, lead=" "),
         _VCGBENCH,
         conversation("videollama3", VIDEOLLAMA3_INSTRUCTION, _CHATML),
+        conversation("smolvlm", "", _SMOL),
     )
 }
 """By name.
@@ -91,6 +93,8 @@ TEMPLATES = {
 - "videomme": the same without "(" at the end, as Map the Flow asks Video-MME.
 - "internvl": Mini-InternVL-4B and its video-tuned successor in Map the Flow: roles of Phi-3, no `<|end|>`.
 - "vcgbench": open-ended questions of VCGBench: the instruction of Video-ChatGPT, no answer begun.
+- "smolvlm": what the processor of transformers writes for a video with SmolVLM2, whatever the checkpoint's own chat
+  template says; the words around the options are those of "vicuna".
 - "videollama3": chat template of VideoLLaMA3, with its system line; the words around the options are those of "vicuna".
 """
 

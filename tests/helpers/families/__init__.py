@@ -17,6 +17,7 @@ from helpers.families import (
     pllava,
     qwen,
     qwen3_vl,
+    smolvlm,
     video_llama_3,
     videollama3_qwen2,
 )
@@ -33,6 +34,7 @@ CASES: dict[str, Case] = {
     "qwen2_5_vl": qwen.QWEN2_5_VL,
     "qwen2_vl": qwen.QWEN2_VL,
     "qwen3_vl": qwen3_vl.CASE,
+    "smolvlm": smolvlm.CASE,
     "video_llama_3": video_llama_3.CASE,
     "videollama3_qwen2": videollama3_qwen2.CASE,
 }

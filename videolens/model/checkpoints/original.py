@@ -78,6 +78,8 @@ def _inputs(original: Any, prompt: Prompt) -> dict[str, Any]:
     ids, pixels = prompt.input_ids, prompt.pixel_values
     assert pixels is not None
     given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "pixel_attention_mask" in named:  # of images beside one another; every pixel counts
+        return {**given, "pixel_values": pixels}
     if "pixel_values_videos" not in named:  # frames are images to it
         return {**given, "pixel_values": pixels.flatten(0, 1)}
     if "video_grid_thw" not in named:

@@ -61,16 +61,19 @@ class Clock(NamedTuple):
         seconds: of every sampled frame [frames]; NaN where not known.
         sampled_fps: frames per second, as processors count it (`Video.sampled_fps`); None where that is not known.
         nominal: of every sampled frame [frames], as processors count it (`Video.nominal_seconds`); None: not known.
+        duration: of the whole clip, in seconds, as processors count it: frames ÷ rate; None: not known.
     """
 
     seconds: Tensor
     sampled_fps: float | None = None
     nominal: Tensor | None = None
+    duration: float | None = None
 
     @classmethod
     def of(cls, video: Video) -> Clock:
         """What is known of a video."""
-        return cls(video.seconds, video.sampled_fps, video.nominal_seconds)
+        duration = None if video.fps is None else video.n_source_frames / video.fps
+        return cls(video.seconds, video.sampled_fps, video.nominal_seconds, duration)
 
     @property
     def written(self) -> list[float]:
