@@ -44,7 +44,19 @@ def by_what(check: Check, what: str) -> list[Compared]:
     return [line for line in check.lines if line.what == what]
 
 
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "smolvlm", "video_llama_3"])
+CHECKED = [
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_onevision",
+    "internvl",
+    "smolvlm",
+    "video_llama_3",
+    "video_llava",
+]
+
+
+@pytest.mark.parametrize("kind", CHECKED)
 def test_a_family_that_transformers_has(kind: str, tmp_path) -> None:
     found = check_model(write(tmp_path, kind), video=default_clip(3))
     assert found.passed, found.markdown()

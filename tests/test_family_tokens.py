@@ -165,6 +165,8 @@ def test_without_attention_a_patch_changes_only_its_own_token(name) -> None:
             changed = changed_by(name, prompt, a_patch(prompt, side, frame, row, column))
             # the cell that holds the patch's centre
             at = ((2 * row + 1) * side * rows // (2 * height), (2 * column + 1) * side * columns // (2 * width))
+            if named := CASES[name].cell:
+                at = named(row, column, height // side, width // side)
             [own] = tokens[f"f{frame // tokens.merged} r{at[0]} c{at[1]}"].tolist()
             assert own in changed
             assert set(changed.tolist()) <= set(tokens[f"frame {frame // tokens.merged}"].tolist())

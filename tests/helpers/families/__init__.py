@@ -19,6 +19,7 @@ from helpers.families import (
     qwen3_vl,
     smolvlm,
     video_llama_3,
+    video_llava,
     videollama3_qwen2,
 )
 from helpers.families.case import Case, Variant, family_named
@@ -36,6 +37,7 @@ CASES: dict[str, Case] = {
     "qwen3_vl": qwen3_vl.CASE,
     "smolvlm": smolvlm.CASE,
     "video_llama_3": video_llama_3.CASE,
+    "video_llava": video_llava.CASE,
     "videollama3_qwen2": videollama3_qwen2.CASE,
 }
 each_family = pytest.mark.parametrize("name", CASES)

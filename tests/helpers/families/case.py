@@ -75,6 +75,8 @@ class Case:
         head_norms: whether queries and keys are normalised.
         spread: video tokens around its own that a patch may change without attention in the tower: 1 where the family
             interpolates between patches.
+        cell: (row and column of a patch, patches of a frame down and across) → row and column of its video token; None:
+            the cell of the grid that lies where the patch does.
         variants: what else is proven, by name.
         other_shapes: clips that it refuses: shape → what the message says.
         other_configs: checkpoints that it refuses: changes of config.json and what the message says.
@@ -103,6 +105,7 @@ class Case:
     step: int = 1
     head_norms: bool = False
     spread: int = 0
+    cell: Callable[[int, int, int, int], tuple[int, int]] | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
     other_shapes: Mapping[Shape, str] = field(default_factory=dict)
     other_configs: tuple[tuple[Mapping[str, Any], str], ...] = ()

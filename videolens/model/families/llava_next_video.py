@@ -23,10 +23,17 @@ def features(
     parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any
 ) -> Float[Tensor, "batch frame patch d_vision"]:
     """Hidden states of the tower at the chosen layer or layers, patches only."""
+    states = chosen_states(parts, pixels, config)
+    return states[:, :, 1:] if config.vision_feature_select_strategy == "default" else states
+
+
+def chosen_states(
+    parts: Parts, pixels: Float[Tensor, "batch frame channel height width"], config: Any
+) -> Float[Tensor, "batch frame place d_vision"]:
+    """Hidden states of the tower at the chosen layer or layers, the class token before the patches."""
     hidden = parts["tower"](pixels.flatten(0, 1), output_hidden_states=True).hidden_states
     chosen = config.vision_feature_layer
     states = hidden[chosen] if isinstance(chosen, int) else torch.cat([hidden[layer] for layer in chosen], dim=-1)
-    states = states[:, 1:] if config.vision_feature_select_strategy == "default" else states
     return states.unflatten(0, pixels.shape[:2])
 
 
