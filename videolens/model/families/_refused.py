@@ -59,8 +59,8 @@ REFUSED = (
     Refused(
         ("perception_lm",),
         "Perception-LM",
-        "its tower is a model of the package timm, which is not installed with this one: nothing of it could be compared "
-        "with the original",
+        "its tower is a model of the package timm, which is not installed with this one: nothing of it could be "
+        "compared with the original",
         ("PerceptionLMForConditionalGeneration",),
     ),
     Refused(
