@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.checkpoints import STORAGES, rounded
-from helpers.families import CASES, each_family
+from helpers.families import CASES, NEEDS, each_family
 
 from videolens.errors import ModelError, VideolensError
 from videolens.model import families
@@ -22,7 +22,13 @@ CONFIGS = [(name, i) for name, case in CASES.items() for i, _ in enumerate(case.
 
 def test_every_family_has_a_case() -> None:
     known = {path.stem for path in FILES if not path.stem.startswith("_")}
-    assert known == set(CASES), "a family has a file here and a case in tests/helpers/families"
+    assert known == set(CASES) | set(NEEDS), "a family has a file here and a case in tests/helpers/families"
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_family_that_needs_another_package_is_tested_where_that_is(name) -> None:
+    pytest.importorskip(NEEDS[name], reason=f"{name} is tested where this is installed: pip install {NEEDS[name]}")
+    assert name in CASES
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)

@@ -97,7 +97,8 @@ def patches_of(name: str, prompt: Prompt) -> tuple[int, list[tuple[int, int, int
     """Pixels that a patch is wide, and some patches: (sampled frame, row, column), corners and others."""
     config = model_of(name).frontend.config
     vision = next(part for key in ("vision_config", "vision_encoder_config") if (part := getattr(config, key, None)))
-    side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    side = CASES[name].patch or vision.patch_size
+    side = side if isinstance(side, int) else side[0]
     frames, _, height, width = prompt.pixel_values.shape[1:]
     rows, columns = height // side, width // side
     return side, [(0, 0, 0), (frames - 1, rows - 1, columns - 1), (1, rows // 2, 0), (frames - 2, 1, columns - 2)]

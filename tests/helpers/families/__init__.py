@@ -7,6 +7,8 @@ a file of its own.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from helpers.families import (
@@ -14,6 +16,7 @@ from helpers.families import (
     internvl_chat,
     llava_next_video,
     llava_onevision,
+    perception_lm,
     pllava,
     qwen,
     qwen3_vl,
@@ -24,7 +27,7 @@ from helpers.families import (
 )
 from helpers.families.case import Case, Variant, family_named
 
-__all__ = ["CASES", "Case", "Variant", "each_family", "family_named"]
+__all__ = ["CASES", "NEEDS", "Case", "Variant", "each_family", "family_named"]
 
 CASES: dict[str, Case] = {
     "internvl": internvl.CASE,
@@ -40,4 +43,8 @@ CASES: dict[str, Case] = {
     "video_llava": video_llava.CASE,
     "videollama3_qwen2": videollama3_qwen2.CASE,
 }
+NEEDS = {"perception_lm": "timm"}
+"""Families that transformers builds with another package only; where it is not installed, they have no case."""
+if find_spec(NEEDS["perception_lm"]) is not None:
+    CASES["perception_lm"] = perception_lm.CASE
 each_family = pytest.mark.parametrize("name", CASES)

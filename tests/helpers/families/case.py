@@ -75,6 +75,7 @@ class Case:
         head_norms: whether queries and keys are normalised.
         spread: video tokens around its own that a patch may change without attention in the tower: 1 where the family
             interpolates between patches.
+        patch: pixels that a patch of the tower is wide, where the config does not say.
         cell: (row and column of a patch, patches of a frame down and across) → row and column of its video token; None:
             the cell of the grid that lies where the patch does.
         variants: what else is proven, by name.
@@ -105,6 +106,7 @@ class Case:
     step: int = 1
     head_norms: bool = False
     spread: int = 0
+    patch: int | None = None
     cell: Callable[[int, int, int, int], tuple[int, int]] | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
     other_shapes: Mapping[Shape, str] = field(default_factory=dict)

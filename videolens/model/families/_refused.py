@@ -57,13 +57,6 @@ REFUSED = (
         ("Gemma3ForConditionalGeneration", "Gemma4ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
     ),
     Refused(
-        ("perception_lm",),
-        "Perception-LM",
-        "its tower is a model of the package timm, which is not installed with this one: nothing of it could be "
-        "compared with the original",
-        ("PerceptionLMForConditionalGeneration",),
-    ),
-    Refused(
         ("molmo2",),
         "Molmo2",
         f"tokens of all frames see one another, later ones too; {_LATER}",
