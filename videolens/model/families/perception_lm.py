@@ -51,16 +51,14 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
     """
     vision = config.vision_config
     if (named := re.search(r"patch(\d+)", str(vision.architecture))) is None:
-        raise ModelError(
-            f"the vision tower {vision.architecture!r} does not say how large a patch is: expected patch14"
-        )
+        raise ModelError(f"the vision tower {vision.architecture!r} does not say how large its patches are: …patch14…")
     size = (vision.model_args or {}).get("img_size", (height, width))
     size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
     side = height // int(named[1]) // config.projector_pooling_ratio
     if (height, width) != size or height != width or not side:
         raise ModelError(
-            f"the vision tower takes square frames of {size[0]} × {size[1]} pixels, got {height} × {width}: prepare them "
-            "with model.pixels"
+            f"the vision tower takes square frames of {size[0]} × {size[1]} pixels, got {height} × {width}: prepare "
+            "them with model.pixels"
         )
     return frames, side, side
 
