@@ -36,6 +36,7 @@ MULTIPLE_CHOICE = {
     "(A) left (B) right \nOnly give the best option. ASSISTANT:Best option:(",
     "internvl": f"{MVBENCH}\n <|user|>\n<v>\n <|user|>\n{LISTED} \nOnly give the best option. <|assistant|>\n"
     "Best option:(",
+    "smolvlm": f"<|im_start|>User: <v>{LISTED}\nOnly give the best option.<end_of_utterance>\nAssistant:Best option:(",
     "videollama3": f"<|im_start|>system\n{LLAMA3}and videos.<|im_end|>\n<|im_start|>user\n<v>\n{LISTED}\nOnly give the "
     "best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
 }
@@ -48,6 +49,7 @@ OPEN_ENDED = {
     "content that the user provides, and assist the user with a variety of tasks using natural language.Follow the "
     "instructions carefully and explain your answers in detail based on the provided video. USER: <v>\n USER: Which "
     "way does it move? ASSISTANT: It moves to the",
+    "smolvlm": f"<|im_start|>User: <v>{BARE}<end_of_utterance>\nAssistant: It moves to the",
     "videollama3": f"<|im_start|>system\n{LLAMA3}and videos.<|im_end|>\n<|im_start|>user\n<v>\n{BARE}<|im_end|>\n"
     "<|im_start|>assistant\nIt moves to the",
 }
