@@ -12,7 +12,7 @@ from videolens.engine import last_logits
 from videolens.model.checkpoints.bundled import bundled_names
 
 NAMES = ("shapes", "shapes-image")
-ALL = (*NAMES, "shapes-nohint")
+ALL = (*NAMES, "shapes-nohint", "shapes-qwen")
 TOLERANCE = 1e-4
 
 
@@ -65,10 +65,12 @@ def test_it_answers_in_words_too() -> None:
     assert sum(text == question.answer for text, question in zip(written, questions, strict=True)) >= 7
 
 
-def test_without_hints_it_answers_in_words() -> None:
-    """Six of each temporal task: which of them it gets wrong is in docs/bundled.md."""
-    model = vl.HookedVideoTransformer.from_pretrained("shapes-nohint")
-    assert model.cfg.n_layers == 8
+@pytest.mark.parametrize(("name", "n_key_value_heads"), [("shapes-nohint", 4), ("shapes-qwen", 2)])
+def test_without_hints_they_answer_in_words(name: str, n_key_value_heads: int) -> None:
+    """Six of each temporal task: which of them they get wrong is in docs/bundled.md."""
+    model = vl.HookedVideoTransformer.from_pretrained(name)
+    assert (model.cfg.n_layers, model.cfg.n_key_value_heads or model.cfg.n_heads) == (8, n_key_value_heads)
+    assert (model.blocks[0].attn.q_norm is not None) == (name == "shapes-qwen")
     asked = [question.open_ended() for question in vl.load_dataset("shapes", split="test", n=6)]
     prompts = [model.prompt(question) for question in asked]
     right = sum(int(last_logits(model, prompt).argmax()) == prompt.answer_token for prompt in prompts)

@@ -82,7 +82,7 @@ def test_bundled_models_load_by_name(name) -> None:
     assert model.tokenizer is not None
     assert model.pixel_settings is not None
     assert model.template == "shapes"
-    assert model.cfg.n_layers == (8 if name == "shapes-nohint" else 12)
+    assert model.cfg.n_layers == (8 if name in ("shapes-nohint", "shapes-qwen") else 12)
 
 
 @pytest.mark.parametrize("name", ["shapse", "/no/such/directory", "./here", "a/b/c"])

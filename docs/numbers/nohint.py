@@ -1,4 +1,4 @@
-"""What is right and where the answer flows, asked in words: "shapes-nohint" and "shapes" (docs/bundled.md).
+"""What is right and where the answer flows, asked in words: models without hints, and "shapes" (docs/bundled.md).
 
     python docs/numbers/nohint.py [N] [OUT]     # N test questions of each temporal task (100), flow maps into OUT
 
@@ -14,14 +14,15 @@ import videolens as vl
 from videolens.datasets.shapes_tasks import TEMPORAL_TASKS
 from videolens.experiments.common.statistics import proportion
 
+MODELS = ("shapes-nohint", "shapes-qwen", "shapes")
 ROUTES = ["cross-frame", "video -> question", "question -> last", "video -> last"]
 
 
 def main(n: int, out: Path) -> None:
-    """Trace both models, and print a row per route."""
+    """Trace every model, and print a row per route."""
     asked = vl.load_dataset("shapes", split="test", tasks=list(TEMPORAL_TASKS), n=n)
     questions = [question.open_ended() for question in asked]
-    for name in ("shapes-nohint", "shapes"):
+    for name in MODELS:
         model = vl.HookedVideoTransformer.from_pretrained(name)
         flow = vl.trace_flow(model, questions, routes=ROUTES, window=3, samples="all", progress=False)
         flow.save(out / name, overwrite=True)
