@@ -315,6 +315,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another rank": ({"r": 3}, "does not fit its base.*size mismatch"),
     "a rank that no memory holds": ({"r": 2**40}, "does not fit its base"),
+    "a class that is no text": ({"auto_mapping": {"base_model_class": ["X"]}}, "base_model_class"),
     "another class": ({"auto_mapping": {"base_model_class": "Qwen2VLModel"}}, "for a 'Qwen2VLModel'.*LlavaNextVideo"),
     "a pattern that is none": ({"target_modules": "("}, "does not fit its base"),
     "no base": ({"base_model_name_or_path": None}, "does not name its base.*base=DIRECTORY_OR_NAME"),

@@ -123,6 +123,21 @@ def cut_own_layer(mask: Tensor, hook: Any) -> None:
     mask[..., -1, hook.layer()] = False
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda gates: gates * -1, r"blocks\.0\.attn\.hook_gate returned gates between -1\.0 and -1\.0"),
+        (lambda gates: gates * float("nan"), "must be finite"),
+        (lambda gates: gates[..., :3], "must give floating-point gates"),
+        (lambda gates: gates[0, 0, 0], "must give floating-point gates"),
+    ],
+)
+def test_gates_that_a_forward_refuses_give_no_mask(change: Any, said: str) -> None:
+    wrong = HookList((("blocks.0.attn.hook_gate", lambda gates, hook: change(gates)),))
+    with pytest.raises(VideolensError, match=said):
+        wrong.as_attention_mask(tiny_prompt(tiny_model()))
+
+
 def test_every_intervention_has_the_method() -> None:
     model = tiny_model()
     prompt = tiny_prompt(model)

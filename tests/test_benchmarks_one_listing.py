@@ -34,7 +34,8 @@ MME = {
     "options": ["A. All.", "B. Nothing.", "C. One.", "D. Two."],
     "answer": "C",
 }
-TEMP = {"question": "Which way?\nA. left\nB. right, B. or so", "answer": "B. right, B. or so"}
+TEMP = {"question": "Which way?\n A. left \r\nB. right, B. or so\n", "answer": "B. right, B. or so"}
+"""With blanks about an option's line: one of the published questions has one."""
 VCG = {"Q": "What happens at the end?", "A": "It gets brighter.", "video_name": "v_1"}
 
 

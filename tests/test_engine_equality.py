@@ -36,6 +36,7 @@ from hypothesis import strategies as st
 
 import videolens as vl
 from videolens.engine import evaluate
+from videolens.engine.full import full_logits
 from videolens.errors import VideolensError
 from videolens.interventions.knockout import ROUTES, Knockout
 from videolens.interventions.layer_sets import window_layers
@@ -103,10 +104,7 @@ def knockouts(draw: st.DrawFn) -> list[Any]:
 def routes(draw: st.DrawFn) -> list[Any]:
     name, window, heads = draw(st.sampled_from(ROUTES)), draw(st.integers(1, N_LAYERS)), draw(head_sets)
     centres = draw(st.lists(st.integers(0, N_LAYERS - 1), min_size=1, max_size=N_LAYERS))
-    return [
-        Knockout.route(name, layers=window_layers(centre, window, N_LAYERS), heads=heads)
-        for centre in centres
-    ]
+    return [Knockout.route(name, layers=window_layers(centre, window, N_LAYERS), heads=heads) for centre in centres]
 
 
 @st.composite
@@ -351,6 +349,9 @@ def test_logits_are_read_at_last_not_at_the_end(one_pair, tail: str) -> None:
     assert distance(evaluate(model, prompt, many), plain, scale).max() <= TOLERANCE
     moved = distance(plain, unblocked(model, prompt), scale)
     assert moved[0] >= FELT and moved[1:].max() <= TOLERANCE, "what comes after the last token is not felt there"
+    for cut, wanted in zip(many, plain, strict=True):
+        whole_run = full_logits(model, prompt, cut.hooks(prompt))
+        assert distance(whole_run[None], wanted[None], scale).max() <= TOLERANCE, "a plain forward reads there, too"
 
 
 def test_a_prompt_without_video(one_pair) -> None:

@@ -105,12 +105,16 @@ def test_a_worker_that_cannot_load_is_one_error(ray: Any, tmp_path: Path, monkey
 # --- without Ray ------------------------------------------------------------------------------------------------------
 
 
+class RayError(Exception):
+    """What all of Ray's own errors are."""
+
+
 class Local:
     """What `Workers.ask` needs of Ray, in this process: a call is made when it is fetched, the latest chunk first."""
 
     exceptions = SimpleNamespace(
-        RayActorError=type("RayActorError", (Exception,), {}),
-        RayTaskError=type("RayTaskError", (Exception,), {"cause": ValueError("no disk")}),
+        RayError=RayError,
+        RayTaskError=type("RayTaskError", (RayError,), {"cause": ValueError("no disk")}),
     )
 
     def __init__(self, dies: int = 0, fails: bool = False, identity: str = "same"):
@@ -135,7 +139,7 @@ class Local:
             raise self.exceptions.RayTaskError
         if self.dies:
             self.dies -= 1
-            raise self.exceptions.RayActorError
+            raise self.exceptions.RayError
         self.asked.append(what)
         return pictured(2 if what[1] != 1 else 0)
 
@@ -172,7 +176,7 @@ def chunks(label: str, n: int, clips: bool) -> list[Any]:
 def asked(local: Local, work: list[Any]) -> tuple[list[Any], list[Any]]:
     done: dict[tuple[str, int], Any] = {}
     lost: list[Any] = []
-    pool(local).ask(work, done, lambda chunk, part: done.update({(chunk.label, chunk.index): part}), lost.append)
+    pool(local).ask(work, done, lambda chunk, part, _: done.update({(chunk.label, chunk.index): part}), lost.append)
     assert set(done) == {(chunk.label, chunk.index) for chunk, _ in work}
     return local.asked, lost
 
@@ -211,6 +215,35 @@ def test_what_cannot_be(given: dict[str, Any], said: str, tmp_path: Path) -> Non
     with pytest.raises(VideolensError, match=said):
         vl.run(CONFIG, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "said"),
+    [
+        ("cpu", {"CPU": 2.0}, "workers = 3, but Ray has 2 CPUs, and each worker takes one: take at most 2"),
+        ("cuda", {"CPU": 8.0, "GPU": 1.0}, "workers = 3, but Ray has 1 GPUs"),
+        ("cuda:1", {"CPU": 8.0, "GPU": 8.0}, "each has a GPU of its own, so give device 'cuda'"),
+    ],
+)
+def test_workers_that_would_wait_for_ever(device: str, there: dict[str, float], said: str) -> None:
+    made = pool(Local())
+    made.config = workers.RunConfig({"device": device}, {}, ())
+    with pytest.raises(VideolensError, match=said):
+        made._gpus(there)
+
+
+def test_a_worker_has_a_gpu_where_the_model_goes_on_one() -> None:
+    made = pool(Local())
+    for device, there, gpus in (("cuda", 8.0, 1), ("cuda", 0.0, 0), ("cpu", 8.0, 0)):
+        made.config = workers.RunConfig({"device": device}, {}, ())
+        assert made._gpus({"CPU": 8.0, "GPU": there}) == gpus
+
+
+def test_a_session_of_the_callers_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: pytest.fail("it is not ours to end"))
+    monkeypatch.setitem(sys.modules, "ray", mine)
+    with pytest.raises(VideolensError, match="Ray runs in this process already"):
+        pool(Local()).__enter__()
 
 
 def test_more_workers_than_chunks() -> None:

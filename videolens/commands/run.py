@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="ask in N processes, on Ray (pip install 'videolens[ray]'); results are the same to the byte",
+        help="ask in N processes, on Ray (pip install 'videolens[ray]'); on one machine results are the same bytes",
     )
     command.add_argument(
         "--ray", metavar="ADDRESS", help="a Ray cluster to join: host:port, or auto (default: one is started here)"

@@ -48,7 +48,7 @@ class TempCompass(OneListing):
 
     def question(self, root: Path, task: str, record: Record, look: Look) -> Question:
         """One question: the first line asks, the others are its options."""
-        stem, *lines = record.text("question").strip().split("\n")
+        stem, *lines = (line.strip() for line in record.text("question").strip().splitlines())
         options = record.lettered("question", lines)
         answer = record.text("answer").strip()
         if answer not in lines:

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.errors import PromptError
 from videolens.interventions.protocol import HookFunction, Hooks
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.model.turns import a_run
+from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.prompt import Prompt
 
 
@@ -36,8 +38,16 @@ def traced_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -
 
 @a_run()
 def each_logits(model: HookedVideoTransformer, prompt: Prompt, hooks: Hooks) -> Float[Tensor, "batch d_vocab"]:
-    """The same for every prompt of a batch: side by side, they cost less than one after the other."""
-    last = torch.tensor([prompt.shape[1] - 1], device=model.frontend.device)
+    """The same for every prompt of a batch: side by side, they cost less than one after the other.
+
+    Raises:
+        PromptError: their last positions differ.
+    """
+    maps = prompt.tokens.maps if isinstance(prompt.tokens, TokenMaps) else (prompt.tokens,)
+    lasts = sorted({int(one["last"]) for one in maps})
+    if len(lasts) > 1:
+        raise PromptError(f"the last positions of the prompts of this batch differ, {lasts}: ask them one by one")
+    last = torch.tensor(lasts, device=model.frontend.device)
     with model.hooks(hooks) if hooks else nullcontext():
         residual, at = model.enter(prompt)
         residual = model.run_layers(residual, at)

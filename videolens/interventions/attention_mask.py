@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from videolens.errors import VideolensError, check_whole
+from videolens.model.decoder.gates import check_gates
 from videolens.model.decoder.masks import MaskPoint, masked
 from videolens.prompt.prompt import Prompt
 
@@ -116,6 +117,7 @@ def _sum(
         gates = gates.clone()
         changed = function(gates, hook=point.at(positions, positions))
         gates = gates if changed is None else changed
+        check_gates(gates, f"blocks.{layer}.attn.hook_gate", 1, heads, (len(positions), len(positions)))
     _check(layer, allowed & (gates > 0))
     lowest = torch.finfo(dtype).min
     additive = gates.log().masked_fill(~allowed, lowest).clamp(min=lowest).to(dtype)

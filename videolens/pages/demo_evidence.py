@@ -127,8 +127,9 @@ def unhinted_section(found: FlowComparison) -> Markup:
     told, free = found.names
     lead = (
         f"While {told} was trained, heads that were thrown away later said by which layer each step of the answer "
-        f"should be ready. {free} learnt the same tasks without them: what it has came without a hint, and what {told} "
-        f"alone has may have come by its hints. The maps above are of {told}."
+        f"should be ready. {free} learnt the same tasks without them. What it has came without hints, but for its "
+        f"projector, which was {told}'s, and what {told} alone has may have come by its hints. The maps above are of "
+        f"{told}."
     )
     return paragraph(lead) + comparison_section(found) + paragraph(_where(found))
 

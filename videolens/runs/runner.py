@@ -56,8 +56,8 @@ def run(
         config: a YAML file, or the same as a mapping.
         out: the run's directory.
         workers: how many processes ask, on Ray (the extra `videolens[ray]`), each with the model and, where there are
-            GPUs, one of them for itself; None: this process asks. Only this process writes, so parts and results are
-            the same to the byte. A worker that dies is replaced, and its chunk asked again.
+            GPUs, one of them for itself; None: this process asks. Only this process writes, so on machines of one kind
+            parts and results are the same to the byte. A worker that dies is replaced, and its chunk asked again.
         ray: address of a Ray cluster to join ("host:port", "auto"); None: one is started here, and ends with the run.
         progress: show a bar with the time that is left.
         say: called with what is being done, in words.
@@ -152,17 +152,16 @@ def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part],
         pictured = sum(done[chunk.label, before].pictured for before in range(chunk.index))
         part = ask_chunk(experiment, some, tell, pictured=pictured)
         asked += len(some)
-        done[chunk.label, chunk.index] = _kept(directory, chunk, part, began)
+        done[chunk.label, chunk.index] = _kept(directory, chunk, part, time.monotonic() - began)
 
 
 def _ask_workers(
     directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part], bar: Any, pool: Workers
 ) -> None:
     """Step 5, in processes of their own; only this one writes."""
-    began = time.monotonic()
 
-    def keep(chunk: Chunk, part: Part) -> None:
-        done[chunk.label, chunk.index] = _kept(directory, chunk, part, began)
+    def keep(chunk: Chunk, part: Part, seconds: float) -> None:
+        done[chunk.label, chunk.index] = _kept(directory, chunk, part, seconds)
         bar.update(len(chunk.questions))
 
     def lost(chunk: Chunk | None) -> None:
@@ -171,12 +170,12 @@ def _ask_workers(
     pool.ask([(chunk, experiment) for experiment, chunk, _ in work], done, keep, lost)
 
 
-def _kept(directory: RunDirectory, chunk: Chunk, part: Part, began: float) -> Part:
+def _kept(directory: RunDirectory, chunk: Chunk, part: Part, seconds: float) -> Part:
     """Write a part, say so in the log, and give what will be read back."""
     path = directory.part(chunk)
     write_part(path, chunk, part)
-    seconds = round(time.monotonic() - began, 3)
-    directory.log("part", experiment=chunk.label, index=chunk.index, n=len(chunk.questions), seconds=seconds)
+    about = {"index": chunk.index, "n": len(chunk.questions), "seconds": round(seconds, 3)}
+    directory.log("part", experiment=chunk.label, **about)
     for failure in part.failures:
         directory.log("error", **vars(failure))
     return read_part(path, chunk)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -52,11 +53,12 @@ def check_workers(workers: int | None, address: str | None) -> None:
 class Worker:
     """What a process holds; Ray calls it from afar."""
 
-    def __init__(self, config: RunConfig, threads: int) -> None:
-        self.config, self.threads = config, threads
+    def __init__(self, config: RunConfig, threads: int, folder: str) -> None:
+        self.config, self.threads, self.folder = config, threads, folder
 
     def begin(self) -> str:
         """Load questions, model and experiments; gives the digest of the run as it is seen from here."""
+        os.chdir(self.folder)  # relative paths of the config are looked up from there
         torch.set_num_threads(self.threads)
         questions = questions_of(self.config)
         identity = digest(identity_of(self.config, questions))
@@ -96,10 +98,16 @@ class Workers:
     def __enter__(self) -> Workers:
         import ray
 
+        if ray.is_initialized():
+            raise VideolensError(
+                "Ray runs in this process already: end it first, ray.shutdown(), or ask without workers"
+            )
         self._ray = ray
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        own = {"num_cpus": self.n, "include_dashboard": False, "object_store_memory": 2**28}
+        # "local", and not what RAY_ADDRESS or a cluster on this machine would have it join
+        elsewhere = os.environ.pop("RAY_ADDRESS", None)
+        own = {"address": "local", "num_cpus": self.n, "include_dashboard": False, "object_store_memory": 2**28}
         if self.address is not None:
             _check_answers(self.address)
         try:
@@ -115,10 +123,34 @@ class Workers:
                 f"ray = {self.address!r}: no cluster can be joined there ({error}): start one (ray start --head), or "
                 "leave the address out"
             ) from error
-        wanted = str(self.config.model.get("device") or "cpu")
-        gpus = 0 if wanted == "cpu" else min(1, int(ray.cluster_resources().get("GPU", 0)))
-        self._kind = ray.remote(num_cpus=1, num_gpus=gpus)(Worker)
+        finally:
+            if elsewhere is not None:
+                os.environ["RAY_ADDRESS"] = elsewhere
+        try:
+            self._kind = ray.remote(num_cpus=1, num_gpus=self._gpus(ray.cluster_resources()))(Worker)
+        except BaseException:
+            ray.shutdown()
+            raise
         return self
+
+    def _gpus(self, there: Mapping[str, float]) -> int:
+        """How many GPUs a worker has for itself: one, if the model goes on one.
+
+        Raises:
+            VideolensError: there are fewer processors or GPUs than workers, so some would wait for ever; or the config
+                names one GPU of several.
+        """
+        device = str(self.config.model.get("device") or "cpu")
+        if device.startswith("cuda:"):
+            raise VideolensError(f"device {device!r} with workers: each has a GPU of its own, so give device 'cuda'")
+        gpus = int(device != "cpu" and there.get("GPU", 0) > 0)
+        for kind in ("CPU", "GPU")[: 1 + gpus]:
+            if there.get(kind, 0) < self.n:
+                raise VideolensError(
+                    f"workers = {self.n}, but Ray has {there.get(kind, 0):g} {kind}s, and each worker takes one: take "
+                    f"at most {there.get(kind, 0):g}"
+                )
+        return gpus
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -131,7 +163,7 @@ class Workers:
         self,
         work: Sequence[Item],
         done: Mapping[tuple[str, int], Part],
-        keep: Callable[[Chunk, Part], None],
+        keep: Callable[[Chunk, Part, float], None],
         lost: Callable[[Chunk | None], None],
     ) -> None:
         """Have all of it asked.
@@ -139,7 +171,7 @@ class Workers:
         Args:
             work: chunks and their experiments, in the order in which one process would ask.
             done: parts that are there, by label and index; `keep` adds to them.
-            keep: called with every part as it comes in, in any order.
+            keep: called with every part as it comes in, in any order, and the seconds since it was given out.
             lost: called with what a worker was asked when it died.
 
         Raises:
@@ -147,6 +179,7 @@ class Workers:
                 over the same chunk.
         """
         waiting = list(work)
+        began: dict[tuple[str, int], float] = {}
         idle: list[Any] = []
         for _ in range(min(self.n, len(work))):
             self._start()
@@ -154,6 +187,7 @@ class Workers:
             while idle and (item := next((each for each in waiting if _before(each, done) is not None), None)):
                 waiting.remove(item)
                 worker, (chunk, _) = idle.pop(), item
+                began[chunk.label, chunk.index] = time.monotonic()
                 self._running[worker.ask.remote(chunk.label, chunk.index, _before(item, done))] = (worker, item)
             [ref], _ = self._ray.wait(list(self._running), num_returns=1)
             worker, asked = self._running.pop(ref)
@@ -169,17 +203,19 @@ class Workers:
                     "all machines of the cluster the same files and versions"
                 )
             if asked is not None:
-                keep(asked[0], found)
+                keep(asked[0], found, time.monotonic() - began[asked[0].label, asked[0].index])
 
     def _start(self) -> None:
-        worker = self._kind.remote(self.config, self.threads)
+        worker = self._kind.remote(self.config, self.threads, os.getcwd())
         self._running[worker.begin.remote()] = (worker, None)
 
     def _got(self, ref: Any, asked: Item | None) -> Any:
         """What a worker gave; None: it died, and may be replaced."""
         try:
             return self._ray.get(ref)
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayTaskError as error:
+            raise VideolensError(f"a worker cannot do its work: {error.cause}") from error
+        except self._ray.exceptions.RayError as error:  # it died, or its machine, or its memory was too little
             what = (asked[0].label, asked[0].index) if asked else None
             self._deaths[what] += 1
             if self._deaths[what] >= _TRIES:
@@ -189,8 +225,6 @@ class Workers:
                     "fewer, or run it without workers to see what happens"
                 ) from error
             return None
-        except self._ray.exceptions.RayTaskError as error:
-            raise VideolensError(f"a worker cannot do its work: {error.cause}") from error
 
 
 def _before(item: Item, done: Mapping[tuple[str, int], Part]) -> int | None:

@@ -16,7 +16,7 @@ from videolens.model.compiled.opening import layout_of
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 
-_POSITIONS = 4096  # of the prompts that are run side by side: more of them save no more time
+POSITIONS = 4096  # of the prompts that are run side by side: more of them save no more time
 
 
 class Case(NamedTuple):
@@ -45,7 +45,7 @@ def side_by_side(cases: Iterable[Case]) -> Iterator[list[Case]]:
     for _, alike in groupby(cases, key=layout):
         some: list[Case] = []
         for case in alike:
-            if some and (len(some) + 1) * case.prompt.shape[1] > _POSITIONS:
+            if some and (len(some) + 1) * case.prompt.shape[1] > POSITIONS:
                 yield some
                 some = []
             some.append(case)

@@ -17,7 +17,7 @@ from videolens.experiments.common.gradients import check_passes_gradients
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.scoring import check_answerable
 from videolens.experiments.stress.attack import attack
-from videolens.experiments.stress.cases import Case, row_of, side_by_side
+from videolens.experiments.stress.cases import POSITIONS, Case, row_of, side_by_side
 from videolens.experiments.stress.perturbations import (
     ADVERSARIAL,
     EPSILON,
@@ -189,11 +189,14 @@ class StressExperiment(Experiment[Stress]):
         """Step 2: the rows of prompts that were attacked under each condition; and what it cost, in plain forwards."""
         assert plain.question is not None
         cases = [Case(plain.question, ADVERSARIAL, severity, plain) for severity in severities]
-        epsilons = [EPSILON[severity - 1] for severity in severities]
+        size = max(1, POSITIONS // plain.shape[1])
+        groups = [cases[at : at + size] for at in range(0, len(cases), size)]
         for condition in self.conditions:
-            found = attack(self.model, plain, self._traced(condition), epsilons=epsilons, steps=self.steps)
-            self._add(rows, cases, condition, found.prompt)
-        steps = 1 + len(cases) * (self.steps - 1)  # all begin in one place
+            for some in groups:
+                epsilons = [EPSILON[case.severity - 1] for case in some]
+                found = attack(self.model, plain, self._traced(condition), epsilons=epsilons, steps=self.steps)
+                self._add(rows, some, condition, found.prompt)
+        steps = len(groups) + len(cases) * (self.steps - 1)  # all of a group begin in one place
         return len(self.conditions) * (_STEP_COST * steps + 2 * len(cases))
 
     def _traced(self, condition: str) -> Callable[[Prompt], Tensor]:

@@ -45,13 +45,17 @@ _KEEPS_BASE = ("gaussian", "orthogonal", "eva")
 """How an adapter may have begun so that it stands on the published base; True and False likewise."""
 
 
+class _Mapping(Fields):
+    base_model_class: str | None = None
+
+
 class _Config(Fields):
     """What is read of adapter_config.json whatever the type."""
 
     peft_type: str
     base_model_name_or_path: str | None = None
     revision: str | None = None
-    auto_mapping: dict[str, Any] | None = None
+    auto_mapping: _Mapping | None = None
     init_lora_weights: bool | str | None = True
 
 
@@ -123,7 +127,7 @@ def read_adapter(directory: Path) -> Adapter:
         kind=known.peft_type,
         base=known.base_model_name_or_path or None,
         revision=known.revision or None,
-        trained_on=(known.auto_mapping or {}).get("base_model_class"),
+        trained_on=known.auto_mapping.base_model_class if known.auto_mapping else None,
         settings=settings,
         stored=file_weights(directory / WEIGHTS),
     )

@@ -26,18 +26,28 @@ def bias_of(point: HookPoint, at: Rows, batch: int, n_heads: int) -> Bias | None
         return None
     point.ctx["n_heads"] = n_heads
     gates = fire(point, torch.ones(at.causal.shape, device=at.causal.device), at, may_grow=True)
+    check_gates(gates, str(point.name), batch, n_heads, at.causal.shape[-2:])
+    return None if not gates.requires_grad and bool((gates == 1).all()) else gates.log()
+
+
+def check_gates(gates: Tensor, point: str, batch: int, n_heads: int, size: Sequence[int]) -> None:
+    """Whether a hook function gave gates of so many rows and keys.
+
+    Raises:
+        ModelError: it did not, or negative or not finite ones.
+    """
+    rows, keys = size
     fits = gates.ndim == 4 and gates.shape[0] in (1, batch) and gates.shape[1] in (1, n_heads)
-    if not gates.is_floating_point() or not fits or gates.shape[-2:] != at.causal.shape[-2:]:
+    if not gates.is_floating_point() or not fits or tuple(gates.shape[-2:]) != (rows, keys):
         raise ModelError(
-            f"a hook on {point.name} returned {gates.dtype} {tuple(gates.shape)}; it must give floating-point gates "
-            f"[batch|1 head|1 {len(at.rows)} {len(at.keys)}] for a batch of {batch} and {n_heads} heads, 1 = as it is"
+            f"a hook on {point} returned {gates.dtype} {tuple(gates.shape)}; it must give floating-point gates "
+            f"[batch|1 head|1 {rows} {keys}] for a batch of {batch} and {n_heads} heads, 1 = as it is"
         )
     if not bool((gates >= 0).all() & gates.isfinite().all()):
         raise ModelError(
-            f"a hook on {point.name} returned gates between {float(gates.min())} and {float(gates.max())}: attention "
+            f"a hook on {point} returned gates between {float(gates.min())} and {float(gates.max())}: attention "
             "weights are multiplied by them, so they must be finite and not below 0"
         )
-    return None if not gates.requires_grad and bool((gates == 1).all()) else gates.log()
 
 
 def biased_rows(bias: Bias) -> Int64[Tensor, " some"]:
