@@ -117,6 +117,9 @@ def test_heads_read_the_layers_they_are_given(model, tokenizer, clips):
         for name, layer in weights.layers.items():
             after = heads.losses(seen | {layer: 2 * seen[layer]}, batch, weights)
             assert [key for key in before if before[key] != after[key]] == [name]
+        one = Packer(tokenizer, slots=2, n_frames=1).batch(clips, np.arange(4), np.random.default_rng(0))
+        losses = heads.losses(forward(model, one, weights.layers.values())[1], one, weights)
+        assert "motion" not in losses and all(loss.isfinite() for loss in losses.values()), "one frame: no motion"
 
 
 def test_the_tower_is_read_where_the_checkpoint_says(model):

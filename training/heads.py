@@ -44,9 +44,9 @@ class Heads(nn.Module):
     def losses(self, residual: dict[int, Tensor], batch: Batch, weights: Weights) -> dict[str, Tensor]:
         """Weighted losses by head, from the residual after each layer [batch pos d_model]."""
         out = {}
-        if weights.motion and batch.video.any():  # none where a clip is told
+        target = batch.motion.flatten()
+        if weights.motion and (target > 0).any():  # nothing has moved yet in a first frame, or where a clip is told
             video = residual[weights.layers["motion"]][:, batch.video]
-            target = batch.motion.flatten()
             each = F.cross_entropy(
                 self.motion(video.float()).flatten(0, 1), target, ignore_index=-100, reduction="none"
             )

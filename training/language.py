@@ -186,8 +186,9 @@ def train(
         weights = stage.heads if done < stage.heads_until else None
         parts = [(model, heads, draw(rng, step), weights, optimizer.parameters) for _ in range(stage.parts)]
         each = list(pool.map(_gradients, *zip(*parts, strict=True)))
-        for name in each[0][0]:
-            running[name] += [losses[name] for losses, _ in each]
+        for losses, _ in each:
+            for name, value in losses.items():
+                running[name].append(value)
         optimizer.set_gradients([gradients for _, gradients in each])
         optimizer.step()
         if (step + 1) % every == 0 or step + 1 == stage.steps:
