@@ -10,6 +10,7 @@ import pytest
 from helpers.benchmarks import write_clip, write_json
 
 import videolens as vl
+from videolens.__main__ import main
 from videolens.datasets.benchmark import known_benchmarks
 from videolens.errors import DatasetError
 
@@ -135,6 +136,14 @@ def test_each_is_known_by_its_looks_and_by_no_other(tmp_path: Path, name: str) -
     by_name, by_looks = vl.load_dataset(name, root=tmp_path), vl.load_dataset(tmp_path)
     assert [q.id for q in by_name] == [q.id for q in by_looks] and len({q.id for q in by_looks}) == len(by_looks)
     assert all(len(q.video.frames) == 8 for q in by_looks)
+
+
+def test_the_command_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets"]) == 0
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert set(said) == set(known_benchmarks()) > {"shapes", *WRITERS}
+    assert said["longvideobench"] == "a directory with lvb_val.json and videos/{video_path}"
+    assert said["shapes"] == "made here, and kept in the cache"
 
 
 FAULTS = {

@@ -45,7 +45,7 @@ def test_the_command_lists_both_and_the_bundled_models(capsys) -> None:
     assert main(["models"]) == 0
     said = capsys.readouterr().out
     assert "qwen3_vl: read\n" in said and "molmo2: not read: tokens of all frames see one another" in said
-    assert said.rstrip().endswith("bundled: shapes, shapes-image, shapes-nohint")
+    assert said.rstrip().endswith("bundled: shapes, shapes-image, shapes-nohint, shapes-qwen")
 
 
 @pytest.mark.parametrize("one", REFUSED, ids=lambda one: one.published)
