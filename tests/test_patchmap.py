@@ -536,7 +536,7 @@ def test_prompts_without_their_video_and_several_pairs_have_no_frames_beneath(fr
 def test_the_examples_in_the_documentation_run(tmp_path, monkeypatch) -> None:
     text = (Path(__file__).parent.parent / "docs" / "patching.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(blocks), "docs/patching.md", "exec"), {"__name__": "docs"})
     assert (tmp_path / "patched.png").stat().st_size > 10_000

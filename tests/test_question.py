@@ -244,7 +244,9 @@ def test_any_text_in_any_tokenizer(tokenizer: str, template: str, stem: str, opt
     assert len(code.input_ids) == code.tokens.n_pos
     assert code.tokens["video"].tolist() == list(range(int(code.tokens["video"][0]), int(code.tokens["video"][-1]) + 1))
     order = [role for i, role in enumerate(code.tokens.roles) if i == 0 or role != code.tokens.roles[i - 1]]
-    assert order[:3] == ["system", "video", "glue"] and order[-1] == "suffix"
+    assert order[:2] == ["system", "video"] and order[-1] == "suffix"
+    # SmolVLM2's question follows the video at once; elsewhere one token may hold what is between and what follows
+    assert order[2] == "glue" or (order[2] == "header" and (template == "smolvlm" or tokenizer != "characters"))
     assert code.tokens.n_options == len(options) and len(code.option_tokens) == len(options)
     assert code.answer_token == code.option_tokens[0]
 
