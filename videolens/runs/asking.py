@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +56,20 @@ def ask_chunk(
         done(i + 1.0)
     part = _part(experiment, found, len(questions))
     return replace(part, failures=tuple(failures), answered=answered, pictured=pictured - pictured_before)
+
+
+def pictured_before(chunk: Chunk, experiment: Experiment[Any], done: Mapping[tuple[str, int], Part]) -> int | None:
+    """How many questions before a chunk have pictures, as far as it matters; None: not known yet, and it does."""
+    if "clips" not in experiment.also:
+        return 0
+    n = 0
+    for index in range(chunk.index):
+        if n >= experiment.pictures:  # whatever follows has none
+            break
+        if (chunk.label, index) not in done:
+            return None
+        n += done[chunk.label, index].pictured
+    return n
 
 
 def _part(experiment: Experiment[Any], found: Sequence[Asked], n_asked: int) -> Part:

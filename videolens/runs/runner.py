@@ -13,7 +13,7 @@ from videolens.errors import utf8
 from videolens.experiments.common.experiment import Experiment
 from videolens.progress import progress_bar
 from videolens.question import Question
-from videolens.runs.asking import ask_chunk, cut
+from videolens.runs.asking import ask_chunk, cut, pictured_before
 from videolens.runs.config import RunConfig, digest, read_config
 from videolens.runs.directory import CONFIG, RunDirectory
 from videolens.runs.identity import check_config, check_identity, identity_of, machine
@@ -149,7 +149,8 @@ def _ask(directory: RunDirectory, work: Work, done: dict[tuple[str, int], Part],
             bar.update(max(asked + n - bar.n, 0.0))
 
         # parts before this one are there: as many questions have pictures as in a run that nothing has happened to
-        pictured = sum(done[chunk.label, before].pictured for before in range(chunk.index))
+        pictured = pictured_before(chunk, experiment, done)
+        assert pictured is not None, "what comes before is asked before"
         part = ask_chunk(experiment, some, tell, pictured=pictured)
         asked += len(some)
         done[chunk.label, chunk.index] = _kept(directory, chunk, part, time.monotonic() - began)

@@ -18,7 +18,7 @@ import torch
 
 from videolens.errors import VideolensError, check_whole
 from videolens.experiments.common.experiment import Experiment
-from videolens.runs.asking import ask_chunk, cut
+from videolens.runs.asking import ask_chunk, cut, pictured_before
 from videolens.runs.config import RunConfig, digest
 from videolens.runs.identity import identity_of
 from videolens.runs.making import experiments_of, model_of, questions_of
@@ -105,11 +105,11 @@ class Workers:
         self._ray = ray
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        # "local", and not what RAY_ADDRESS or a cluster on this machine would have it join
-        elsewhere = os.environ.pop("RAY_ADDRESS", None)
         own = {"address": "local", "num_cpus": self.n, "include_dashboard": False, "object_store_memory": 2**28}
         if self.address is not None:
             _check_answers(self.address)
+        # "local", and not what RAY_ADDRESS or a cluster on this machine would have it join
+        elsewhere = os.environ.pop("RAY_ADDRESS", None) if self.address is None else None
         try:
             where = own if self.address is None else {"address": self.address}
             ray.init(**where, logging_level="ERROR", log_to_driver=False)
@@ -184,11 +184,14 @@ class Workers:
         for _ in range(min(self.n, len(work))):
             self._start()
         while waiting or any(item for _, item in self._running.values()):
-            while idle and (item := next((each for each in waiting if _before(each, done) is not None), None)):
+            while idle and (item := next((each for each in waiting if pictured_before(*each, done) is not None), None)):
                 waiting.remove(item)
                 worker, (chunk, _) = idle.pop(), item
                 began[chunk.label, chunk.index] = time.monotonic()
-                self._running[worker.ask.remote(chunk.label, chunk.index, _before(item, done))] = (worker, item)
+                self._running[worker.ask.remote(chunk.label, chunk.index, pictured_before(*item, done))] = (
+                    worker,
+                    item,
+                )
             [ref], _ = self._ray.wait(list(self._running), num_returns=1)
             worker, asked = self._running.pop(ref)
             if (found := self._got(ref, asked)) is None:
@@ -225,21 +228,6 @@ class Workers:
                     "fewer, or run it without workers to see what happens"
                 ) from error
             return None
-
-
-def _before(item: Item, done: Mapping[tuple[str, int], Part]) -> int | None:
-    """How many questions before a chunk have pictures; None: not known yet, and it matters."""
-    chunk, experiment = item
-    if "clips" not in experiment.also:
-        return 0
-    n = 0
-    for index in range(chunk.index):
-        if n >= experiment.pictures:  # whatever follows has none
-            break
-        if (chunk.label, index) not in done:
-            return None
-        n += done[chunk.label, index].pictured
-    return n
 
 
 def _check_answers(address: str) -> None:
