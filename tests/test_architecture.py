@@ -59,7 +59,8 @@ ALLOWED |= {f"experiments/{name}": (*EXPERIMENT, "drawing", *NEIGHBOURS.get(name
 ALLOWED["experiments"] = ("errors", "experiments/common")
 EVERY_EXPERIMENT = tuple(f"experiments/{name}" for name in NAMES)
 ALLOWED["views"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT)
-ALLOWED["pages"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT, "datasets", "experiments")
+ALLOWED["explorer"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT)
+ALLOWED["pages"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT, "datasets", "experiments", "explorer")
 ALLOWED["commands"] = (*ALLOWED["pages"], "pages", "runs", "_version")
 ALLOWED["__init__"] = (*ALLOWED["commands"], "commands")
 

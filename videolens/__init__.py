@@ -33,6 +33,7 @@ _PUBLIC = {
     "VideolensError": "videolens.errors",
     "attention_masks": "videolens.interventions.attention_mask",
     "bundled_path": "videolens.model.checkpoints.bundled",
+    "explore": "videolens.explorer.explore",
     "load_dataset": "videolens.datasets",
     "run": "videolens.runs",
     "sweep": "videolens.engine",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from videolens.experiments.pathway.choice import choose_pathway
     from videolens.experiments.pathway.experiment import evaluate_pathway
     from videolens.experiments.pathway.result import PathwayAccuracy
+    from videolens.explorer.explore import explore
     from videolens.interventions.add import Add
     from videolens.interventions.attention_mask import attention_masks
     from videolens.interventions.knockout import ROUTES, VIDEO_ROUTES, Knockout

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from videolens.commands.shared import BUNDLED, Commands, add_command, add_placing, quiet, say, tell
+from videolens.commands.shared import Commands, add_command, add_placing, add_question, asked_question, quiet, say, tell
 from videolens.interventions.layer_sets import STYLES
 
 
@@ -22,15 +21,7 @@ def add(commands: Commands) -> None:
         "figures and a page. Without --answer, “true option” is the model's own choice. Without --option, the "
         "question is open-ended.",
     )
-    flow.add_argument("--model", required=True, help=BUNDLED)
-    flow.add_argument("--video", required=True, metavar="FILE", help="mp4, mkv, webm, …")
-    flow.add_argument("--question", required=True, metavar="TEXT", help="the bare question")
-    flow.add_argument("--option", action="append", metavar="TEXT", help="an option without its letter; once per option")
-    flow.add_argument("--answer", metavar="TEXT", help="the right option, word for word")
-    flow.add_argument("--completion", metavar="TEXT", help="beginning of the answer to an open-ended question")
-    flow.add_argument("--start", type=float, metavar="SECONDS", help="where the part of the video begins")
-    flow.add_argument("--end", type=float, metavar="SECONDS", help="where it ends")
-    flow.add_argument("--n-frames", type=int, default=8, help="frames to sample (default: %(default)s)")
+    add_question(flow)
     flow.add_argument("--window", type=int, help="layers cut together (default: 9 of 32, to scale)")
     flow.add_argument(
         "--style",
@@ -71,18 +62,8 @@ def run(options: argparse.Namespace) -> None:
     quiet()
     from videolens.interventions.knockout import ROUTES
     from videolens.pages.own_clip import map_own_clip, plan_own_clip
-    from videolens.question import Question
-    from videolens.video.video import Video
 
-    video = Video.from_file(options.video, n_frames=options.n_frames, start=options.start, end=options.end)
-    question = Question(
-        video=video,
-        stem=options.question,
-        options=options.option,
-        answer=options.answer,
-        completion=options.completion,
-        id=os.path.basename(options.video),
-    )
+    question = asked_question(options)
     cuts = {"routes": options.route or ROUTES, "window": options.window, "style": options.style}
     cuts |= {"device": options.device, "dtype": options.dtype, "max_memory": options.max_memory, "say": say}
     if options.plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any, TypeAlias
 
@@ -49,6 +50,42 @@ def add_placing(command: argparse.ArgumentParser, device: str | None = "auto") -
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         help=f"of weights and activations (default: {'the checkpoint’s own' if device else 'what the config says'})",
+    )
+
+
+def add_question(command: argparse.ArgumentParser) -> None:
+    """`--model`, and one question about one clip, of every command that asks one."""
+    command.add_argument("--model", required=True, help=BUNDLED)
+    command.add_argument("--video", required=True, metavar="FILE", help="mp4, mkv, webm, …")
+    command.add_argument("--question", required=True, metavar="TEXT", help="the bare question")
+    command.add_argument(
+        "--option", action="append", metavar="TEXT", help="an option without its letter; once per option"
+    )
+    command.add_argument("--answer", metavar="TEXT", help="the right option, word for word")
+    command.add_argument("--completion", metavar="TEXT", help="beginning of the answer to an open-ended question")
+    command.add_argument("--start", type=float, metavar="SECONDS", help="where the part of the video begins")
+    command.add_argument("--end", type=float, metavar="SECONDS", help="where it ends")
+    command.add_argument("--n-frames", type=int, default=8, help="frames to sample (default: %(default)s)")
+
+
+def asked_question(options: argparse.Namespace) -> Any:
+    """The question that `add_question`'s options make.
+
+    Raises:
+        VideoError: the clip cannot be read.
+        QuestionError: options without the answer among them, and the like.
+    """
+    from videolens.question import Question
+    from videolens.video.video import Video
+
+    video = Video.from_file(options.video, n_frames=options.n_frames, start=options.start, end=options.end)
+    return Question(
+        video=video,
+        stem=options.question,
+        options=options.option,
+        answer=options.answer,
+        completion=options.completion,
+        id=os.path.basename(options.video),
     )
 
 

@@ -46,20 +46,38 @@ class View:
         Raises:
             VideolensError: the file is there already, and `overwrite` is False; or the page is larger than 5 MB.
         """
-        path, page = Path(path), self.page()
-        if path.exists() and not overwrite:
-            raise VideolensError(f"{path} is there already: choose another name, or pass overwrite=True")
-        if (size := len(page.encode())) > MOST_BYTES:
-            raise VideolensError(f"the page would be {size / 2**20:.1f} MB: show fewer layers, heads or words")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-        return path
+        return write_page(path, self.page(), MOST_BYTES, overwrite=overwrite)
 
     def __repr__(self) -> str:
         return f"View({self.title!r}, {len(self.body) / 2**10:.0f} kB; .save_html(path) writes a page)"
 
     def _repr_html_(self) -> str:
         return script() + self.body
+
+
+def write_page(path: str | Path, page: str, most: int, *, overwrite: bool) -> Path:
+    """Write a page into a file.
+
+    Args:
+        path: of the file.
+        page: HTML.
+        most: bytes that it may have.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        VideolensError: the file is there already, and `overwrite` is False; or the page is larger.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise VideolensError(f"{path} is there already: choose another name, or pass overwrite=True")
+    if (size := len(page.encode())) > most:
+        raise VideolensError(
+            f"the page would be {size / 2**20:.1f} MB: show fewer layers, heads, words or frames "
+            f"({most / 2**20:.0f} MB at most)"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
 def script() -> str:

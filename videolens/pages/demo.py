@@ -32,13 +32,14 @@ from videolens.experiments.pathway.choice import choose_pathway
 from videolens.experiments.pathway.experiment import evaluate_pathway
 from videolens.experiments.pathway.view import pruning_view
 from videolens.experiments.segment_attention.experiment import measure_attention
+from videolens.explorer.explore import explore
 from videolens.model.checkpoints.files import short_name
 from videolens.model.loading import load
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.pages.clips import AnsweredClip
 from videolens.pages.demo_evidence import evidence
 from videolens.pages.demo_page import demo_page
-from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, READ, Demo, DemoSettings, Pruned
+from videolens.pages.demo_parts import CHOSEN_BY, COMPARED, EXPLORER, READ, Demo, DemoSettings, Pruned
 from videolens.pages.demo_search import smallest
 from videolens.pages.saving import describe, save_figure, save_flows
 from videolens.pages.shapes_accuracy import shapes_accuracy
@@ -131,7 +132,7 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
     small = smallest(tuned, by, questions, ones, pruned.choice, seed=settings.seed, say=say, progress=progress)
     say("a few questions disturbed, along both pathways; what is there without hints")
     beyond = evidence(settings.model, tuned, small.pathways, questions, seed=settings.seed, progress=progress, **how)
-    say("the answer through the layers, and the words of the video tokens")
+    say("the answer through the layers, the words of the video tokens, and one question to look into")
     trace = answer_trace(tuned, questions, seed=settings.seed, progress=progress)
     lens = _lens(tuned, questions, settings, say=say, progress=progress)
     return Demo(
@@ -148,6 +149,7 @@ def _compute(settings: DemoSettings, device: str, *, say: Callable[[str], None],
         trace=trace,
         lens=lens,
         check=check,
+        explorer=explore(tuned, ones[0], beside=base, flow=flow),
         models={short_name(name): describe(name, model) for name, model in models.items()},
         seconds=time.monotonic() - began,
         versions=versions(),
@@ -228,6 +230,7 @@ def _write(out: Path, demo: Demo, *, progress: bool) -> None:
         demo.evidence.unhinted.save(out / "without-hints", overwrite=True)
     demo.trace.save(out / "answer-trace", overwrite=True)
     demo.lens.save(out / "logit-lens", overwrite=True)
+    demo.explorer.save_html(out / EXPLORER, overwrite=True)
     demo.pruned.view.save_html(out / "pathway.html", overwrite=True)
     (out / PAGE).write_text(demo_page(demo), encoding="utf-8")
 

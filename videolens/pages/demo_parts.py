@@ -16,6 +16,7 @@ from videolens.experiments.logit_lens.result import LogitLens
 from videolens.experiments.pathway.choice import Choice
 from videolens.experiments.pathway.result import PathwayAccuracy
 from videolens.experiments.segment_attention.result import SegmentAttention
+from videolens.explorer.explore import Explorer
 from videolens.pages.clips import AnsweredClip
 from videolens.pages.demo_evidence import Evidence
 from videolens.pages.demo_search import Smallest
@@ -25,6 +26,9 @@ COMPARED = 2
 
 CHOSEN_BY = 10
 """Validation questions of each task that the pathway is chosen by: any ten choose the same one."""
+
+EXPLORER = "explorer.html"
+"""The file of the explorer, beside the page."""
 
 READ = 4
 """Questions of each task whose video tokens are read as words."""
@@ -100,6 +104,7 @@ class Demo:
         evidence: what both pathways bear, and what is there without hints.
         trace: its answer, layer by layer.
         lens: the words that its video tokens are read as.
+        explorer: one question, in both models.
         check: `COMPARED` questions mapped by the published procedure as well.
         models: what each model is, in words, by name.
         seconds: how long it took.
@@ -119,6 +124,7 @@ class Demo:
     trace: AnswerTrace
     lens: LogitLens
     check: SideBySide
+    explorer: Explorer
     models: dict[str, str]
     seconds: float
     versions: dict[str, str]
