@@ -21,12 +21,14 @@ class Section:
         short: its name in the navigation.
         title: above the section.
         body: below the title; `Markup` is HTML, plain text is shown as it is.
+        folded: whether only the title shows at first.
     """
 
     id: str
     short: str
     title: str
     body: str
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def page(
     keys: Sequence[Key],
     sections: Sequence[Section],
     footer: str,
+    picture: str = "",
     head: str | None = None,
 ) -> str:
     """The whole page. Whatever text it is given is escaped, unless it is `Markup`.
@@ -57,11 +60,13 @@ def page(
         keys: the numbers at the top.
         sections: in order.
         footer: at the end.
+        picture: below the paragraph: what a stranger sees first.
         head: what else goes into the head, as `Markup`. None: circuitsvis's script, if a section needs it.
     """
     if head is None:
         head = Markup(script() if any("CircuitsVis.render(" in section.body for section in sections) else "")
-    values = {"title": title, "kicker": kicker, "lead": lead, "keys": keys, "sections": sections, "footer": footer}
+    values = {"title": title, "kicker": kicker, "lead": lead, "keys": keys, "sections": sections}
+    values |= {"footer": footer, "picture": picture}
     head_part, body = re.split(r"(?=</head>)", str(render(__file__, "page.html", head=head, **values)), maxsplit=1)
     # a number and its sign stay in one line
     return head_part + re.sub(r"(?<=[\d\]]) %", "\N{NO-BREAK SPACE}%", body)

@@ -22,8 +22,9 @@ from videolens.experiments.segment_attention.section import section as attention
 from videolens.model.checkpoints.files import short_name
 from videolens.pages.clips import clips_section, settings_section
 from videolens.pages.demo_evidence import stressed_section, unhinted_section
-from videolens.pages.demo_parts import Demo
+from videolens.pages.demo_parts import EXPLORER, Demo
 from videolens.pages.demo_search import smallest_section
+from videolens.pages.journey import journey
 
 _NOTHING_NAMED = (
     "In a model trained on much text such words name what a patch shows; this small one was never asked to name its "
@@ -43,6 +44,7 @@ def demo_page(demo: Demo) -> str:
         title="Where information flows in a VideoLLM",
         kicker="videolens · flow report",
         lead=lead.format(short_name(demo.settings.model), short_name(demo.settings.base)),
+        picture=journey(demo.clips[0], demo.tuned, explorer=EXPLORER),
         keys=_keys(demo),
         sections=_sections(demo),
         footer=Markup(
@@ -94,23 +96,39 @@ def _sections(demo: Demo) -> list[Section]:
     settings = settings_section(_settings(demo), demo.flows, demo.versions)
     emergence = []
     if (free := demo.evidence.unhinted) is not None:
-        emergence.append(Section("hints", "Hints", "What is there without hints", unhinted_section(free)))
+        emergence.append(Section("hints", "Hints", "What is there without hints", unhinted_section(free), folded=True))
     return [
         Section("brief", "In brief", "In brief", brief(demo.claims)),
-        Section("clips", "Clips", "What they are asked", clips_section(demo.clips)),
-        Section("accuracy", "Accuracy", "Who gets it right", accuracy_section(demo.accuracy, still=STILL_TASKS)),
+        Section("clips", "Clips", "What they are asked", clips_section(demo.clips), folded=True),
+        Section(
+            "accuracy", "Accuracy", "Who gets it right", accuracy_section(demo.accuracy, still=STILL_TASKS), folded=True
+        ),
         Section("flow", "Flow", "Where it flows", flow_section(demo.tuned, base=demo.base, table=False)),
         Section(
             "claims", "Claims", "What this says about the paper’s claims", claims_section(demo.claims, flows=demo.flows)
         ),
-        Section("pathway", "Pathway", "What can be cut away", pathway),
-        Section("smallest", "Smallest", "How little is enough, and what that saves", smallest_section(demo.smallest)),
-        Section("stress", "Stress", "What the pathways bear", stressed_section(demo.evidence.stress)),
+        Section("pathway", "Pathway", "What can be cut away", pathway, folded=True),
+        Section(
+            "smallest",
+            "Smallest",
+            "How little is enough, and what that saves",
+            smallest_section(demo.smallest),
+            folded=True,
+        ),
+        Section("stress", "Stress", "What the pathways bear", stressed_section(demo.evidence.stress), folded=True),
         *emergence,
-        Section("answer", "Answer", "When the answer forms", answer_section(demo.trace)),
-        Section("words", "Words", "What the video tokens read as", lens_section(demo.lens, note=_NOTHING_NAMED)),
-        Section("attention", "Attention", "Who looks at whom", attention_section(attention, base=base_attention)),
-        Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check)),
+        Section("answer", "Answer", "When the answer forms", answer_section(demo.trace), folded=True),
+        Section(
+            "words", "Words", "What the video tokens read as", lens_section(demo.lens, note=_NOTHING_NAMED), folded=True
+        ),
+        Section(
+            "attention",
+            "Attention",
+            "Who looks at whom",
+            attention_section(attention, base=base_attention),
+            folded=True,
+        ),
+        Section("cost", "Cost", "What the maps cost", cost_section(demo.flows, demo.check), folded=True),
         Section("settings", "Settings", "How this was made", settings),
     ]
 
