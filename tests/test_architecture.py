@@ -27,17 +27,18 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items(
 MAX_LINES, MAX_FUNCTION = 300, 60
 
 # floor by floor: a room may import from the rooms that stand before it in its list, and from itself
-BELOW_MODEL = ("errors", "cache", "reading", "video", "question", "prompt")
+BELOW_MODEL = ("errors", "cache", "notebook", "reading", "video", "question", "prompt")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "_version": (),
     "errors": (),
     "cache": (),
+    "notebook": (),  # finds the room "displays" by its name
     "progress": (),
     "reading": ("errors",),
-    "video": ("errors", "cache", "reading"),
-    "question": ("errors", "video"),
+    "video": ("errors", "cache", "notebook", "reading"),
+    "question": ("errors", "notebook", "video"),
     "datasets": ("errors", "cache", "progress", "reading", "video", "question"),
-    "prompt": ("errors", "cache", "video", "question"),
+    "prompt": ("errors", "cache", "notebook", "video", "question"),
     "model": BELOW_MODEL,
     "interventions": (*BELOW_MODEL, "model"),
     "engine": (*BELOW_MODEL, "model", "interventions"),
@@ -60,6 +61,7 @@ ALLOWED["experiments"] = ("errors", "experiments/common")
 EVERY_EXPERIMENT = tuple(f"experiments/{name}" for name in NAMES)
 ALLOWED["views"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT)
 ALLOWED["explorer"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT)
+ALLOWED["displays"] = (*EXPERIMENT, "drawing", "explorer")
 ALLOWED["pages"] = (*EXPERIMENT, "drawing", *EVERY_EXPERIMENT, "datasets", "experiments", "explorer")
 ALLOWED["commands"] = (*ALLOWED["pages"], "pages", "runs", "_version")
 ALLOWED["__init__"] = (*ALLOWED["commands"], "commands")

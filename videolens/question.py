@@ -10,6 +10,7 @@ from inspect import signature
 from typing import Any, Literal, get_args
 
 from videolens.errors import QuestionError, UnknownNameError, check_text, near
+from videolens.notebook import Shown
 from videolens.video import edits
 from videolens.video.video import Video
 
@@ -28,7 +29,7 @@ _OF_PROMPTS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class Question(Shown):
     """A question about a video.
 
     Attributes:

@@ -13,6 +13,7 @@ from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError, near
 from videolens.model.cost import Cost
 from videolens.model.transformer import HookedVideoTransformer
+from videolens.notebook import Shown
 from videolens.prompt.prompt import Prompt
 
 ENGINES: tuple[str, ...] = ("exact", "full")
@@ -45,7 +46,7 @@ class PassPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Shown):
     """The cost of evaluating interventions on one prompt.
 
     Attributes:

@@ -12,11 +12,12 @@ from torch import Tensor
 from videolens.errors import VideolensError
 from videolens.interventions.edges import Allowed, OpenEdges, causal_mask, check_parts
 from videolens.interventions.knockout import Knockout, MaskFunction
+from videolens.notebook import Shown
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.tokens import TokenMap
 
 
-class CutRoutes(OpenEdges):
+class CutRoutes(Shown, OpenEdges):
     """A pathway, said by the knockouts of all that it cuts. An intervention.
 
     Attributes:

@@ -20,6 +20,7 @@ from videolens.interventions.attention_mask import AsAttentionMask
 from videolens.interventions.blocked import Cut, blocked, blocked_each
 from videolens.interventions.numbering import check_within, some_numbers
 from videolens.interventions.on_edges import OnEdges, on_edges
+from videolens.notebook import Shown
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_by_role, is_selection
 from videolens.prompt.tokens import TokenMap
@@ -70,7 +71,7 @@ MaskFunction = Callable[[Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
-class Knockout(AsAttentionMask):
+class Knockout(Shown, AsAttentionMask):
     """Queries in `target` may not attend to keys in `source`, in these layers.
 
     "last" means the newest token at every step: in a prompt its final position, while decoding each generated token

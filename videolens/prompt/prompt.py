@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from videolens.errors import PromptError, check_whole
+from videolens.notebook import Shown
 from videolens.prompt.batched_tokens import TokenMaps
 from videolens.prompt.tokens import TokenMap
 from videolens.question import Question
@@ -30,7 +31,7 @@ class Maker(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class Prompt(Shown):
     """One prompt, or a batch of prompts with the same layout.
 
     batch: prompts; pos: positions, video tokens in place; frame, channel, height, width: of the pixels that the vision

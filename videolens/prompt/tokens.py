@@ -21,6 +21,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, check_whole, near
+from videolens.notebook import Shown
 from videolens.prompt.selections import (
     CODE,
     DERIVED,
@@ -37,7 +38,7 @@ from videolens.prompt.selections import (
 
 
 @dataclass(frozen=True, eq=False)
-class TokenMap:
+class TokenMap(Shown):
     """What every position of one prompt is.
 
     pos: positions of the prompt, video tokens in place.

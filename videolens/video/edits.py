@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from videolens.errors import VideoError
+from videolens.notebook import Shown
 
 NAMES = ("reversed", "shuffled", "frozen", "blank", "swapped", "replaced")
 """The methods of `Video` that make edited copies."""
@@ -30,7 +31,7 @@ See = Callable[[int, Sequence[int], UInt8[Tensor, "h w c"]], None]
 in any order. Reading can have to begin anew: what is said last of a place counts."""
 
 
-class Film(ABC):
+class Film(Shown, ABC):
     """Something that frames can come from: a `Video`."""
 
     @abstractmethod

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, VideolensError, check_whole, near, utf8, validation_text
 from videolens.experiments.common.experiment import Skip, check_samples
+from videolens.notebook import Shown
 from videolens.reading import as_path, parse_json, read_table, read_text
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _as_it_stands(draw: Callable[..., Figure], given: Sequence[Any], options: Ma
     return figure
 
 
-class Result(Drawn):
+class Result(Shown, Drawn):
     """Base of all results. Most are one table over questions, whose first two columns are "question" and "task".
 
     What it hands out, tables and numbers, are copies: changing them leaves the result as it is. (pandas copies a table
