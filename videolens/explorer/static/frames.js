@@ -43,10 +43,13 @@ function drawFrame(context, pane, frame, box, paint, colours, detailed) {
   context.imageSmoothingEnabled = !image || image.naturalWidth > 128;
   if (image && image.naturalWidth) context.drawImage(image, x, y, width, height);
   const [, rows, columns] = pane.grid;
-  const w = width / columns, h = height / rows;
+  // whole pixels: the edges of two dark patches would show as a line
+  const across = Array.from({ length: columns + 1 }, (_, i) => Math.round(x + (i * width) / columns));
+  const down = Array.from({ length: rows + 1 }, (_, i) => Math.round(y + (i * height) / rows));
   for (let i = 0; i < pane.perFrame; i++) {
     const at = pane.video[frame * pane.perFrame + i];
-    const left = x + (i % columns) * w, top = y + Math.floor(i / columns) * h;
+    const column = i % columns, row = Math.floor(i / columns);
+    const left = across[column], top = down[row], w = across[column + 1] - left, h = down[row + 1] - top;
     const { dark = 0, tint = null, key = false, query = false, word = "" } = paint(at);
     if (dark > 0) {
       context.fillStyle = `rgba(${colours.dim}, ${dark})`;
