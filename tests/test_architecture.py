@@ -45,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "drawing": ("errors",),
     "experiments/common": (*BELOW_MODEL, "progress", "model", "interventions", "engine", "_version"),
     "runs": (*BELOW_MODEL, "progress", "datasets", "model", "experiments", "experiments/common", "drawing"),
+    "evaluators": (*BELOW_MODEL, "progress", "model", "interventions", "runs"),
     "__main__": ("errors", "_version", "commands"),
 }
 EXPERIMENT = (*ALLOWED["experiments/common"], "experiments/common")

@@ -167,6 +167,17 @@ def parse_yaml(text: str, *, where: str) -> Any:
     return found
 
 
+def read_plain(path: Path) -> Any:
+    """The content of a file of plain data: JSON where its name ends so, else YAML.
+
+    Raises:
+        VideolensError: as `read_text`, `parse_json` and `parse_yaml`.
+    """
+    if path.suffix == ".json":
+        return parse_json(read_text(path), where=str(path), finite=False)
+    return parse_yaml(read_text(path, most=MOST_YAML), where=str(path))
+
+
 class Fields(BaseModel):
     """Base of the fields of a file: of exactly their kinds, with others beside them that nothing here reads."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from videolens.errors import VideolensError, near
@@ -13,6 +14,7 @@ from videolens.interventions.knockout import Knockout
 from videolens.interventions.numbering import check_within, whole_numbers
 from videolens.interventions.partition import PARTITION, Unit, coarse_route
 from videolens.interventions.pathway import Pathway
+from videolens.reading import as_path, json_kind, read_plain
 
 
 def is_searched(route: str) -> bool:
@@ -158,6 +160,37 @@ def pathway_from(fields: Mapping[str, Any]) -> CutRoutes:
     if isinstance(heads, Mapping) and all(isinstance(each, Mapping) for each in heads.values()):
         heads = {route: {_number(layer): some for layer, some in each.items()} for route, each in heads.items()}
     return RoutePathway(fields["n_layers"], fields["closed"], name=fields.get("name", "routes"), heads=heads)
+
+
+def read_pathway(path: str | Path) -> CutRoutes:
+    """A pathway from a file, JSON or YAML.
+
+    1. The fields that `pathway_from` takes: `{n_layers: 32, cross_frame: [4, 5], …}`, `{preset: …}`.
+    2. The settings of a saved result: `pathway.json` of `evaluate_pathway` holds one; of the pathways of a search
+       (`search.json`) it is the chosen one.
+
+    Raises:
+        VideolensError: it cannot be read, or holds no pathway, or several of which none is the chosen one; names the
+            file.
+    """
+    path = as_path(path, "the file of a pathway")
+    fields = read_plain(path)
+    if not isinstance(fields, Mapping):
+        raise VideolensError(
+            f"{path} holds {json_kind(fields)}, expected a pathway: a mapping with n_layers and open layers"
+        )
+    try:
+        if isinstance(several := fields.get("pathways"), Mapping):  # 2.
+            chosen = fields.get("chosen") if "chosen" in fields or len(several) != 1 else next(iter(several))
+            if chosen not in several:
+                raise VideolensError(
+                    f"it holds {len(several)} pathways ({', '.join(map(str, several))}) and does not say which is "
+                    "chosen: write the fields of one into a file of its own"
+                )
+            return pathway_from(several[chosen])
+        return pathway_from(fields.get("pathway", fields))
+    except VideolensError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _number(layer: Any) -> Any:

@@ -5,7 +5,7 @@ Hook functions see every step, and interventions hold in every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
@@ -140,6 +140,40 @@ def written(
     if model.tokenizer is not None:
         texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return Generation(tokens=tokens, texts=tuple(texts))
+
+
+@a_run()
+@torch.no_grad()
+def follow(
+    model: Running, prompt: Prompt, tokens: Sequence[int], interventions: Any = ()
+) -> tuple[Float[Tensor, " new"], bool]:
+    """How likely given tokens are after a prompt: what `generate` would have chosen from, had it written these.
+
+    Args:
+        prompt: a single one.
+        tokens: ids that follow it.
+        interventions: what holds meanwhile, as in `generate`.
+
+    Returns:
+        The log-probability of every token, given those before it; and whether greedy decoding would write them.
+
+    Raises:
+        ModelError: no tokens, or more than fit the context; interventions as in `generate`.
+        PromptError: a batch of several prompts.
+    """
+    prompt = prompt.single("a given answer")
+    check_fits(model, prompt, len(tokens), True)
+    functions = functions_of(model.cfg, prompt, interventions, called="interventions")
+    found, greedy = [], True
+    with model.hooks(fwd_hooks=functions) if functions else nullcontext():
+        decoding: Decoding = _Whole(model, prompt)
+        logits = decoding.first()
+        for n, token in enumerate(tokens):
+            logits = decoding.next(torch.tensor([tokens[n - 1]], device=logits.device), n - 1) if n else logits
+            possible = model.possible(logits)
+            found.append(possible[0].float().log_softmax(-1)[token])
+            greedy &= int(model.chosen(possible)) == token
+    return torch.stack(found), greedy
 
 
 def _continued(model: Running, given: Any) -> Prompt | Int64[Tensor, "batch pos"]:

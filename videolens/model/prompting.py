@@ -16,9 +16,8 @@ from videolens.model.families import Clock
 from videolens.model.finite import check_made
 from videolens.model.running import Running
 from videolens.model.vision.frontend import FrontEnd
-from videolens.prompt.chat_template import chat_template
+from videolens.model.wording import template_of, video_placeholder
 from videolens.prompt.encoding import encode_question
-from videolens.prompt.known_templates import template_named
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.template import PromptTemplate
 from videolens.prompt.tokens import TokenMap
@@ -31,32 +30,14 @@ def prompt_from_question(
     model: Running, question: object, template: PromptTemplate | str | None, prepare: Callable[[Video], Tensor]
 ) -> Prompt:
     """See `HookedVideoTransformer.prompt`; `prepare` is its `pixels`."""
-    if model.tokenizer is None:
-        raise ModelError(
-            f"{model.cfg.model_name!r} has no tokenizer files, so a question cannot be written in its tokens: add "
-            "them to the checkpoint, or use model.prompt_from_ids(input_ids, pixel_values, spans=…)"
-        )
+    placeholder = video_placeholder(model)
     if not isinstance(question, Question):
         raise PromptError(f"a prompt is made of one Question(video, stem, …), got {type(question).__name__}")
     front = model.frontend
-    try:
-        placeholder = model.tokenizer.convert_ids_to_tokens(front.video_token)
-    except (LookupError, OverflowError):
-        placeholder = None
-    if placeholder is None:
-        raise ModelError(
-            f"config.json of {model.cfg.model_name!r} has the token {front.video_token} stand for a video, which its "
-            "tokenizer does not have: the checkpoint needs its own tokenizer files"
-        )
-    if template is None:
-        template = chat_template(model.tokenizer, placeholder, source=str(model.cfg.model_name))
-    elif isinstance(template, str):
-        template = template_named(template)
-    if not isinstance(template, PromptTemplate):
-        raise PromptError(f"a template is a PromptTemplate or the name of one, got {template!r}")
+    template = template_of(model, template)
     video = question.video
     pixels, clock = prepare(video), Clock.of(video)
-    layout = _layout(front, pixels, clock)
+    layout = video_layout_of(front, pixels, clock)
     with refusing(PromptError, f"the tokenizer of {model.cfg.model_name!r} cannot write the question as tokens"):
         coded = encode_question(
             question, template, model.tokenizer, layout, video_token_id=front.video_token, placeholder=placeholder
@@ -116,13 +97,15 @@ def prompt_from_ids(
     if times is not None and len(times) != frames:
         raise PromptError(f"{len(times)} frame times were given for {frames} frames: give one per frame")
     clock = Clock(torch.full((frames,), torch.nan, dtype=torch.float64) if times is None else times)
-    layout = _layout(model.frontend, pixels, clock)
+    layout = video_layout_of(model.frontend, pixels, clock)
     ids, found = _repeated(model.frontend, ids, found, layout, pixels)
     tokens = _with_answer(_with_video(model, ids, found, layout, named), answer, options)
     return _finish(model, ids, pixels, tokens, clock, answer_token=answer, option_tokens=options)
 
 
-def _layout(front: FrontEnd, pixels: Float[Tensor, "*clip frame channel height width"], clock: Clock) -> VideoLayout:
+def video_layout_of(
+    front: FrontEnd, pixels: Float[Tensor, "*clip frame channel height width"], clock: Clock
+) -> VideoLayout:
     """What stands for a clip in a prompt."""
     frames, _, height, width = pixels.shape[-4:]
     what = f"{frames} frames of {height} × {width} pixels give no grid of video tokens: config.json contradicts itself"

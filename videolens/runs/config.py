@@ -19,7 +19,7 @@ from videolens.datasets import load_dataset
 from videolens.errors import VideolensError, near, utf8
 from videolens.experiments import declared, in_runs
 from videolens.model.checkpoints.placing import device_named
-from videolens.reading import MOST_YAML, as_path, parse_yaml, read_text
+from videolens.reading import as_path, read_plain
 from videolens.runs.checking import checked, fields_of, is_plain
 
 DEFAULT_CHUNK = 4
@@ -108,8 +108,7 @@ def read_config(source: Mapping[str, Any] | str | Path | RunConfig) -> RunConfig
     if isinstance(source, Mapping):
         where, content = "config", source
     else:
-        where, path = str(source), as_path(source, "the config")
-        content = parse_yaml(read_text(path, most=MOST_YAML), where=where)
+        where, content = str(source), read_plain(as_path(source, "the config"))
     if not isinstance(content, Mapping):
         raise VideolensError(f"{where}: a run is a mapping with model, dataset and experiments, got {content!r}")
     try:

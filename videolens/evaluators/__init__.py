@@ -1,0 +1,1 @@
+"""Other people's evaluation tools, asking a model of ours with interventions attached."""
