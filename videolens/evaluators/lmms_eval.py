@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 
 from videolens.errors import PromptError, VideolensError
@@ -56,12 +57,14 @@ class LmmsEvalModel(lmms):
 
         return self._each(requests, answer)
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """The loss of every request's continuation, and whether it is the greedy one. Arguments: text, continuation (or
         a function of the document), visuals, which document."""
 
-        def answer(text: str, words: Any, to_visual: Callable[[Any], Any], doc: Any) -> tuple[float, bool]:
-            return self.answering.loss(text, to_visual(doc), str(words(doc) if callable(words) else words))
+        def answer(text: str, words: Any, to_visual: Callable[[Any], Any], doc: Any) -> Any:
+            found = self.answering.loss(text, to_visual(doc), str(words(doc) if callable(words) else words))
+            # 0.7.3 makes text of a bare pair, which its tasks cannot read; what this class holds it leaves as it is
+            return GenerationResult(found)
 
         return self._each(requests, answer)
 
