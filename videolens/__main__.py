@@ -1,6 +1,6 @@
-"""The command line: `videolens demo`, `flow`, `explore`, `accuracy`, `run`, `check`, `models`, `datasets`, `data`, each
-a file of `videolens/commands/`, and every other experiment by its name (`commands/experiment.py`). Heavy packages are
-imported by the command that runs."""
+"""The command line: `videolens demo`, `flow`, `explore`, `accuracy`, `run`, `plan`, `check`, `models`, `datasets`,
+`data`, each a file of `videolens/commands/`, and every other experiment by its name (`commands/experiment.py`). Heavy
+packages are imported by the command that runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from videolens._version import __version__
-from videolens.commands import accuracy, check, data, datasets, demo, experiment, explore, flow, models, run
+from videolens.commands import accuracy, check, data, datasets, demo, experiment, explore, flow, models, plan, run
 from videolens.commands.shared import failed
 from videolens.errors import VideolensError
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"videolens {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, flow, explore, accuracy, run, check, models, datasets, data, experiment):
+    for command in (demo, flow, explore, accuracy, run, plan, check, models, datasets, data, experiment):
         command.add(commands)
     return top
 

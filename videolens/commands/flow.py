@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from videolens.commands.shared import Commands, add_command, add_placing, add_question, asked_question, quiet, say, tell
+from videolens.commands.shared import (
+    Commands,
+    add_command,
+    add_placing,
+    add_question,
+    asked_question,
+    quiet,
+    say,
+    size,
+    tell,
+)
 from videolens.interventions.layer_sets import STYLES
 
 
@@ -46,7 +56,7 @@ def add(commands: Commands) -> None:
     flow.add_argument("--verify", action="store_true", help="also run a sample in full and compare")
     flow.add_argument(
         "--max-memory",
-        type=_size,
+        type=size,
         metavar="BYTES",
         help="what may be used besides the model, such as 500M or 4G (default: half of what is free)",
     )
@@ -82,12 +92,3 @@ def run(options: argparse.Namespace) -> None:
     for doubt in found.doubts:
         say(f"warning: {doubt}")
     tell(f"answer: {found.answer}{judged} (probability {found.probability:.2f})\n{found.page}")
-
-
-def _size(text: str) -> int:
-    """Bytes, as a number or with a unit (K, M, G: of 1024): 500M, 1.5G."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    try:
-        return int(float(text[:-1]) * units[text[-1].upper()] if text[-1:].upper() in units else float(text))
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: give bytes, or a number with K, M or G") from None

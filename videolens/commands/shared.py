@@ -89,6 +89,16 @@ def asked_question(options: argparse.Namespace) -> Any:
     )
 
 
+def size(text: str) -> int:
+    """Bytes, as a number or with a unit (K, M, G, also KiB, MiB, GiB: of 1024): 500M, 1.5G."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    try:
+        number = text.removesuffix("iB")
+        return int(float(number[:-1]) * units[number[-1].upper()] if number[-1:].upper() in units else float(number))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give bytes, or a number with K, M or G") from None
+
+
 def quiet() -> None:
     """Keep other packages' notes off the terminal: what this program has to say should be readable."""
     from transformers.utils import logging

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from videolens.engine.descent import goes_deep, most_waiting
 from videolens.engine.memory import memory_budget
 from videolens.engine.passes import Pass, Sights, make_passes
@@ -143,19 +145,29 @@ class Planner:
         model, prompt: what will run.
         max_memory: bytes that may be used besides both; None: half of what is free.
         kept: bytes of them that a clean run holds already.
+        device: where it will run; None: where the model is.
     """
 
-    def __init__(self, model: HookedVideoTransformer, prompt: Prompt, max_memory: int | None, *, kept: int = 0) -> None:
+    def __init__(
+        self,
+        model: HookedVideoTransformer,
+        prompt: Prompt,
+        max_memory: int | None,
+        *,
+        kept: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
         self.n_layers, self.n_pos = model.cfg.n_layers, prompt.shape[1]
         self.cost = Cost.of(model.cfg)
-        self.device = model.frontend.device
+        self.device = model.frontend.device if device is None else device
         self.budget = memory_budget(max_memory, self.device, kept=kept)
+        held = model.frontend.device  # of the rows and keys that hook functions get, as in a forward
         self.sights = Sights(
             n_pos=self.n_pos,
             asked=int(prompt.tokens["last"][0]),
             n_layers=self.n_layers,
             n_heads=model.cfg.n_heads,
-            device=self.device,
+            device=torch.device("cpu") if held.type == "meta" else held,
         )
 
     def plan(self, staged: Sequence[Staged], rounds: Sequence[Round]) -> Plan:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.engine.foreseeing import beside, fits_beside
 from videolens.engine.full import full_logits
 from videolens.engine.planning import Plan, Planner, Round, check_engine
 from videolens.engine.stages import Staged, stage_interventions
@@ -131,10 +132,7 @@ def sweep(
     rounds = planner.rounds(staged)
     planned = planner.plan(staged, rounds)
     clean = _kept(base, planner, rounds)
-    whole = planned.forwards
-    if clean is not None:
-        planned = replace(planned, peak_bytes=planned.peak_bytes + clean.n_bytes)
-        whole -= len(rounds) * planner.clean_layers() / planned.forward_flops
+    planned, whole = beside(planner, planned, 0 if clean is None else clean.n_bytes)
     part = (whole - planned.in_full) / whole / len(rounds)
     wide = torch.promote_types(model.cfg.dtype, torch.float32)
     logits = torch.full((len(staged), model.cfg.d_vocab), torch.nan, device=model.frontend.device, dtype=wide)
@@ -152,7 +150,7 @@ def sweep(
 
 def _kept(base: Base | None, planner: Planner, rounds: Sequence[Round]) -> CleanRun | None:
     """The base's clean run, if it fits beside the walks as they are planned: other chunks would round differently."""
-    if base is not None and base.n_bytes + max(one.peak_bytes for one in rounds) > planner.budget:
+    if base is not None and not fits_beside(planner, rounds, base.n_bytes):
         base.release()
     return None if base is None else base.clean
 

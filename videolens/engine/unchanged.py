@@ -59,6 +59,12 @@ class Base:
             self.clean.check(model)
 
 
+def clean_bytes(model: HookedVideoTransformer, prompt: Prompt, budget: int) -> int:
+    """Memory that the clean run of a prompt will hold; 0: more than its part of the budget, so that it is not kept."""
+    size = Cost.of(model.cfg).clean_run(prompt.shape[1], model.cfg.n_layers)
+    return size if size <= budget // _SHARE else 0
+
+
 @a_run()
 @torch.no_grad()
 def base(
@@ -81,8 +87,7 @@ def base(
     """
     prompt.single("an evaluation")
     check_engine(engine)
-    size = Cost.of(model.cfg).clean_run(prompt.shape[1], model.cfg.n_layers)
-    fits = size <= memory_budget(max_memory, model.frontend.device) // _SHARE
+    fits = clean_bytes(model, prompt, memory_budget(max_memory, model.frontend.device))
     if engine == "full" or not fits or any(is_listened_to(point) for point in model.hook_dict.values()):
         return Base(model, prompt, full_logits(model, prompt, ()))
     clean = model.run_clean(prompt)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.errors import check_whole
 from videolens.experiments.accuracy.conditions import apply, check
 from videolens.experiments.accuracy.result import Accuracy, AccuracyRow, AccuracySettings
@@ -122,6 +123,10 @@ class AccuracyExperiment(Experiment[Accuracy]):
                 yield Asked([rows[number, condition] for condition in self.conditions])
             else:
                 yield Asked(skipped=[Skip(one.name, one.task, None, "the prompt was made by hand: it has no question")])
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """A forward for every condition."""
+        return Foreseen.plain(len(self.conditions))
 
     def result(self, gathered: Gathered) -> Accuracy:
         """The accuracies of all questions that were answered; the others stand in the settings."""

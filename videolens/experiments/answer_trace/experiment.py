@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.engine.full import full_logits
 from videolens.engine.stages import stage_interventions
 from videolens.errors import SelectionError
@@ -128,6 +129,10 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
                 rows += self._rows(traced, followed, (name, task, condition), correct)
             tick(share)
         return Asked(rows, skipped)
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """A forward with nothing changed, and one under each intervention."""
+        return Foreseen.plain(1 + len(self.conditions))
 
     def result(self, gathered: Gathered) -> AnswerTrace:
         """The trace of all questions."""

@@ -15,6 +15,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.engine import last_logits
+from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.errors import SelectionError, VideolensError, check_whole, near
 from videolens.experiments.attention_map.patterns import read_rows
 from videolens.experiments.attention_map.result import AVERAGED, AttentionMap, AttentionMapSettings, AttentionRow
@@ -185,6 +186,10 @@ class AttentionMapExperiment(Experiment[AttentionMap]):
             for i, word in enumerate(places)
             for cell, *pair in zip(cells, *(each[:, i].ravel().tolist() for each in values), strict=True)
         ]
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """A forward with nothing blocked and one under what is, before them one for the answer that it is chosen by."""
+        return Foreseen.plain(2 + (self.samples != "all"))
 
     def result(self, gathered: Gathered) -> AttentionMap:
         """The attention map of all questions.

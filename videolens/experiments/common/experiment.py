@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import pandas as pd
 
+from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.engine.sweeping import Sweep
 from videolens.errors import VideolensError, near
 from videolens.experiments.common.thumbnails import LONGEST, thumbnails
@@ -168,6 +169,15 @@ class Experiment(ABC, Generic[R]):
     @abstractmethod
     def ask(self, prompt: Any, name: str, task: str, tick: Tick) -> Asked:
         """Ask one question, a single prompt."""
+
+    def foresee(self, prompt: Any, machine: Machine) -> Foreseen | None:
+        """What asking one question will cost at most, before anything runs; None: that is not known beforehand.
+
+        Args:
+            prompt: what `ask` takes; it may be one without numbers (`prompt_shape`).
+            machine: where it will run.
+        """
+        return None
 
     @abstractmethod
     def result(self, gathered: Gathered) -> R:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from videolens.engine import Base, Sweep, base, check_engine, sweep
+from videolens.engine.foreseeing import Foreseen, Machine, foresee
 from videolens.errors import SelectionError, check_flag
 from videolens.experiments.common.asking import ask_all, why_left_out
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick, check_samples
@@ -168,6 +169,20 @@ class FlowExperiment(Experiment[FlowMap]):
             noise, more = self._noise(prompt, knockouts, unblocked, [row.change_percent for row in rows], answer)
             cost = replace(cost, forwards=cost.forwards + more, noise=noise)
         return Asked(rows, skipped, cost)
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """The run with nothing changed, the knockouts, and in half precision one of each route again, the dearest."""
+        n_layers = self.model.cfg.n_layers
+        knockouts, kept, _ = route_knockouts(prompt, self.routes, self.window, n_layers, style=self.style)
+        if not kept:
+            return Foreseen.plain(1)
+        how: dict[str, Any] = {"engine": self.engine, "max_memory": self.max_memory, "machine": machine}
+        found = foresee(self.model, prompt, knockouts, with_base=True, **how)
+        if self.model.cfg.dtype not in HALF:
+            return found
+        again = [Rerounded(knockouts[i]) for i in range(0, len(knockouts), len(knockouts) // len(kept))]
+        more = foresee(self.model, prompt, again, with_base=True, **how).forwards - 1
+        return replace(found, forwards=found.forwards + more)
 
     def _noise(
         self, prompt: Prompt, knockouts: Sequence[Knockout], unblocked: Base, changes: Sequence[float], answer: int

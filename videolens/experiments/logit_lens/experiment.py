@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.engine.full import full_logits
 from videolens.errors import VideolensError, near
 from videolens.experiments.common.asking import ask_all, why_left_out
@@ -151,6 +152,10 @@ class LogitLensExperiment(Experiment[LogitLens]):
                 for rank, (token, probability) in enumerate(zip(ranked, probabilities, strict=True), start=1)
             ]
         return Asked(rows)
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """One forward."""
+        return Foreseen.plain(1)
 
     def result(self, gathered: Gathered) -> LogitLens:
         """The lens of all questions."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from videolens.engine import check_engine, sweep
+from videolens.engine.foreseeing import Foreseen, Machine, foresee
 from videolens.errors import VideolensError, check_whole, near
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Tick
@@ -131,6 +132,11 @@ class PathwayExperiment(Experiment[PathwayAccuracy]):
             for condition, seed, logits, kept in conditions
         ]
         return Asked(rows, cost=Cost.of(found))
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """Of one sweep over the pathway and the random cuts."""
+        cuts = [cut for _, _, cut in self.cuts]
+        return foresee(self.model, prompt, cuts, engine=self.engine, max_memory=self.max_memory, machine=machine)
 
     def result(self, gathered: Gathered) -> PathwayAccuracy:
         """Accuracies of all questions."""

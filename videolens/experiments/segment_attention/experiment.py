@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.errors import VideolensError
 from videolens.experiments.common.asking import ask_all
 from videolens.experiments.common.experiment import Asked, Experiment, Gathered, Tick
@@ -81,6 +82,10 @@ class SegmentAttentionExperiment(Experiment[SegmentAttention]):
         mass = self._of_prompt(prompt, [positions for _, positions in segments])
         names = "\n".join(segment for segment, _ in segments)
         return Asked([_QuestionRow(name, task, names, mass.cpu().numpy().tobytes())])
+
+    def foresee(self, prompt: Prompt, machine: Machine) -> Foreseen:
+        """One forward."""
+        return Foreseen.plain(1)
 
     def result(self, gathered: Gathered) -> SegmentAttention:
         """Step 2.

@@ -56,7 +56,7 @@ def check_size(family: Family, settings: Mapping[str, Any], stored: Mapping[str,
             )
     with torch.device("meta"), ExitStack() as stack:
         try:
-            module = _architecture(family, settings, stack)
+            module = architecture_of(family, settings, stack)
         except (ModelError, MemoryError):
             raise
         except Exception:  # reported where it is built
@@ -74,7 +74,14 @@ def check_size(family: Family, settings: Mapping[str, Any], stored: Mapping[str,
         )
 
 
-def _architecture(family: Family, settings: Mapping[str, Any], stack: ExitStack) -> nn.Module | None:
+def architecture_of(family: Family, settings: Mapping[str, Any], stack: ExitStack) -> nn.Module | None:
+    """The module that config.json describes, its weights as they come; None where its class comes with a checkpoint.
+
+    Args:
+        family: whose architecture it is.
+        settings: of config.json.
+        stack: what is entered so that no weight is drawn at random; it is left when the stack is closed.
+    """
     if callable(family.architecture):
         return family.architecture(PlainConfig(dict(settings)))
     import transformers

@@ -78,7 +78,7 @@ def read_checkpoint(
     directory, source = located.directory, os.fspath(name)
     # 2. its family
     settings = read_config(directory)
-    family = _family(directory, settings, trust_remote_code=trust_remote_code)
+    family = family_in(directory, settings, trust_remote_code=trust_remote_code)
     refuse_quantised(settings, family, str(directory / "config.json"), adapted=located.adapter is not None)
     # 3. its weight files
     stored = stored_weights(directory)
@@ -97,27 +97,26 @@ def read_checkpoint(
     if located.adapter is not None:
         module = merge(module, located.adapter, family)
     # 5. tokenizer and preprocessor
-    tokenizers = (_tokenizer(each, trust_remote_code=trust_remote_code) for each in located.directories)
+    tokenizers = (tokenizer_in(each, trust_remote_code=trust_remote_code) for each in located.directories)
     tokenizer = next((each for each in tokenizers if each is not None), None)
     if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
         config: Any = module.config
         config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
     preparations = (preparation_of(each, family.pixels) for each in located.directories)
     pixels = next((each for each in preparations if each is not None), None)
-    _check_pixels(pixels, module.config)
-    bundled = directory.parent == ASSETS
+    check_pixels(pixels, module.config)
     return Checkpoint(
         name=source,
         family=family,
         module=module,
         tokenizer=tokenizer,
         pixels=pixels,
-        template=settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template),
+        template=template_in(directory, settings, family),
         ends=ends,
     )
 
 
-def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
+def family_in(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
     """The family of a config; an error for none, a text-only model, or one that needs code of its own."""
     model_type, architectures = settings.get("model_type") or "none given", settings.get("architectures") or ()
     try:
@@ -132,6 +131,13 @@ def _family(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: 
     return family
 
 
+def template_in(directory: Path, settings: Mapping[str, Any], family: Family) -> str | None:
+    """Name of the prompt template of a checkpoint, as in `Checkpoint`."""
+    bundled = directory.parent == ASSETS
+    template: str | None = settings.get("prompt_template", BUNDLED_TEMPLATE if bundled else family.template)
+    return template
+
+
 def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
     named = [
         each for where in settings["auto_map"].values() for each in (where if isinstance(where, list) else [where])
@@ -143,7 +149,7 @@ def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
     )
 
 
-def _check_pixels(pixels: Preparation | None, config: Any) -> None:
+def check_pixels(pixels: Preparation | None, config: Any) -> None:
     """Refuse frames far larger than the tower's: they would take memory that nobody has before it refuses them.
 
     Raises:
@@ -240,7 +246,8 @@ def _key_of(name: str, stored: Mapping[str, Stored]) -> str:
     return max(stored, key=common)
 
 
-def _tokenizer(directory: Path, *, trust_remote_code: bool) -> Any:
+def tokenizer_in(directory: Path, *, trust_remote_code: bool) -> Any:
+    """The tokenizer of a directory; None where it has no files of one. A `ModelError` if they cannot be read."""
     import transformers
 
     if not any(is_there(directory / file) for file in _TOKENIZER_FILES):
