@@ -35,10 +35,11 @@ def test_the_documentation_has_the_tables_of_the_registry() -> None:
     assert len(lines) == len({*CASES, *NEEDS}) + len(REFUSED)
     for name in CASES:
         family = family_named(name)
-        names = "".join(f" (`{one}`)" for one in family.architectures)
+        names = "".join(f" (`{one}`)" for one in (*family.architectures, *family.decoders))
         [line] = [line for line in lines if line.startswith(f"| `{family.model_type}`{names} |")]
-        assert all(word and word in line for word in family.about)
-        assert ("| transformers |" in line) == isinstance(family.architecture, str)
+        published, vision, decoder, original = family.about
+        assert all(word and word in line for word in (published, vision, decoder)) and original in line
+        assert ("| transformers |" in line) == CASES[name].in_transformers
 
 
 def test_the_command_lists_both_and_the_bundled_models(capsys) -> None:

@@ -207,7 +207,7 @@ def test_code_runs_only_where_it_is_trusted(single, tmp_path, monkeypatch) -> No
         model = HookedVideoTransformer.from_pretrained(single, trust_remote_code=True)
         assert mark.exists() and model.cfg.n_layers == 3
     finally:
-        _FAMILIES.pop((own.model_type, own.architectures))
+        _FAMILIES.pop((own.model_type, own.architectures, own.decoders))
 
 
 def test_more_frames_than_the_context_holds(single) -> None:

@@ -7,17 +7,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.families import each_family, family_named
 from helpers.families.qwen import PREPROCESSOR, SPECIAL, tiny_qwen2_vl
 from helpers.parity import byte_tokenizer, write_module
 
 from videolens import Question, Video
 from videolens.errors import PromptError
-from videolens.model.families import family_of, known_families
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.chat_template import chat_template
 from videolens.prompt.known_templates import TEMPLATES, template_named
 from videolens.prompt.template import PromptTemplate
 
+OWN_WORDS = ("internvl", "llava_onevision", "perception_lm", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "video_llama_3")
+OWN_WORDS = (*OWN_WORDS, "videollama3_qwen2")
+"""Families whose checkpoints bring a chat template."""
 VIDEO = Video.from_array(np.zeros((4, 32, 32, 3), dtype=np.uint8), fps=2)
 ASKED = Question(VIDEO, "Which way does it move?", ["left", "right"], "right")
 OPEN = Question(VIDEO, "Which way does it move?", completion="It moves to the")
@@ -29,6 +32,7 @@ MVBENCH = (
 LISTED = "Question: Which way does it move?\nOptions:\n(A) left\n(B) right"
 BARE = "Question: Which way does it move?"
 LLAMA3 = "You are VideoLLaMA3 created by Alibaba DAMO Academy, a helpful assistant to help people understand images "
+SHUSHENG = "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 MULTIPLE_CHOICE = {
     "vicuna": f"{MVBENCH}\n USER: <v>\n USER: {LISTED} \nOnly give the best option. ASSISTANT:Best option:(",
     "videomme": f"{MVBENCH}\n USER: <v>\n USER: {LISTED} \nOnly give the best option. ASSISTANT:Best option:",
@@ -36,6 +40,8 @@ MULTIPLE_CHOICE = {
     "(A) left (B) right \nOnly give the best option. ASSISTANT:Best option:(",
     "internvl": f"{MVBENCH}\n <|user|>\n<v>\n <|user|>\n{LISTED} \nOnly give the best option. <|assistant|>\n"
     "Best option:(",
+    "internvl2_5": f"<|im_start|>system\n{SHUSHENG}<|im_end|>\n<|im_start|>user\n<v>\n{LISTED}\nOnly give the best "
+    "option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
     "smolvlm": f"<|im_start|>User: <v>{LISTED}\nOnly give the best option.<end_of_utterance>\nAssistant:Best option:(",
     "videollama3": f"<|im_start|>system\n{LLAMA3}and videos.<|im_end|>\n<|im_start|>user\n<v>\n{LISTED}\nOnly give the "
     "best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
@@ -45,6 +51,8 @@ OPEN_ENDED = {
     "videomme": f"{MVBENCH}\n USER: <v>\n USER: {BARE} ASSISTANT: It moves to the",
     "shapes": f"Watch the video and answer the question.\n USER: <v>\n USER: {BARE} ASSISTANT: It moves to the",
     "internvl": f"{MVBENCH}\n <|user|>\n<v>\n <|user|>\n{BARE} <|assistant|>\nIt moves to the",
+    "internvl2_5": f"<|im_start|>system\n{SHUSHENG}<|im_end|>\n<|im_start|>user\n<v>\n{BARE}<|im_end|>\n"
+    "<|im_start|>assistant\nIt moves to the",
     "vcgbench": "You are Video-ChatGPT, a large vision-language assistant. You are able to understand the video "
     "content that the user provides, and assist the user with a variety of tasks using natural language.Follow the "
     "instructions carefully and explain your answers in detail based on the provided video. USER: <v>\n USER: Which "
@@ -70,12 +78,11 @@ def test_templates_character_by_character(name: str) -> None:
         assert words(template, ASKED) == MULTIPLE_CHOICE[name]
 
 
-def test_every_family_names_a_template_there_is() -> None:
-    assert known_families()
-    for name in ("llava_next_video", "internvl_chat"):
-        architectures = {"internvl_chat": ["InternVLChatModel"]}.get(name, [])
-        assert family_of(name, architectures).template in TEMPLATES
-    assert family_of("qwen2_vl").template is None
+@each_family
+def test_every_family_names_a_template_there_is(name: str) -> None:
+    family = family_named(name)
+    assert family.template is None or family.template in TEMPLATES
+    assert (family.template is None) == (name in OWN_WORDS)
 
 
 _TURN = "{{'<|im_start|>' + message['role'] + '\n'}}"

@@ -25,6 +25,11 @@ VIDEOLLAMA3_INSTRUCTION = (
 )
 """chat_template.json of DAMO-NLP-SG/VideoLLaMA3-7B, where `add_system_prompt` is true."""
 
+INTERNVL2_5_INSTRUCTION = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+"""OpenGVLab/InternVL, `conversation.py`, of the template "internvl2_5"."""
+
 _VICUNA = ("{system}\n USER: ", "\n USER: ", " ASSISTANT:")
 _PHI3 = ("{system}\n <|user|>\n", "\n <|user|>\n", " <|assistant|>\n")
 _SMOL = ("<|im_start|>User: ", "", "<end_of_utterance>\nAssistant:")
@@ -81,6 +86,7 @@ TEMPLATES = {
         conversation("shapes", "Watch the video and answer the question.", _VICUNA, lead=" ", **_ONE_LINE),
         conversation("videomme", MVBENCH_INSTRUCTION, _VICUNA, lead=" ", answer="Best option:"),
         conversation("internvl", MVBENCH_INSTRUCTION, _PHI3, lead=" "),
+        conversation("internvl2_5", INTERNVL2_5_INSTRUCTION, _CHATML),
         _VCGBENCH,
         conversation("videollama3", VIDEOLLAMA3_INSTRUCTION, _CHATML),
         conversation("smolvlm", "", _SMOL),
@@ -92,6 +98,8 @@ TEMPLATES = {
 - "shapes": the bundled models.
 - "videomme": the same without "(" at the end, as Map the Flow asks Video-MME.
 - "internvl": Mini-InternVL-4B and its video-tuned successor in Map the Flow: roles of Phi-3, no `<|end|>`.
+- "internvl2_5": InternVL2.5, 3 and 3.5 in their authors' layout, with their system line; the words around the options
+  are those of "vicuna".
 - "vcgbench": open-ended questions of VCGBench: the instruction of Video-ChatGPT, no answer begun.
 - "smolvlm": what the processor of transformers writes for a video with SmolVLM2, whatever the checkpoint's own chat
   template says; the words around the options are those of "vicuna".

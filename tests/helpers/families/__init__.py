@@ -14,6 +14,7 @@ import pytest
 from helpers.families import (
     internvl,
     internvl_chat,
+    internvl_chat_qwen,
     llava_next_video,
     llava_onevision,
     perception_lm,
@@ -32,6 +33,7 @@ __all__ = ["CASES", "NEEDS", "Case", "Variant", "each_family", "family_named"]
 CASES: dict[str, Case] = {
     "internvl": internvl.CASE,
     "internvl_chat": internvl_chat.CASE,
+    "internvl_chat_qwen": internvl_chat_qwen.CASE,
     "llava_next_video": llava_next_video.CASE,
     "llava_onevision": llava_onevision.CASE,
     "pllava": pllava.CASE,

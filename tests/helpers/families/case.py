@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from helpers.checkpoints import STORAGES, Storage, rounded, write_module, write_state
 from helpers.parity import Reference, ids_around, prove
@@ -116,6 +117,11 @@ class Case:
     def plain(self) -> Any:
         """One original, for tests that do not change it."""
         return self.original()
+
+    @property
+    def in_transformers(self) -> bool:
+        """Whether the original is a class of transformers: these can pad."""
+        return isinstance(self.plain, PreTrainedModel)
 
     @cached_property
     def ours(self) -> HookedVideoTransformer:

@@ -22,7 +22,7 @@ from videolens.model.checkpoints.headers import Stored, stored_weights
 from videolens.model.checkpoints.merging import merge
 from videolens.model.checkpoints.quantised import is_packed, refuse_quantised
 from videolens.model.checkpoints.quietly import without_bars
-from videolens.model.checkpoints.settings import is_there, read_config, read_ends, read_settings
+from videolens.model.checkpoints.settings import PlainConfig, is_there, read_config, read_ends, read_settings
 from videolens.model.checkpoints.weights import FLOATS, build, load_into, misfit
 from videolens.model.families import Family, family_of
 from videolens.model.vision.pixels import PixelSettings, Preparation, preparation_of
@@ -120,7 +120,8 @@ def family_in(directory: Path, settings: Mapping[str, Any], *, trust_remote_code
     """The family of a config; an error for none, a text-only model, or one that needs code of its own."""
     model_type, architectures = settings.get("model_type") or "none given", settings.get("architectures") or ()
     try:
-        family = family_of(model_type, architectures)
+        decoder = PlainConfig(dict(settings)).get_text_config()
+        family = family_of(model_type, architectures, getattr(decoder, "model_type", None))
     except ModelError as error:
         if settings.get("auto_map") and not trust_remote_code:
             raise ModelError(f"{_needs_code(directory, settings)}; and no family here reads it: {error}") from None

@@ -103,11 +103,14 @@ class About(NamedTuple):
         published: names of its checkpoints.
         vision: how frames become video tokens.
         decoder: what reads them.
+        original: what it is compared with; empty: the class of transformers that reads it, or plain torch where
+            there is none.
     """
 
     published: str = ""
     vision: str = ""
     decoder: str = ""
+    original: str = ""
 
 
 _NOTHING = About()
@@ -156,6 +159,8 @@ class Family:
             function, `config.added_tokens` says which ids the tokenizer's added tokens have.
         architectures: names in `config.architectures` that pick it where several families share a model type; empty:
             any.
+        decoders: model types of the decoder that pick it where several families share the architectures, too; empty:
+            any that no other family names.
         layout: (config, grid, clock) → what stands for the video in a prompt.
         positions: (config, tokens, clock) → rotary positions [pos] or [3 pos]; None: 0, 1, 2, …
         pixels: preprocessor settings (one dictionary) → how frames are prepared; None: `PixelSettings.from_dict`.
@@ -180,6 +185,7 @@ class Family:
     unembed: str = "lm_head"
     video_token: Callable[[Any], int] = lambda config: config.video_token_id
     architectures: tuple[str, ...] = ()
+    decoders: tuple[str, ...] = ()
     layout: Callable[[Any, tuple[int, int, int], Clock], VideoLayout] = plain_layout
     positions: Callable[[Any, TokenMap, Clock], Int64[Tensor, "*axes pos"]] | None = None
     pixels: Callable[[Mapping[str, Any]], Any] | None = None
@@ -193,12 +199,12 @@ class Family:
     about: About = _NOTHING
 
 
-_FAMILIES: dict[tuple[str, tuple[str, ...]], Family] = {}
+_FAMILIES: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Family] = {}
 
 
 def register(family: Family) -> Family:
-    """Make an architecture known. Registering the same model type and architectures again replaces it."""
-    _FAMILIES[family.model_type, family.architectures] = family
+    """Make an architecture known. Registering the same model type, architectures and decoders again replaces it."""
+    _FAMILIES[family.model_type, family.architectures, family.decoders] = family
     return family
 
 
@@ -212,21 +218,22 @@ def known_families() -> list[str]:
 def overview() -> list[dict[str, str]]:
     """What is known, a row each: families that are read, then those that are not, with the reason.
 
-    Keys: `family` (model type, and architectures where several share it), `published as`, `vision → video tokens`,
-    `decoder`, `compared with` (its original as transformers has it, or in plain torch), `template` (of prompts; "its
-    own": the checkpoint's chat template), `status` ("read", or "not read: " and why).
+    Keys: `family` (model type, and architectures and decoders where several share it), `published as`,
+    `vision → video tokens`, `decoder`, `compared with` (its original as transformers has it, or in plain torch),
+    `template` (of prompts; "its own": the checkpoint's chat template), `status` ("read", or "not read: " and why).
     """
     known_families()
     rows = []
-    for family in sorted(_FAMILIES.values(), key=lambda each: (each.model_type, each.architectures)):
-        in_transformers = isinstance(family.architecture, str)
+    for _, family in sorted(_FAMILIES.items()):
+        original = "transformers" if isinstance(family.architecture, str) else "plain torch"
+        picked_by = (*family.architectures, *family.decoders)
         rows.append(
             {
-                "family": " ".join([family.model_type, *(f"({name})" for name in family.architectures)]),
+                "family": " ".join([family.model_type, *(f"({name})" for name in picked_by)]),
                 "published as": family.about.published,
                 "vision → video tokens": family.about.vision,
                 "decoder": family.about.decoder,
-                "compared with": "transformers" if in_transformers else "plain torch",
+                "compared with": family.about.original or original,
                 "template": family.template or "its own",
                 "status": "read",
             }
@@ -238,8 +245,11 @@ def overview() -> list[dict[str, str]]:
     return rows
 
 
-def family_of(model_type: str, architectures: Sequence[str] = ()) -> Family:
-    """The family of a `config.model_type`, and of `config.architectures` where several share the type.
+def family_of(model_type: str, architectures: Sequence[str] = (), decoder: str | None = None) -> Family:
+    """The family of a `config.model_type`; where several share it, of `config.architectures` and the decoder.
+
+    Args:
+        decoder: model type of the decoder's part of the config, if it says one.
 
     Raises:
         ModelError: no such family; lists the known ones and says how to add one. One that is known and not read: why.
@@ -247,7 +257,9 @@ def family_of(model_type: str, architectures: Sequence[str] = ()) -> Family:
     known = known_families()
     candidates = [family for family in _FAMILIES.values() if family.model_type == model_type]
     named = [family for family in candidates if set(family.architectures) & set(architectures)]
-    if found := named or [family for family in candidates if not family.architectures]:
+    fitting = named or [family for family in candidates if not family.architectures]
+    by_decoder = [family for family in fitting if decoder in family.decoders]
+    if found := by_decoder or [family for family in fitting if not family.decoders]:
         return found[0]
     if why := refusal(model_type, architectures):
         raise ModelError(f"model_type {model_type!r} (architectures {list(architectures)}) is not read: {why}")

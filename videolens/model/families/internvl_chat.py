@@ -2,15 +2,16 @@
 
 The layout of Mini-InternVL-4B and its video-tuned successor in Map the Flow (section "Models"): InternViT, its class
 token dropped, squares of 2 × 2 patches shuffled into channels, `mlp1` (norm and two layers), and a decoder whose
-projections are fused. The code that comes with a checkpoint is not needed and not run: the tower is
-`videolens.model.vision.internvit`, the decoder transformers' own, under the checkpoint's names.
+projections are fused. With Qwen decoders: `internvl_chat_qwen`. The code that comes with a checkpoint is not needed and
+not run: the tower is `videolens.model.vision.internvit`, the decoder transformers' own, under the checkpoint's names.
 
 A video is one image of all frames' tokens, `<img><IMG_CONTEXT>…</img>`, as the paper's model was tuned.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,27 +34,31 @@ class InternVLChat(nn.Module):
         config: config.json as it is published.
 
     Raises:
-        ModelError: another decoder than Phi-3, or another order of shuffled patches than "v2".
+        ModelError: another decoder than those that are read, or another order of shuffled patches than "v2".
     """
 
+    decoders: ClassVar[Mapping[str, str]] = {"phi3": "Phi3"}
+    """Model type of the decoder → what its classes in transformers are called, without their ends."""
+
     def __init__(self, config: Any) -> None:
-        from transformers import Phi3Config, Phi3ForCausalLM
+        import transformers
 
         super().__init__()
         text, vision = config.llm_config.to_dict(), config.vision_config.to_dict()
-        if text.get("model_type") != "phi3":
+        if (name := self.decoders.get(text.get("model_type"))) is None:
             raise ModelError(
                 f"llm_config.model_type is {text.get('model_type')!r}; of the InternVLChat layout the models with "
-                "Phi-3 are read: take the checkpoint of the same model in transformers' layout (…-hf, model_type "
-                "'internvl')"
+                "Phi-3, Qwen2 and Qwen3 are read: take the checkpoint of the same model in transformers' layout "
+                "(…-hf, model_type 'internvl'); mixtures of experts are read in neither"
             )
         if getattr(config, "ps_version", "v1") != "v2":
             raise ModelError(
                 f"config.json has ps_version {getattr(config, 'ps_version', 'v1')!r}, by which rows and columns of the "
                 "video tokens change places; expected 'v2'"
             )
+        kind, model = (getattr(transformers, f"{name}{end}") for end in ("Config", "ForCausalLM"))
         # of what config.json says, what a decoder is made of: not which code or kernels it was trained with
-        known = {*Phi3Config.__annotations__, "rope_scaling", "rope_theta", "partial_rotary_factor"}
+        known = {*kind.__annotations__, "rope_scaling", "rope_theta", "partial_rotary_factor"}
         settings = {name: value for name, value in text.items() if name in known}
         if (scaling := settings.get("rope_scaling")) and scaling.get("type") == "su":  # what longrope was called first
             settings["rope_scaling"] = scaling | {"type": "longrope"}
@@ -61,7 +66,7 @@ class InternVLChat(nn.Module):
         d_model = settings["hidden_size"]
         self.vision_model = InternViT(vision)
         self.mlp1 = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, d_model), nn.GELU(), nn.Linear(d_model, d_model))
-        self.language_model = Phi3ForCausalLM(Phi3Config(**settings))
+        self.language_model = model(kind(**settings))
 
 
 def features(
