@@ -42,6 +42,8 @@ MULTIPLE_CHOICE = {
     "Best option:(",
     "internvl2_5": f"<|im_start|>system\n{SHUSHENG}<|im_end|>\n<|im_start|>user\n<v>\n{LISTED}\nOnly give the best "
     "option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
+    "qwen_1_5": f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<v>\n{LISTED}\nOnly "
+    "give the best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
     "smolvlm": f"<|im_start|>User: <v>{LISTED}\nOnly give the best option.<end_of_utterance>\nAssistant:Best option:(",
     "videollama3": f"<|im_start|>system\n{LLAMA3}and videos.<|im_end|>\n<|im_start|>user\n<v>\n{LISTED}\nOnly give the "
     "best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
@@ -57,6 +59,8 @@ OPEN_ENDED = {
     "content that the user provides, and assist the user with a variety of tasks using natural language.Follow the "
     "instructions carefully and explain your answers in detail based on the provided video. USER: <v>\n USER: Which "
     "way does it move? ASSISTANT: It moves to the",
+    "qwen_1_5": f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<v>\n{BARE}<|im_end|>\n"
+    "<|im_start|>assistant\nIt moves to the",
     "smolvlm": f"<|im_start|>User: <v>{BARE}<end_of_utterance>\nAssistant: It moves to the",
     "videollama3": f"<|im_start|>system\n{LLAMA3}and videos.<|im_end|>\n<|im_start|>user\n<v>\n{BARE}<|im_end|>\n"
     "<|im_start|>assistant\nIt moves to the",

@@ -90,6 +90,7 @@ TEMPLATES = {
         _VCGBENCH,
         conversation("videollama3", VIDEOLLAMA3_INSTRUCTION, _CHATML),
         conversation("smolvlm", "", _SMOL),
+        conversation("qwen_1_5", "You are a helpful assistant.", _CHATML),
     )
 }
 """By name.
@@ -101,6 +102,8 @@ TEMPLATES = {
 - "internvl2_5": InternVL2.5, 3 and 3.5 in their authors' layout, with their system line; the words around the options
   are those of "vicuna".
 - "vcgbench": open-ended questions of VCGBench: the instruction of Video-ChatGPT, no answer begun.
+- "qwen_1_5": LLaVA-Video and LLaVA-OneVision in their authors' layout: LLaVA-NeXT's conversation template of this name;
+  the words around the options are those of "vicuna".
 - "smolvlm": what the processor of transformers writes for a video with SmolVLM2, whatever the checkpoint's own chat
   template says; the words around the options are those of "vicuna".
 - "videollama3": chat template of VideoLLaMA3, with its system line; the words around the options are those of "vicuna".

@@ -56,7 +56,7 @@ CASE = Case(
     other_configs=(
         (
             {"architectures": ["LlavaForConditionalGeneration"]},
-            r"known with architectures \['Pllava.*not with \['LlavaForConditional",
+            r"known with architectures \['LlavaQwen.*'Pllava.*not with \['LlavaForConditional",
         ),
         ({"pooling_method": "max"}, "pooling_method 'max'"),
         ({"pooling_shape": [2, 2]}, r"pooling_shape \[2, 2\]"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -97,14 +97,7 @@ def read_checkpoint(
     if located.adapter is not None:
         module = merge(module, located.adapter, family)
     # 5. tokenizer and preprocessor
-    tokenizers = (tokenizer_in(each, trust_remote_code=trust_remote_code) for each in located.directories)
-    tokenizer = next((each for each in tokenizers if each is not None), None)
-    if callable(family.architecture):  # such configs may leave it to the tokenizer what stands for a video
-        config: Any = module.config
-        config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
-    preparations = (preparation_of(each, family.pixels) for each in located.directories)
-    pixels = next((each for each in preparations if each is not None), None)
-    check_pixels(pixels, module.config)
+    tokenizer, pixels = front_end(located.directories, family, module.config, trust_remote_code=trust_remote_code)
     return Checkpoint(
         name=source,
         family=family,
@@ -114,6 +107,28 @@ def read_checkpoint(
         template=template_in(directory, settings, family),
         ends=ends,
     )
+
+
+def front_end(
+    directories: Sequence[Path], family: Family, config: Any, *, trust_remote_code: bool
+) -> tuple[Any, Preparation | None]:
+    """Tokenizer and preparation of pixels, of the first of the directories that has them; None where none has.
+
+    A config that leaves it to the tokenizer what stands for a video is told what the tokenizer has added.
+
+    Raises:
+        ModelError: they cannot be read, or do not fit the config.
+    """
+    tokenizers = (_tokenizer(each, trust_remote_code=trust_remote_code) for each in directories)
+    tokenizer = _with_placeholder(next((each for each in tokenizers if each is not None), None), family)
+    if callable(family.architecture):
+        config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
+    preparations = (preparation_of(each, family.pixels) for each in directories)
+    pixels = next((each for each in preparations if each is not None), None)
+    if pixels is None and family.pixels_without_file is not None:
+        pixels = family.pixels_without_file(config)
+    _check_pixels(pixels, config)
+    return tokenizer, pixels
 
 
 def family_in(directory: Path, settings: Mapping[str, Any], *, trust_remote_code: bool) -> Family:
@@ -150,7 +165,7 @@ def _needs_code(directory: Path, settings: Mapping[str, Any]) -> str:
     )
 
 
-def check_pixels(pixels: Preparation | None, config: Any) -> None:
+def _check_pixels(pixels: Preparation | None, config: Any) -> None:
     """Refuse frames far larger than the tower's: they would take memory that nobody has before it refuses them.
 
     Raises:
@@ -247,7 +262,16 @@ def _key_of(name: str, stored: Mapping[str, Stored]) -> str:
     return max(stored, key=common)
 
 
-def tokenizer_in(directory: Path, *, trust_remote_code: bool) -> Any:
+def _with_placeholder(tokenizer: Any, family: Family) -> Any:
+    """A tokenizer that has the family's placeholder as a token, if there is a tokenizer."""
+    from transformers import AddedToken
+
+    if tokenizer is not None and family.placeholder is not None and family.placeholder not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(family.placeholder, special=True, normalized=False)], special_tokens=True)
+    return tokenizer
+
+
+def _tokenizer(directory: Path, *, trust_remote_code: bool) -> Any:
     """The tokenizer of a directory; None where it has no files of one. A `ModelError` if they cannot be read."""
     import transformers
 

@@ -16,11 +16,10 @@ from videolens.model.checkpoints.adapters import holds_adapter, read_adapter
 from videolens.model.checkpoints.bundled import bundled_names, bundled_path
 from videolens.model.checkpoints.claims import architecture_of
 from videolens.model.checkpoints.placing import dtype_named
-from videolens.model.checkpoints.read import Checkpoint, check_pixels, family_in, template_in, tokenizer_in
+from videolens.model.checkpoints.read import Checkpoint, family_in, front_end, template_in
 from videolens.model.checkpoints.settings import is_there, read_config
 from videolens.model.checkpoints.weights import build
 from videolens.model.families import Family
-from videolens.model.vision.pixels import preparation_of
 from videolens.reading import as_path
 
 
@@ -60,12 +59,7 @@ def read_shape(
     # 2.
     module = _module(family, settings, where).to(_dtype(settings, dtype, where)).eval()
     # 3.
-    tokenizer = tokenizer_in(directory, trust_remote_code=trust_remote_code)
-    config: Any = module.config
-    if callable(family.architecture):
-        config.added_tokens = {} if tokenizer is None else tokenizer.get_added_vocab()
-    pixels = preparation_of(directory, family.pixels)
-    check_pixels(pixels, config)
+    tokenizer, pixels = front_end([directory], family, module.config, trust_remote_code=trust_remote_code)
     return Checkpoint(
         name=os.fspath(name),
         family=family,

@@ -164,6 +164,10 @@ class Family:
         layout: (config, grid, clock) → what stands for the video in a prompt.
         positions: (config, tokens, clock) → rotary positions [pos] or [3 pos]; None: 0, 1, 2, …
         pixels: preprocessor settings (one dictionary) → how frames are prepared; None: `PixelSettings.from_dict`.
+        pixels_without_file: config → how frames are prepared where the checkpoint has no preprocessor file: for models
+            whose authors' code says so, and no file. None: that is not known then.
+        placeholder: the text that stands for the video where the authors' code splits prompts at it, so that their
+            tokenizers need not have it as a token: they get it where they lack it. None: tokenizers have it.
         rename: (pattern, replacement) for the checkpoint's keys, in order, as `re.sub`.
         ignore: patterns (`re.search`) of keys that a checkpoint may hold and nothing here needs.
         text_config: the decoder's part of the config.
@@ -189,6 +193,8 @@ class Family:
     layout: Callable[[Any, tuple[int, int, int], Clock], VideoLayout] = plain_layout
     positions: Callable[[Any, TokenMap, Clock], Int64[Tensor, "*axes pos"]] | None = None
     pixels: Callable[[Mapping[str, Any]], Any] | None = None
+    pixels_without_file: Callable[[Any], Any] | None = None
+    placeholder: str | None = None
     rename: tuple[tuple[str, str], ...] = ()
     ignore: tuple[str, ...] = ()
     text_config: Callable[[Any], Any] = lambda config: config.get_text_config()

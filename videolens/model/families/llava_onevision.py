@@ -9,51 +9,37 @@ Relied on: transformers 5.23, `models/llava_onevision` (model, processor, video 
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.errors import ModelError
 from videolens.model.families import About, Clock, Family, Parts, register
+from videolens.model.families._frames import check_size
+from videolens.model.families._newlines import halved, newline_layout, project_and_pool, with_newlines
 from videolens.model.families.internvl import pixels
 from videolens.model.families.llava_next_video import features
-from videolens.prompt.video_layout import VideoLayout, VideoPiece
+from videolens.prompt.video_layout import VideoLayout
 
 
 def project(
     parts: Parts, features: Float[Tensor, "batch frame patch d_vision"], config: Any, grid: tuple[int, int, int]
 ) -> Float[Tensor, "batch placeholder d_model"]:
     """Project each frame's patches, interpolate between them, and end with the newline."""
-    batch, _, patches, _ = features.shape
-    projected = rearrange(
-        parts["projector"](features), "batch frame (row column) d -> (batch frame) d row column", row=isqrt(patches)
-    )
-    pooled = F.interpolate(projected, size=grid[1:], mode="bilinear")
-    video = rearrange(pooled, "(batch frame) d row column -> batch (frame row column) d", batch=batch)
-    return torch.cat([video, parts["newline"].to(video.dtype).expand(batch, 1, -1)], dim=1)
+    return with_newlines(project_and_pool(parts, features, "bilinear"), parts["newline"], "one_token")
 
 
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
     """Frames, rows and columns of the video tokens for frames of height × width pixels."""
-    size, patch = config.vision_config.image_size, config.vision_config.patch_size
-    if (height, width) != (size, size):
-        raise ModelError(
-            f"the vision tower takes frames of {size} × {size} pixels, got {height} × {width}: prepare them with "
-            "model.pixels"
-        )
-    side = -(-(size // patch) // 2)
+    vision = config.vision_config
+    check_size(vision, height, width)
+    side = halved(vision.image_size // vision.patch_size, "bilinear")
     return frames, side, side
 
 
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:
     """All frames, then the newline, which belongs to the last of them."""
-    plain = VideoLayout.plain(grid, seconds=clock.seconds)
-    return VideoLayout((*plain.pieces, VideoPiece("newline", grid[0] - 1, n=1)), grid, plain.seconds)
+    return newline_layout(grid, clock.seconds, "one_token")
 
 
 FAMILY = register(
