@@ -137,6 +137,20 @@ def test_the_published_tower_is_known_by_its_name() -> None:
     assert family.grid(config, 64, 384, 384) == (64, 13, 13)
 
 
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    {"mm_projector_type": "'linear'", "mm_patch_merge_type": "'flat'", "mm_spatial_pool_mode": "None"}.items(),
+)
+def test_what_config_json_leaves_out_is_as_in_the_authors_code(name, taken) -> None:
+    family, settings = family_named("llava_qwen"), {key: value for key, value in CONFIG.items() if key != name}
+    with torch.device("meta"), pytest.raises(ModelError, match=f"{name} {taken}, .* is read"):
+        family.architecture(PlainConfig(settings))
+    config = PlainConfig({key: value for key, value in CONFIG.items() if key != "mm_newline_position"})
+    with torch.device("meta"):
+        family.architecture(config)
+    assert config.mm_newline_position == "one_token"
+
+
 def test_it_computes_what_the_converted_checkpoint_does(tmp_path) -> None:
     """LLaVA-OneVision is published in both layouts: transformers' class on the same weights."""
     other = CASES["llava_onevision"]

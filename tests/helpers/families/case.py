@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.video_utils import VideoMetadata
 
 from helpers.checkpoints import STORAGES, Storage, rounded, write_module, write_state
-from helpers.parity import Reference, ids_around, prove
+from helpers.parity import HuggingFaceReference, Reference, ids_around, prove
 from videolens import Prompt
 from videolens.model.families import Family
 from videolens.model.transformer import HookedVideoTransformer
@@ -199,6 +200,44 @@ class Case:
 def family_named(name: str) -> Family:
     """What the package says about a family, by the name of its file."""
     return import_module(f"videolens.model.families.{name}").FAMILY
+
+
+def called_with(
+    name: str, *, images: bool = False, decoder: str | None = None
+) -> Callable[[Any, float | None], HuggingFaceReference]:
+    """How a class of transformers is called that takes ids and pixels, these by a name.
+
+    Args:
+        name: of the pixels.
+        images: whether it takes frames beside one another instead of clips.
+        decoder: as of `HuggingFaceReference`.
+    """
+
+    def inputs(ids: Tensor, pixels: Tensor) -> dict[str, Tensor]:
+        return {"input_ids": ids, name: pixels.flatten(0, 1) if images else pixels}
+
+    return lambda module, step: HuggingFaceReference(module, inputs, decoder=decoder)
+
+
+def by_processor(kind: type, **known: Any) -> Callable[[Prompt], str]:
+    """What a processor of transformers writes for a video, with what it has to know of its model.
+
+    It is not built: its video processor needs torchvision.
+    """
+
+    def written(prompt: Prompt) -> str:
+        processor = object.__new__(kind)
+        vars(processor).update(known)
+        return processor.replace_video_token({"pixel_values_videos": prompt.pixel_values}, 0)
+
+    return written
+
+
+def metadata(prompt: Prompt) -> VideoMetadata:
+    """What readers of transformers say of the file that a prompt's frames are sampled from."""
+    video = prompt.question.video
+    length = video.n_source_frames / video.fps
+    return VideoMetadata(video.n_source_frames, fps=video.fps, frames_indices=video.indices.tolist(), duration=length)
 
 
 def relaid(state: Mapping[str, Tensor], *names: tuple[str, str]) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import IMAGENET, Case, Variant, of_images
+from helpers.families.case import IMAGENET, Case, Variant, called_with, of_images
 from helpers.models import DECODER
-from helpers.parity import HuggingFaceReference
 from videolens import Prompt
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
@@ -67,9 +66,7 @@ def written(prompt: Prompt) -> str:
 
 CASE = Case(
     original=tiny,
-    reference=lambda module, step: HuggingFaceReference(
-        module, lambda ids, pixels: {"input_ids": ids, "pixel_values": pixels.flatten(0, 1)}
-    ),
+    reference=called_with("pixel_values", images=True),
     shape=(3, SIDE, SIDE),
     placeholder=CONTEXT,
     in_ids=in_ids,

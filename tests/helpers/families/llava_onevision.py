@@ -11,10 +11,8 @@ from transformers.models.llava_onevision.processing_llava_onevision import Llava
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import HALF, Case, Variant, of_images, relaid
+from helpers.families.case import HALF, Case, Variant, by_processor, called_with, of_images, relaid
 from helpers.models import DECODER
-from helpers.parity import HuggingFaceReference
-from videolens import Prompt
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 VIDEO = special_ids(SPECIAL)["<video>"]
@@ -64,21 +62,12 @@ def on_the_hub(original: Any) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     return state, original.config.to_dict() | {"architectures": [type(original).__name__]}
 
 
-def written(prompt: Prompt) -> str:
-    """Transformers' own expansion; its video processor itself needs torchvision."""
-    processor = object.__new__(LlavaOnevisionProcessor)
-    processor.video_token, processor.num_image_tokens = "<video>", (SIZE // PATCH) ** 2
-    return processor.replace_video_token({"pixel_values_videos": prompt.pixel_values}, 0)
-
-
 CASE = Case(
     original=tiny,
-    reference=lambda module, step: HuggingFaceReference(
-        module, lambda ids, pixels: {"input_ids": ids, "pixel_values_videos": pixels}
-    ),
+    reference=called_with("pixel_values_videos"),
     shape=(3, SIZE, SIZE),
     placeholder=VIDEO,
-    written=written,
+    written=by_processor(LlavaOnevisionProcessor, video_token="<video>", num_image_tokens=(SIZE // PATCH) ** 2),
     tokenizer=lambda: byte_tokenizer(SPECIAL, eos="<|im_end|>"),
     before=5,
     spread=1,

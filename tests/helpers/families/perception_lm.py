@@ -9,10 +9,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.models.perception_lm.processing_perception_lm import PerceptionLMProcessor
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import HALF, Case, Variant, of_images
+from helpers.families.case import HALF, Case, Variant, by_processor, called_with, of_images
 from helpers.models import DECODER
-from helpers.parity import HuggingFaceReference
-from videolens import Prompt
 
 SPECIAL = ("<|begin_of_text|>", "<|eot_id|>", "<|image|>", "<|video|>")
 IDS = special_ids(SPECIAL)
@@ -37,21 +35,12 @@ def tiny(*, text: dict[str, Any] | None = None, tower: dict[str, Any] | None = N
     return randomise(PerceptionLMForConditionalGeneration(config))
 
 
-def written(prompt: Prompt) -> str:
-    """As transformers' processor counts them."""
-    processor = object.__new__(PerceptionLMProcessor)
-    processor.patch_size, processor.pooling_ratio, processor.video_token = PATCH, 2, "<|video|>"
-    return processor.replace_video_token({"pixel_values_videos": prompt.pixel_values}, 0)
-
-
 CASE = Case(
     original=tiny,
-    reference=lambda module, step: HuggingFaceReference(
-        module, lambda ids, pixels: {"input_ids": ids, "pixel_values_videos": pixels}
-    ),
+    reference=called_with("pixel_values_videos"),
     shape=(3, SIDE, SIDE),
     placeholder=IDS["<|video|>"],
-    written=written,
+    written=by_processor(PerceptionLMProcessor, patch_size=PATCH, pooling_ratio=2, video_token="<|video|>"),
     tokenizer=lambda: byte_tokenizer(SPECIAL, eos="<|eot_id|>"),
     preprocessor={"size": {"height": SIDE, "width": SIDE}, "resample": 3, **HALF},
     preprocessor_file="video_preprocessor_config.json",
@@ -63,5 +52,5 @@ CASE = Case(
         "tied": Variant({"text": {"tie_word_embeddings": True}, "tie_word_embeddings": True}, tied=True),
         "no pooling": Variant({"projector_pooling_ratio": 1}),
     },
-    other_shapes={(3, SIDE, 32): r"square frames of 64 × 64 pixels, got 64 × 32"},
+    other_shapes={(3, SIDE, 32): r"frames of 64 × 64 pixels, got 64 × 32"},
 )

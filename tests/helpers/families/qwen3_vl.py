@@ -13,11 +13,10 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.glm4v.video_processing_glm4v import smart_resize
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from transformers.video_utils import VideoMetadata
 
 from helpers.checkpoints import byte_tokenizer, randomise
 from helpers.clips import clip
-from helpers.families.case import HALF, Case, Variant
+from helpers.families.case import HALF, Case, Variant, metadata
 from helpers.families.qwen import (
     BLOCK,
     IDS,
@@ -84,8 +83,6 @@ def in_ids(frames: int, height: int, width: int) -> list[int]:
 
 def written(prompt: Prompt) -> str:
     """As transformers' processor writes it, the times in its own words."""
-    video = prompt.question.video
-    said = VideoMetadata(video.n_source_frames, fps=video.fps, frames_indices=video.indices.tolist())
     processor = object.__new__(Qwen3VLProcessor)
     processor.video_token, processor.vision_start_token, processor.vision_end_token = (
         "<|video_pad|>",
@@ -94,7 +91,7 @@ def written(prompt: Prompt) -> str:
     )
     processor.video_processor = SimpleNamespace(merge_size=MERGE, temporal_patch_size=PAIR)
     return processor.replace_video_token(
-        {"video_grid_thw": flat_patches(prompt.pixel_values)[1], "video_metadata": [said]}, 0
+        {"video_grid_thw": flat_patches(prompt.pixel_values)[1], "video_metadata": [metadata(prompt)]}, 0
     )
 
 

@@ -10,10 +10,9 @@ from torch import Tensor
 from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 from transformers.models.video_llama_3.processing_video_llama_3 import VideoLlama3Processor
-from transformers.video_utils import VideoMetadata
 
 from helpers.checkpoints import byte_tokenizer, randomise, special_ids
-from helpers.families.case import HALF, Case, Variant
+from helpers.families.case import HALF, Case, Variant, metadata
 from helpers.models import DECODER
 from helpers.parity import HuggingFaceReference
 from videolens import Prompt
@@ -78,15 +77,13 @@ def between(placeholder: int, frames: int, height: int, width: int) -> list[int]
 def written(prompt: Prompt) -> str:
     """As transformers' processor writes it, the times in its own words."""
     frames, rows, columns = prompt.tokens.grid
-    video = prompt.question.video
-    said = VideoMetadata(video.n_source_frames, fps=video.fps, frames_indices=video.indices.tolist())
     return VideoLlama3Processor.replace_video_token(
         SimpleNamespace(video_token="<|video_pad|>"),
         {
             "video_grid_thw": torch.tensor([[frames, 2 * rows, 2 * columns]]),
             "video_merge_sizes": torch.tensor([2]),
             "video_compression_mask": torch.ones(frames * rows * columns, dtype=torch.bool),
-            "video_metadata": [said],
+            "video_metadata": [metadata(prompt)],
         },
         0,
     )

@@ -9,11 +9,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.video_llava.processing_video_llava import VideoLlavaProcessor
 
 from helpers.checkpoints import randomise
-from helpers.families.case import CLIP, Case, Variant, of_images
+from helpers.families.case import CLIP, Case, Variant, by_processor, called_with, of_images
 from helpers.models import BOS, DECODER, VIDEO
-from helpers.parity import HuggingFaceReference
 from helpers.tokenizer import tiny_tokenizer
-from videolens import Prompt
 
 SIDE, PATCH = 16, 4
 VISION: dict[str, Any] = dict(
@@ -41,21 +39,12 @@ def tiny(*, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = 
     return randomise(VideoLlavaForConditionalGeneration(config))
 
 
-def written(prompt: Prompt) -> str:
-    """As transformers' processor counts them, for a tower with one class token."""
-    processor = object.__new__(VideoLlavaProcessor)
-    processor.patch_size, processor.num_additional_image_tokens, processor.video_token = PATCH, 1, "<video>"
-    return processor.replace_video_token({"pixel_values_videos": prompt.pixel_values}, 0)
-
-
 CASE = Case(
     original=tiny,
-    reference=lambda module, step: HuggingFaceReference(
-        module, lambda ids, pixels: {"input_ids": ids, "pixel_values_videos": pixels}
-    ),
+    reference=called_with("pixel_values_videos"),
     shape=(3, SIDE, SIDE),
     placeholder=VIDEO,
-    written=written,
+    written=by_processor(VideoLlavaProcessor, patch_size=PATCH, num_additional_image_tokens=1, video_token="<video>"),
     tokenizer=tiny_tokenizer,
     bos=BOS,
     preprocessor={"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}},

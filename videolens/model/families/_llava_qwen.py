@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,18 +22,33 @@ _TOWERS = {
     }
 }
 """What the config.json of a tower says that a checkpoint names and does not describe."""
-_EXPECTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "mm_projector_type": (("mlp2x_gelu",), "another projector"),
-    "mm_patch_merge_type": (("spatial_unpad",), "with which there is no image_newline"),
-    "mm_newline_position": (POSITIONS, "where no newline is known to go"),
-    "mm_spatial_pool_mode": (POOLS, "another way to pool"),
-    "mm_spatial_pool_stride": ((2, None), "and the authors' code pools videos by 2 all the same"),
-    "mm_vision_select_layer": ((-2,), "and the authors' code takes the second to last all the same"),
-    "mm_resampler_type": ((None,), "another way from patches to tokens"),
-    "mm_use_im_start_end": ((False, None), "tokens around the video, with which no published model was trained"),
-    "add_faster_video": ((False, None), "frames with fewer tokens among others, which no grid can hold"),
+
+
+class _Setting(NamedTuple):
+    """What config.json may say under a name.
+
+    Attributes:
+        missing: what the authors' code takes where it says nothing.
+        read: what is read here.
+        otherwise: what anything else is, in words.
+    """
+
+    missing: Any
+    read: tuple[Any, ...]
+    otherwise: str
+
+
+_SETTINGS = {
+    "mm_projector_type": _Setting("linear", ("mlp2x_gelu",), "another projector"),
+    "mm_patch_merge_type": _Setting("flat", ("spatial_unpad",), "with which there is no image_newline"),
+    "mm_newline_position": _Setting("one_token", POSITIONS, "where no newline is known to go"),
+    "mm_spatial_pool_mode": _Setting(None, POOLS, "another way to pool"),
+    "mm_spatial_pool_stride": _Setting(None, (2, None), "and the authors' code pools videos by 2 all the same"),
+    "mm_vision_select_layer": _Setting(-2, (-2,), "and the authors' code takes the second to last all the same"),
+    "mm_resampler_type": _Setting(None, (None,), "another way from patches to tokens"),
+    "mm_use_im_start_end": _Setting(False, (False, None), "tokens around the video that no published model knows"),
+    "add_faster_video": _Setting(False, (False, None), "frames of fewer tokens among others, which no grid can hold"),
 }
-"""What config.json may say, the first where it says nothing; and what anything else is."""
 
 
 class LlavaQwen(nn.Module):
@@ -50,17 +65,18 @@ class LlavaQwen(nn.Module):
         from transformers import Qwen2ForCausalLM, SiglipVisionModel
 
         super().__init__()
-        for name, (expected, otherwise) in _EXPECTED.items():
-            found = getattr(config, name, expected[0])
-            if found not in expected:
-                read = " or ".join(map(repr, expected))
-                raise ModelError(f"config.json has {name} {found!r}, {otherwise}: of this layout {read} is read")
+        for name, (missing, read, otherwise) in _SETTINGS.items():
+            found = getattr(config, name, missing)
+            if found not in read:
+                read_are = " or ".join(map(repr, read))
+                raise ModelError(f"config.json has {name} {found!r}, {otherwise}: of this layout {read_are} is read")
             setattr(config, name, found)
         config.vision_config = _tower_settings(config)
         text = _decoder_settings(config.to_dict())
         d_vision, d_model = config.vision_config.hidden_size, text.hidden_size
-        self.vision_tower = SiglipVisionModel(config.vision_config)
-        self.vision_tower.post_layernorm = nn.Identity()
+        tower: Any = SiglipVisionModel(config.vision_config)
+        tower.post_layernorm = nn.Identity()
+        self.vision_tower = tower
         self.mm_projector = nn.Sequential(nn.Linear(d_vision, d_model), nn.GELU(), nn.Linear(d_model, d_model))
         self.image_newline = nn.Parameter(torch.zeros(d_model))
         self.language_model = Qwen2ForCausalLM(text)
@@ -81,8 +97,8 @@ def _tower_settings(config: Any) -> Any:
             "another SigLIP add what its own config.json says as vision_config; other towers are not read"
         )
     said = said if isinstance(said, dict) else said.to_dict()
-    known = set(SiglipVisionConfig.__annotations__)
-    whole = SiglipVisionConfig(**{key: value for key, value in said.items() if key in known})
+    settings: dict[str, Any] = {key: said[key] for key in SiglipVisionConfig.__annotations__ if key in said}
+    whole = SiglipVisionConfig(**settings)
     whole.num_hidden_layers -= 1
     whole.vision_use_head = False
     return whole

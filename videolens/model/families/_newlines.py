@@ -20,8 +20,8 @@ from videolens.prompt.video_layout import VideoLayout, VideoPiece
 POOLS = ("bilinear", "average", "max")
 """How squares of 2 × 2 patches become one place. With an odd number of patches in a row "bilinear" rounds up; the
 others leave the last row and column out."""
-POSITIONS = ("one_token", "grid", "frame", "no_token")
-"""Where newlines stand: once after the video, after every row, after every frame, nowhere."""
+POSITIONS = ("grid", "frame", "one_token", "no_token")
+"""Where newlines stand: after every row, after every frame, once after the video, nowhere."""
 
 
 def halved(patches: int, how: str) -> int:
@@ -40,7 +40,7 @@ def project_and_pool(
     if how == "bilinear":
         pooled = F.interpolate(squares, size=[halved(rows, how)] * 2, mode="bilinear")
     else:
-        pooled = {"average": F.avg_pool2d, "max": F.max_pool2d}[how](squares, 2)
+        pooled = F.avg_pool2d(squares, 2) if how == "average" else F.max_pool2d(squares, 2)
     return rearrange(pooled, "(batch frame) d row column -> batch frame row column d", batch=len(features))
 
 

@@ -14,8 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.errors import ModelError
 from videolens.model.families import About, Clock, Family, Parts, register
+from videolens.model.families._frames import shuffled_side
 from videolens.model.vision.pixels import PixelSettings
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
 
@@ -45,19 +45,11 @@ def project(
 
 
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Frames, rows and columns of the video tokens for frames of height × width pixels.
-
-    A `ModelError` if frames are not square, or their patches are no whole number of shuffled squares.
-    """
-    vision = config.vision_config
+    """Frames, rows and columns of the video tokens for frames of height × width pixels."""
+    vision, scale = config.vision_config, round(1 / config.downsample_ratio)
     patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
-    places, rest = divmod(height // patch, round(1 / config.downsample_ratio))
-    if height != width or rest or not places:
-        raise ModelError(
-            f"frames of {height} × {width} pixels give no square of {patch} × {patch} patches that can be shuffled "
-            f"with ratio {config.downsample_ratio}; prepare square frames of {vision.image_size} pixels"
-        )
-    return frames, places, places
+    side = shuffled_side(height, width, patch=patch, scale=scale, size=vision.image_size)
+    return frames, side, side
 
 
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:

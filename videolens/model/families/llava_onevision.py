@@ -32,7 +32,7 @@ def project(
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
     """Frames, rows and columns of the video tokens for frames of height × width pixels."""
     vision = config.vision_config
-    check_size(vision, height, width)
+    check_size(vision.image_size, height, width)
     side = halved(vision.image_size // vision.patch_size, "bilinear")
     return frames, side, side
 

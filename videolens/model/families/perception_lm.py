@@ -20,6 +20,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.families import About, Parts, register
+from videolens.model.families._frames import check_size
 from videolens.model.families.llava_next_video import FAMILY as LLAVA_NEXT_VIDEO
 from videolens.model.vision.pixels import PixelSettings
 
@@ -52,15 +53,10 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
     vision = config.vision_config
     if (named := re.search(r"patch(\d+)", str(vision.architecture))) is None:
         raise ModelError(f"the vision tower {vision.architecture!r} does not say how large its patches are: …patch14…")
-    size = (vision.model_args or {}).get("img_size", (height, width))
-    size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-    side = height // int(named[1]) // config.projector_pooling_ratio
-    if (height, width) != size or height != width or not side:
-        raise ModelError(
-            f"the vision tower takes square frames of {size[0]} × {size[1]} pixels, got {height} × {width}: prepare "
-            "them with model.pixels"
-        )
-    return frames, side, side
+    place = int(named[1]) * config.projector_pooling_ratio
+    # where nothing says the size, any square of which a place can be made
+    check_size((vision.model_args or {}).get("img_size", max(height, place)), height, width)
+    return frames, height // place, width // place
 
 
 def pixels(settings: Mapping[str, Any]) -> PixelSettings:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from videolens.errors import ModelError
 from videolens.model.families import About, Clock, Family, Parts, register
+from videolens.model.families._frames import check_size
 from videolens.prompt.video_layout import VideoLayout
 
 _PLACEHOLDER = 32000  # where the published tokenizers have <image>
@@ -105,11 +106,7 @@ def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, i
     the pool, so that a token had no frame of its own.
     """
     most, rows, columns = config.pooling_shape
-    side = config.vision_config.image_size
-    if (height, width) != (side, side):
-        raise ModelError(
-            f"frames of {height} × {width} pixels were given to a tower of {side} × {side}: prepare with model.pixels"
-        )
+    check_size(config.vision_config.image_size, height, width)
     if frames < 1 or frames % most:
         raise ModelError(
             f"{frames} frames cannot be pooled to the {most} of pooling_shape {config.pooling_shape}, each made of as "

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from videolens.errors import ModelError
 from videolens.model.families import About, Clock, Family, Parts, register
+from videolens.model.families._frames import shuffled_side
 from videolens.model.vision.pixels import PixelSettings
 from videolens.model.vision.squared import Squared
 from videolens.prompt.video_layout import VideoLayout, VideoPiece
@@ -52,18 +53,11 @@ def project(
 
 
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Frames, rows and columns of the video tokens for frames of height × width pixels.
-
-    A `ModelError` if frames are not square, or their patches are no whole number of shuffled squares.
-    """
-    patch, scale = config.vision_config.patch_size, config.scale_factor
-    places, rest = divmod(height // patch, scale)
-    if height != width or rest or not places:
-        raise ModelError(
-            f"frames of {height} × {width} pixels give no square of {patch} × {patch} patches that can be shuffled "
-            f"{scale} × {scale}; prepare square frames of {config.vision_config.image_size} pixels"
-        )
-    return frames, places, places
+    """Frames, rows and columns of the video tokens for frames of height × width pixels."""
+    vision = config.vision_config
+    size, patch = vision.image_size, vision.patch_size
+    side = shuffled_side(height, width, patch=patch, scale=config.scale_factor, size=size)
+    return frames, side, side
 
 
 def layout(config: Any, grid: tuple[int, int, int], clock: Clock) -> VideoLayout:

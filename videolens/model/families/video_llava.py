@@ -17,8 +17,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.errors import ModelError
 from videolens.model.families import About, Parts, register
+from videolens.model.families._frames import check_size
 from videolens.model.families.llava_next_video import FAMILY as LLAVA_NEXT_VIDEO
 from videolens.model.families.llava_next_video import chosen_states
 
@@ -31,16 +31,9 @@ def project(
 
 
 def grid(config: Any, frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Frames, one row, and a column for the class token and every patch.
-
-    A `ModelError` if the tower takes frames of another size.
-    """
+    """Frames, one row, and a column for the class token and every patch."""
     size, patch = config.vision_config.image_size, config.vision_config.patch_size
-    if (height, width) != (size, size):
-        raise ModelError(
-            f"the vision tower takes frames of {size} × {size} pixels, got {height} × {width}: prepare them with "
-            "model.pixels"
-        )
+    check_size(size, height, width)
     return frames, 1, 1 + (size // patch) ** 2
 
 
