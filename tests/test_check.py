@@ -79,6 +79,21 @@ def test_a_family_that_transformers_lacks(tmp_path) -> None:
     assert "asked with token ids" in found.markdown()
 
 
+def test_frames_that_the_authors_prepare_otherwise_are_not_held_against_a_processor(tmp_path) -> None:
+    found = check_model(write(tmp_path, "internvl_chat_qwen"), video=default_clip(2))
+    assert found.passed, found.markdown()
+    [line] = by_what(found, "pixels")
+    assert line.difference is None and "the authors' code resizes frames to a square" in line.note
+
+
+def test_a_checkpoint_without_a_preprocessor_file(tmp_path) -> None:
+    directory = write(tmp_path, "llava_qwen")
+    (directory / PROCESSOR).unlink()
+    found = check_model(directory, video=default_clip(2))
+    assert found.passed, found.markdown()
+    assert "transformers cannot make its processor" in by_what(found, "pixels")[0].note
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_judged_by_its_own_rounding(dtype: torch.dtype, tmp_path) -> None:
     found = check_model(write(tmp_path, "qwen2_vl"), video=default_clip(2), dtype=dtype)

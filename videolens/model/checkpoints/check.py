@@ -16,6 +16,7 @@ from videolens.model.agreement import apart
 from videolens.model.checkpoints.files import find
 from videolens.model.checkpoints.original import Recorded, flat_patches, originals
 from videolens.model.checkpoints.processor import Processed, processed, tokens_apart
+from videolens.model.families import Family
 from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
@@ -133,7 +134,7 @@ def check_model(
     tolerance = TOLERANCES.get(dtype, 0.05)
     placeholder = "" if tokenizer is None else tokenizer.convert_ids_to_tokens(model.frontend.video_token)
     processor = processed(directory, prompt, placeholder, trust_remote_code)
-    lines = [_pixels(directory, video, prompt, config), _ids(prompt, processor)]
+    lines = [_pixels(directory, video, prompt, family, config), _ids(prompt, processor)]
     notes = [asked]
     if located.adapter is not None:
         notes.append(f"An adapter ({located.adapter.kind}), merged here; in the original its layers are peft's own.")
@@ -194,11 +195,13 @@ def _ids(prompt: Prompt, processor: Processed | str) -> Compared:
     return Compared("token ids", pair, apart, 0.0, note)
 
 
-def _pixels(directory: Any, video: Video, prompt: Prompt, config: Any) -> Compared:
+def _pixels(directory: Any, video: Video, prompt: Prompt, family: Family, config: Any) -> Compared:
     """Prepared frames against the image processor of transformers, frame by frame."""
     pair = "ours, the image processor of transformers (PIL)"
     mine = prompt.pixel_values
     assert mine is not None
+    if (why := family.unlike_processor) is not None:
+        return Compared("pixels", pair, None, None, why)
     try:
         from transformers import AutoImageProcessor
 

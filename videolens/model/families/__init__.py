@@ -166,6 +166,8 @@ class Family:
         pixels: preprocessor settings (one dictionary) → how frames are prepared; None: `PixelSettings.from_dict`.
         pixels_without_file: config → how frames are prepared where the checkpoint has no preprocessor file: for models
             whose authors' code says so, and no file. None: that is not known then.
+        unlike_processor: why prepared frames are not what the checkpoint's own image processor makes of them, in words;
+            None: they are.
         placeholder: the text that stands for the video where the authors' code splits prompts at it, so that their
             tokenizers need not have it as a token: they get it where they lack it. None: tokenizers have it.
         rename: (pattern, replacement) for the checkpoint's keys, in order, as `re.sub`.
@@ -194,6 +196,7 @@ class Family:
     positions: Callable[[Any, TokenMap, Clock], Int64[Tensor, "*axes pos"]] | None = None
     pixels: Callable[[Mapping[str, Any]], Any] | None = None
     pixels_without_file: Callable[[Any], Any] | None = None
+    unlike_processor: str | None = None
     placeholder: str | None = None
     rename: tuple[tuple[str, str], ...] = ()
     ignore: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ FAMILY = register(
         layer=LLAMA,
         layout=layout,
         pixels=pixels,
+        unlike_processor="the authors' code resizes frames to a square, and does not use it",
         video_token=video_token,
         template=TEMPLATE,
         about=About(
