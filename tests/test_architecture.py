@@ -52,6 +52,7 @@ EXPERIMENT = (*ALLOWED["experiments/common"], "experiments/common")
 NEIGHBOURS = {
     "claims": ("experiments/flow",),
     "flow_comparison": ("experiments/flow",),
+    "generation": ("experiments/flow",),
     "pathway": ("experiments/flow",),
     "probe": ("experiments/flow",),
     "search": ("experiments/attribution", "experiments/pathway"),

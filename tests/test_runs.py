@@ -167,6 +167,7 @@ def test_a_config_is_resolved_and_reads_itself_back(config: dict[str, Any], tmp_
 def test_options_of_every_experiment_can_be_given_in_yaml(config: dict[str, Any], tmp_path: Path) -> None:
     listed = [
         {"name": "attention_map", "layers": [0, 1], "heads": 0, "words": "last"},
+        {"name": "generation", "anchors": ["goes", "moves"], "n_anchors": 1},
         {"name": "logit_lens", "keywords": {"red": ["red", "scarlet"]}},
         {"name": "patch_map", "positions": [1, 2], "over": {"red": "red"}, "answers": ["A", 1]},
         {"name": "pathway", "pathway": {"preset": "VideoLLaMA3-7B"}},
@@ -253,6 +254,7 @@ def test_every_experiment_runs_in_parts_and_is_drawn(config: dict[str, Any], dat
         {"name": "attention_map", "words": ["last"]},
         {"name": "attribution", "heads": True, "verify": 6},
         FLOW,
+        {"name": "generation", "anchors": [0, 2, 4], "max_new_tokens": 6},
         {"name": "logit_lens", "top": 1, "keywords": ["red"]},
         {"name": "patch_map", "answers": ["A", "B"]},
         {"name": "pathway", "pathway": pathway, "seeds": 1},

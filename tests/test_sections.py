@@ -33,6 +33,7 @@ KINDS = {
     "claims": Claims,
     "flow": vl.FlowMap,
     "flow_comparison": vl.FlowComparison,
+    "generation": vl.GenerationTrace,
     "logit_lens": vl.LogitLens,
     "patch_map": vl.PatchMap,
     "pathway": vl.PathwayAccuracy,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError, check_flag
-from videolens.model import generation, prompting, resuming
+from videolens.model import answering, generation, prompting, resuming
 from videolens.model.checkpoints.adapters import refuse_adapters_of
 from videolens.model.checkpoints.convert import Converted, convert
 from videolens.model.checkpoints.placing import device_named, dtype_named
@@ -185,6 +185,7 @@ class HookedVideoTransformer(Running):
         )
 
     prompt_from_ids = prompting.prompt_from_ids
+    prompt_with_answer = answering.prompt_with_answer
 
     def pixels(self, frames: Video | UInt8[Tensor, "frame height width channel"]) -> Float[Tensor, "frame channel h w"]:
         """Frames as the vision tower wants them, by the checkpoint's own settings.

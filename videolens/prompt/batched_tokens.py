@@ -40,7 +40,8 @@ class TokenMaps(TokenMap):
 
     @cached_property
     def alike(self) -> bool:
-        """Whether roles and frames are the same in all prompts: then selections that go by these are, too."""
+        """Whether roles, frames and what "last" is are the same in all prompts: then selections that go by these are,
+        too."""
         return len({roles_of(one) for one in self.maps}) == 1
 
     @property
@@ -58,6 +59,6 @@ class TokenMaps(TokenMap):
         return self.maps[0].n_pos
 
 
-def roles_of(tokens: TokenMap) -> tuple[bytes, bytes]:
-    """Equal for token maps that have the same roles and frames everywhere."""
-    return tokens.role.numpy().tobytes(), tokens.frame.numpy().tobytes()
+def roles_of(tokens: TokenMap) -> tuple[bytes, bytes, int]:
+    """Equal for token maps that have the same roles and frames everywhere, and the same last position."""
+    return tokens.role.numpy().tobytes(), tokens.frame.numpy().tobytes(), int(tokens["last"])

@@ -133,7 +133,7 @@ def _check_fast(tokenizer: Any) -> None:
         )
 
 
-def _places(layout: VideoLayout, of_video: Int64[Tensor, " pos"], is_video: Bool[Tensor, " pos"]) -> dict[str, Tensor]:
+def _places(layout: VideoLayout, of_video: Int64[Tensor, " pos"], is_video: Bool[Tensor, " pos"]) -> dict[str, Any]:
     """Frame, row, column and seconds of every position, by name.
 
     Args:

@@ -219,7 +219,7 @@ def part_frames(role: Int64[Tensor, " pos"], frame: Int64[Tensor, " pos"]) -> In
 
 def is_selection(name: str) -> bool:
     """Whether some prompt may have a selection of this name, or a union of such: "stem", "frame 3 | last"."""
-    numbered = r"(part V )?frame (0|[1-9]\d*)|option [A-Z]|f\d+ r\d+ c\d+|"
+    numbered = r"(part V )?frame (0|[1-9]\d*)|option [A-Z]|f\d+ r\d+ c\d+|response \d+(-\d+)?|"
     known = re.compile(numbered + "|".join((*ROLES, *DERIVED, *PARTS)))
     return all(known.fullmatch(part.strip()) for part in name.split("|"))
 

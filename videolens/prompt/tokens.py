@@ -8,7 +8,6 @@ glue between video and question, the suffix after the options) has a role of its
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from videolens.errors import SelectionError, check_whole, near
 from videolens.notebook import Shown
+from videolens.prompt.numbered import Places, numbered
 from videolens.prompt.selections import (
     CODE,
     DERIVED,
@@ -32,7 +32,6 @@ from videolens.prompt.selections import (
     arrays_from_spans,
     as_positions,
     contents_words,
-    part_frames,
     parts,
 )
 
@@ -53,6 +52,8 @@ class TokenMap(Shown):
         grid: (frames, rows, columns).
         answer: index of the true option, if known.
         merged: sampled frames that one frame of the map stands for: 2 where the tower merges frames in pairs.
+        newest: what "last" is in a prompt that the beginning of its answer follows: the newest token of that. None: the
+            last token of the prompt itself.
         texts: the token at each position as a string, if known (for plots).
 
     Raises:
@@ -69,6 +70,7 @@ class TokenMap(Shown):
     answer: int | None = None
     texts: tuple[str, ...] | None = None
     merged: int = 1
+    newest: int | None = None
 
     def __post_init__(self) -> None:
         arrays = ("role", "frame", "row", "column", "seconds", "option")
@@ -116,6 +118,8 @@ class TokenMap(Shown):
             raise SelectionError("a token map needs at least one position that is neither response nor padding")
         if len(response) and int(response[0]) < int(prompt[-1]):
             raise SelectionError(f"response position {int(response[0])} is before the prompt's last, {int(prompt[-1])}")
+        if self.newest is not None and self.newest not in response.tolist():
+            raise SelectionError(f"the newest token is at {self.newest}, where no response is: {response.tolist()}")
 
     @property
     def contents(self) -> str:
@@ -151,7 +155,8 @@ class TokenMap(Shown):
         """Positions of a selection, sorted and unique; `"a | b"` is the union of both.
 
         One video token is named as in `labels`: "f3 r0 c2" is frame 3, row 0, column 2. "part V frame 3" is all that
-        stands for frame 3. A base role that does not occur gives no positions; a derived name without any is an error.
+        stands for frame 3; "response 0-4" the first five generated tokens, both ends included. A base role that does
+        not occur gives no positions; a derived name without any is an error.
 
         Raises:
             SelectionError: the name is unknown, or this prompt has no such thing (an option, a known answer).
@@ -178,7 +183,7 @@ class TokenMap(Shown):
         if name in PARTS:
             return (parts(self.role, self.frame) == PARTS.index(name)).nonzero().flatten()
         if name == "last":
-            return self._prompt()[-1:]
+            return self._prompt()[-1:] if self.newest is None else torch.tensor([self.newest])
         if name in ("question", "options"):
             found = self._of("option", *(("header", "stem") if name == "question" else ()))
             if len(found) == 0:
@@ -191,22 +196,9 @@ class TokenMap(Shown):
                 raise SelectionError(f"{name!r}: the answer is not known; give the Question an answer")
             same = self.option == self.answer
             return (same if name == "true option" else (self.option >= 0) & ~same).nonzero().flatten()
-        if match := re.fullmatch(r"(part V )?frame (0|[1-9]\d*)", name):
-            if (i := int(match[2])) < self.grid[0]:
-                if match[1]:
-                    return (part_frames(self.role, self.frame) == i).nonzero().flatten()
-                return ((self.frame == i) & (self.role == CODE["video"])).nonzero().flatten()
-        elif (match := re.fullmatch(r"option ([A-Z])", name)) and match[1] in string.ascii_uppercase[: self.n_options]:
-            return (self.option == string.ascii_uppercase.index(match[1])).nonzero().flatten()
-        elif match := re.fullmatch(r"f(\d+) r(\d+) c(\d+)", name):
-            cell = [int(number) for number in match.groups()]
-            if all(number < size for number, size in zip(cell, self.grid, strict=True)):
-                of_cell = (self.frame == cell[0]) & (self.row == cell[1]) & (self.column == cell[2])
-                return of_cell.nonzero().flatten()
-            frames, rows, columns = self.grid
-            raise SelectionError(
-                f"{name!r} is outside the grid of {frames} frames × {rows} rows × {columns} columns; they count from 0"
-            )
+        places = Places(self.role, self.frame, self.row, self.column, self.option, self.grid)
+        if (counted := numbered(name, places)) is not None:
+            return counted
         raise SelectionError(near(name, self.names, kind="selection") + "; join several with ' | '")
 
     def _of(self, *roles: str) -> Int64[Tensor, " n"]:
@@ -242,6 +234,12 @@ class TokenMap(Shown):
         texts = texts if texts is not None else ("response",) * n
         return self._longer("response", (0, n), None if self.texts is None else (*self.texts, *texts))
 
+    def answered(self, n: int, *, texts: Sequence[str] | None = None) -> TokenMap:
+        """This map with the first `n` tokens of an answer after it, the newest of which is "last": where the next token
+        is asked for."""
+        longer = self.with_response(n, texts=texts)
+        return replace(longer, newest=longer.n_pos - 1) if n else longer
+
     def padded(self, n: int) -> TokenMap:
         """This map with `n` positions of padding before it."""
         check_whole("n", n, most=2**20, error=SelectionError)
@@ -250,7 +248,8 @@ class TokenMap(Shown):
     def _longer(self, role: str, more: tuple[int, int], texts: tuple[str, ...] | None) -> TokenMap:
         fills = {"role": CODE[role], "frame": -1, "row": -1, "column": -1, "seconds": torch.nan, "option": -1}
         arrays: dict[str, Any] = {name: F.pad(getattr(self, name), more, value=fill) for name, fill in fills.items()}
-        return replace(self, **arrays, texts=texts)
+        newest = None if self.newest is None else self.newest + more[0]
+        return replace(self, **arrays, texts=texts, newest=newest)
 
     @classmethod
     def from_spans(

@@ -15,10 +15,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from videolens.errors import SelectionError, check_text
+from videolens.experiments.common.words import spelt
 from videolens.prompt.prompt import Prompt
 from videolens.prompt.selections import is_selection
-
-_UNFINISHED = "\ufffd"  # what decoding gives for a character of which not all bytes are there yet
 
 Decode = Callable[[list[int]], str]
 
@@ -71,7 +70,7 @@ def rows_of(prompt: Prompt, name: str, tokenizer: Any, *, occurrence: int | None
     spans = [span for span in _spans(prompt) if len(span)]
     texts, hits = [], []
     for span in spans:
-        text, covers = _spelt(prompt.input_ids[0, span.to(prompt.device)].tolist(), tokenizer)
+        text, covers = spelt(prompt.input_ids[0, span.to(prompt.device)].tolist(), tokenizer)
         texts.append(text)
         for match in re.finditer(_whole(word), text, flags=re.IGNORECASE):
             # 3.
@@ -96,16 +95,6 @@ def _spans(prompt: Prompt) -> list[Int64[Tensor, " n"]]:
     tokens = prompt.tokens
     options = [tokens[f"option {chr(ord('A') + i)}"] for i in range(tokens.n_options)]
     return sorted([tokens["stem"], *options], key=lambda span: int(span[0]) if len(span) else -1)
-
-
-def _spelt(ids: list[int], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
-    """The text of some tokens, and which characters (first, one past last) each of them holds."""
-    covers, complete, text = [], 0, ""
-    for n in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:n], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        covers.append((complete, len(text)))
-        complete = len(text.rstrip(_UNFINISHED))
-    return text, covers
 
 
 def _whole(word: str) -> str:

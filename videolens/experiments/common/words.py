@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import isnan
+from typing import Any
 
 from videolens.model.transformer import HookedVideoTransformer
+
+_UNFINISHED = "\ufffd"  # what decoding gives for a character of which not all bytes are there yet
 
 
 def number(value: float, digits: int = 0, *, sign: str = "+") -> str:
@@ -25,3 +28,13 @@ def token_text(model: HookedVideoTransformer, token: int) -> str:
     if model.tokenizer is None:
         return str(token)
     return model.shown(token).strip() or str(token)
+
+
+def spelt(ids: list[int], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
+    """The text of some tokens, and which characters (first, one past last) each of them holds."""
+    covers, complete, text = [], 0, ""
+    for n in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:n], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        covers.append((complete, len(text)))
+        complete = len(text.rstrip(_UNFINISHED))
+    return text, covers

@@ -10,20 +10,21 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine import Base, Sweep, base, check_engine, sweep
+from videolens.engine import Sweep, base, check_engine, sweep
 from videolens.engine.foreseeing import Foreseen, Machine, foresee
 from videolens.errors import SelectionError, check_flag
 from videolens.experiments.common.asking import ask_all, why_left_out
 from videolens.experiments.common.experiment import Asked, Cost, Experiment, Gathered, Skip, Tick, check_samples
 from videolens.experiments.common.provenance import made_with
 from videolens.experiments.common.words import token_text
+from videolens.experiments.flow.changes import changes_of, noise_of
 from videolens.experiments.flow.plan import check_routes, route_knockouts
 from videolens.experiments.flow.result import FlowMap
 from videolens.experiments.flow.table import FlowRow, FlowSettings
-from videolens.interventions.knockout import ROUTES, Knockout, route_name
+from videolens.interventions.knockout import ROUTES, route_name
 from videolens.interventions.layer_sets import cut_layers
 from videolens.interventions.rerounded import HALF, Rerounded
 from videolens.model.transformer import HookedVideoTransformer
@@ -166,7 +167,17 @@ class FlowExperiment(Experiment[FlowMap]):
         # 5. how much of it is rounding
         cost = Cost.of(found, before=1.0)
         if self.model.cfg.dtype in HALF:
-            noise, more = self._noise(prompt, knockouts, unblocked, [row.change_percent for row in rows], answer)
+            noise, more = noise_of(
+                self.model,
+                prompt,
+                knockouts,
+                [row.change_percent for row in rows],
+                answer,
+                of_route=len(layers),
+                unblocked=unblocked,
+                engine=self.engine,
+                max_memory=self.max_memory,
+            )
             cost = replace(cost, forwards=cost.forwards + more, noise=noise)
         return Asked(rows, skipped, cost)
 
@@ -184,26 +195,13 @@ class FlowExperiment(Experiment[FlowMap]):
         more = foresee(self.model, prompt, again, with_base=True, **how).forwards - 1
         return replace(found, forwards=found.forwards + more)
 
-    def _noise(
-        self, prompt: Prompt, knockouts: Sequence[Knockout], unblocked: Base, changes: Sequence[float], answer: int
-    ) -> tuple[float, float]:
-        """By how much the deepest change of a route differs, at most, when it is rounded elsewhere; forwards taken."""
-        of_route = len(cut_layers(self.style, self.window, self.model.cfg.n_layers))
-        deepest = [
-            min(range(start, start + of_route), key=changes.__getitem__) for start in range(0, len(changes), of_route)
-        ]
-        repeated = [Rerounded(knockouts[i]) for i in deepest]
-        again = sweep(self.model, prompt, repeated, engine=self.engine, max_memory=self.max_memory, base=unblocked)
-        _, _, found = _change(again, answer)
-        return max(abs(new - changes[i]) for new, i in zip(found.tolist(), deepest, strict=True)), again.forwards
-
     def _rows(
         self, prompt: Prompt, who: tuple[str, str], places: Sequence[tuple[str, int]], found: Sweep, answer: int
     ) -> list[FlowRow]:
         """One row per knockout, in the order of its (route, layer)."""
         right = _right_token(prompt)
         clean, blocked = found.base.softmax(-1), found.logits.softmax(-1)
-        p_base, p_knockout, changes = _change(found, answer)
+        p_base, p_knockout, changes = changes_of(found, answer)
         change = changes.tolist()
         best = found.logits.argmax(-1).tolist()
         p_right = [torch.nan] * len(best) if right is None else blocked[:, right].double().tolist()
@@ -250,12 +248,6 @@ class FlowExperiment(Experiment[FlowMap]):
         if missing and (self.routes != ROUTES or not len(gathered.table)):
             reasons = "; ".join(sorted({skip.reason for skip in gathered.skipped if skip.route in missing}))
             raise SelectionError(f"no question has the routes {missing}: {reasons}. Leave them out of routes=")
-
-
-def _change(found: Sweep, answer: int) -> tuple[float, Float64[Tensor, " row"], Float64[Tensor, " row"]]:
-    """The answer's probability with nothing changed and under each knockout, and the change in percent."""
-    p_base, p_knockout = float(found.base.softmax(-1)[answer]), found.logits.softmax(-1)[:, answer].double()
-    return p_base, p_knockout, (p_knockout - p_base) / p_base * 100
 
 
 def _right_token(prompt: Prompt) -> int | None:
