@@ -104,6 +104,20 @@ class TestNumbers:
         must_stand("bundled.md", {f"{route}, effect": written(tuned.peak(route)[1]) for route in routes})
         must_stand("bundled.md", {f"{route}, centre": layer(tuned.centre(route)) for route in routes})
 
+    def test_long_answers(self) -> None:
+        words, control = (vl.GenerationTrace.load(made("generation") / label) for label in ("backgrounds", "to"))
+        assert words.n == control.n == 100
+        peaks = {anchor: words.flow(anchor).peak("video -> last") for anchor in words.anchors}
+        must_stand("generation.md", {str(k): f"{written(peak)}, layer {at + 1}" for k, (at, peak) in peaks.items()})
+        must_stand("generation.md", {"response": written(words.flow(2).peak("response -> last")[1])})
+        must_stand("generation.md", {"cost": f"takes {words.settings.forwards:.1f} forwards an answer instead of 100"})
+        others = [
+            words.flow(k).peak(route)[1] for k in words.anchors for route in ("video -> question", "question -> last")
+        ]
+        others += [control.flow(k).peak(route)[1] for k in control.anchors for route in control.flow(k).routes]
+        assert all(-0.1 < peak.value < 0.1 for peak in others)
+        must_stand("generation.md", {str(i): written(peak) for i, peak in enumerate(others)})
+
     def test_without_hints(self) -> None:
         claims = vl.check_claims(vl.FlowMap.load(made("nohint") / "map"))
         measured = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from videolens.errors import VideolensError
+from videolens.model.running import Running
 
 _UNKNOWN_MEMORY = 8 * 2**30  # where the system does not say how much there is
 
@@ -21,6 +22,13 @@ def memory_budget(max_memory: int | None, device: torch.device, *, kept: int = 0
             raise VideolensError(f"max_memory is a number of bytes above 0, got {max_memory!r}")
         return max_memory
     return (_free(device) + kept) // 2
+
+
+def budget_of(model: Running, max_memory: int | None, *, kept: int = 0, device: torch.device | None = None) -> int:
+    """The budget on the device of a model that has the least free: a sweep needs memory wherever layers lie. `device`:
+    where it will run instead."""
+    places = model.devices if device is None else (device,)
+    return min(memory_budget(max_memory, place, kept=kept) for place in places)
 
 
 def _free(device: torch.device) -> int:

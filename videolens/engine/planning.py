@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from videolens.engine.descent import goes_deep, most_waiting
-from videolens.engine.memory import memory_budget
+from videolens.engine.memory import budget_of
 from videolens.engine.passes import Pass, Sights, make_passes
 from videolens.engine.stages import Staged, stage_interventions
 from videolens.errors import VideolensError, near
@@ -160,7 +160,7 @@ class Planner:
         self.n_layers, self.n_pos = model.cfg.n_layers, prompt.shape[1]
         self.cost = Cost.of(model.cfg)
         self.device = model.frontend.device if device is None else device
-        self.budget = memory_budget(max_memory, self.device, kept=kept)
+        self.budget = budget_of(model, max_memory, kept=kept, device=device)
         held = model.frontend.device  # of the rows and keys that hook functions get, as in a forward
         self.sights = Sights(
             n_pos=self.n_pos,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videolens.engine.full import full_logits, wide
-from videolens.engine.memory import memory_budget
+from videolens.engine.memory import budget_of
 from videolens.engine.planning import check_engine
 from videolens.errors import VideolensError
 from videolens.model.cost import Cost
@@ -87,7 +87,7 @@ def base(
     """
     prompt.single("an evaluation")
     check_engine(engine)
-    fits = clean_bytes(model, prompt, memory_budget(max_memory, model.frontend.device))
+    fits = clean_bytes(model, prompt, budget_of(model, max_memory))
     if engine == "full" or not fits or any(is_listened_to(point) for point in model.hook_dict.values()):
         return Base(model, prompt, full_logits(model, prompt, ()))
     clean = model.run_clean(prompt)

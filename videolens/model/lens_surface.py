@@ -173,8 +173,9 @@ class LensSurface(HookedRootModule):
         check_whole("layer", layer, most=self.cfg.n_layers - mlp_input, error=ModelError)
         total = torch.zeros(self.cfg.d_model, device=self.frontend.device, dtype=self.cfg.dtype)
         for block in self.blocks[:layer]:
-            total = total + block.attn.b_O + (block.mlp.b_out if include_mlp_biases else 0)
-        return total + self.blocks[layer].attn.b_O if mlp_input else total
+            biases = block.attn.b_O + (block.mlp.b_out if include_mlp_biases else 0)
+            total = total + biases.to(total.device)
+        return total + self.blocks[layer].attn.b_O.to(total.device) if mlp_input else total
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
@@ -196,37 +197,37 @@ class LensSurface(HookedRootModule):
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
         """Query weights of all layers, a copy; `blocks[l].attn.W_Q` are views."""
-        return torch.stack([block.attn.W_Q for block in self.blocks])
+        return torch.stack([block.attn.W_Q.to(self.frontend.device) for block in self.blocks])
 
     @property
     def W_K(self) -> Float[Tensor, "layer n_kv d_model d_head"]:
         """Key weights of all layers, a copy."""
-        return torch.stack([block.attn.W_K for block in self.blocks])
+        return torch.stack([block.attn.W_K.to(self.frontend.device) for block in self.blocks])
 
     @property
     def W_V(self) -> Float[Tensor, "layer n_kv d_model d_head"]:
         """Value weights of all layers, a copy."""
-        return torch.stack([block.attn.W_V for block in self.blocks])
+        return torch.stack([block.attn.W_V.to(self.frontend.device) for block in self.blocks])
 
     @property
     def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
         """Attention output weights of all layers, a copy."""
-        return torch.stack([block.attn.W_O for block in self.blocks])
+        return torch.stack([block.attn.W_O.to(self.frontend.device) for block in self.blocks])
 
     @property
     def W_gate(self) -> Float[Tensor, "layer d_model d_mlp"]:
         """Gate weights of all layers, a copy."""
-        return torch.stack([block.mlp.W_gate for block in self.blocks])
+        return torch.stack([block.mlp.W_gate.to(self.frontend.device) for block in self.blocks])
 
     @property
     def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
         """MLP input weights of all layers, a copy."""
-        return torch.stack([block.mlp.W_in for block in self.blocks])
+        return torch.stack([block.mlp.W_in.to(self.frontend.device) for block in self.blocks])
 
     @property
     def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
         """MLP output weights of all layers, a copy."""
-        return torch.stack([block.mlp.W_out for block in self.blocks])
+        return torch.stack([block.mlp.W_out.to(self.frontend.device) for block in self.blocks])
 
     # -- switches -----------------------------------------------------------------------------------------------------
 

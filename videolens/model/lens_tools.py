@@ -81,32 +81,32 @@ class LensTools(LensSurface):
     @property
     def b_Q(self) -> Float[Tensor, "layer head d_head"]:
         """Query biases of all layers, a copy."""
-        return torch.stack([block.attn.b_Q for block in self.blocks])
+        return torch.stack([block.attn.b_Q.to(self.frontend.device) for block in self.blocks])
 
     @property
     def b_K(self) -> Float[Tensor, "layer n_kv d_head"]:
         """Key biases of all layers, a copy."""
-        return torch.stack([block.attn.b_K for block in self.blocks])
+        return torch.stack([block.attn.b_K.to(self.frontend.device) for block in self.blocks])
 
     @property
     def b_V(self) -> Float[Tensor, "layer n_kv d_head"]:
         """Value biases of all layers, a copy."""
-        return torch.stack([block.attn.b_V for block in self.blocks])
+        return torch.stack([block.attn.b_V.to(self.frontend.device) for block in self.blocks])
 
     @property
     def b_O(self) -> Float[Tensor, "layer d_model"]:
         """Attention output biases of all layers, a copy."""
-        return torch.stack([block.attn.b_O for block in self.blocks])
+        return torch.stack([block.attn.b_O.to(self.frontend.device) for block in self.blocks])
 
     @property
     def b_in(self) -> Float[Tensor, "layer d_mlp"]:
         """Biases of the factor that is gated, of all layers, a copy."""
-        return torch.stack([block.mlp.b_in for block in self.blocks])
+        return torch.stack([block.mlp.b_in.to(self.frontend.device) for block in self.blocks])
 
     @property
     def b_out(self) -> Float[Tensor, "layer d_model"]:
         """MLP output biases of all layers, a copy."""
-        return torch.stack([block.mlp.b_out for block in self.blocks])
+        return torch.stack([block.mlp.b_out.to(self.frontend.device) for block in self.blocks])
 
     # -- tokens and loss ----------------------------------------------------------------------------------------------
 

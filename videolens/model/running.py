@@ -202,6 +202,11 @@ class Running(Listening):
             )
 
     @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where it lies: the device of front end, final norm and unembedding, then others that layers are on."""
+        return tuple(dict.fromkeys([self.frontend.device, *(block.device for block in self.blocks)]))
+
+    @property
     def eos_tokens(self) -> list[int]:
         """Ids that end an answer: those that tokenizer, config.json or generation_config.json name, all of them."""
         config = self.frontend.config

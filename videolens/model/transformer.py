@@ -20,6 +20,7 @@ from videolens.model.checkpoints.placing import device_named, dtype_named
 from videolens.model.checkpoints.quantised import check_quantisation, settle
 from videolens.model.checkpoints.read import read_checkpoint
 from videolens.model.checkpoints.settings import token_ids
+from videolens.model.checkpoints.spreading import DeviceMap, check_device_map, spread
 from videolens.model.compiled.running import CompiledPathway
 from videolens.model.decoder.layers import unpacked_shape
 from videolens.model.families import family_of
@@ -86,6 +87,7 @@ class HookedVideoTransformer(Running):
         revision: str | None = None,
         fold_ln: bool = False,
         trust_remote_code: bool = False,
+        device_map: DeviceMap | None = None,
     ) -> HookedVideoTransformer:
         """Load a bundled model ("shapes", "shapes-image", …), a checkpoint directory, or a repository on the hub.
 
@@ -101,19 +103,25 @@ class HookedVideoTransformer(Running):
             fold_ln: fold norm weights into what reads through them, as TransformerLens does unless told not to: the
                 same outputs to rounding, and `cache.apply_ln_to_stack(…) @ model.W_U` are then logits (`fold_norms`).
             trust_remote_code: run code that comes with the checkpoint.
+            device_map: several devices, in the place of `device`: one for every decoder layer, {0: "cuda:0", …}; or
+                "auto", evenly over those that are here, by accelerate's planner. The rest goes where layer 0 does.
 
         Raises:
             ModelError: not found (lists the bundled names), a revision of something that is here, an unknown or
                 text-only architecture (lists the known families), weights that are not safetensors or do not fit, an
-                adapter that cannot be merged or is for another base, a device that this machine lacks.
+                adapter that cannot be merged or is for another base, a device that this machine lacks, a device map
+                that leaves a layer out or is for quantised weights.
         """
-        place = device_named(device)
+        places, place = check_device_map(device_map, device), device_named(device)
         read = read_checkpoint(
             name, dtype=dtype_named(dtype), base=base, revision=revision, trust_remote_code=trust_remote_code
         )
         parts = convert(read.module, read.family, name=read.name)
         model = cls(parts, tokenizer=read.tokenizer, pixels=read.pixels, template=read.template, ends=read.ends)
-        return cls._ready(model.to(place), fold_ln)
+        if places is None:
+            return cls._ready(model.to(place), fold_ln)
+        spread(model, places)
+        return cls._ready(model, fold_ln)
 
     @staticmethod
     def _ready(model: HookedVideoTransformer, fold_ln: bool) -> HookedVideoTransformer:
@@ -153,10 +161,11 @@ class HookedVideoTransformer(Running):
         cfg = self.cfg
         shapes = {id(one): unpacked_shape(one) for one in self.parameters()}
         n = sum(map(prod, shapes.values()))
+        places = ", ".join(map(str, self.devices))
         size = f"{n / 1e9:.1f} B" if n >= 1e9 else f"{n / 1e6:.1f} M"
         return (
             f"HookedVideoTransformer({cfg.model_name!r}: {cfg.model_type}, {cfg.n_layers} layers, {cfg.n_heads} heads, "
-            f"width {cfg.d_model}, {size} parameters, {str(cfg.dtype).removeprefix('torch.')} on {cfg.device}; "
+            f"width {cfg.d_model}, {size} parameters, {str(cfg.dtype).removeprefix('torch.')} on {places}; "
             "print(model) shows its modules, model.hook_dict its hook points)"
         )
 

@@ -165,8 +165,8 @@ class AnswerTraceExperiment(Experiment[AnswerTrace]):
             kept[layer] = value[0, last[0]].clone()
 
         layers = range(self.model.cfg.n_layers)
-        hooks = [each for one in staged for each in one.hooks]
-        said = int(self.model.chosen(full_logits(self.model, prompt, [*hooks, *listeners(layers, keep)])))
+        hooks = [each for one in staged for each in one.hooks] + listeners(layers, keep, to=last.device)
+        said = int(self.model.chosen(full_logits(self.model, prompt, hooks)))
         states = torch.stack([kept[layer] for layer in layers])
         return read_logits(self.model, states, self.lens).softmax(-1).cpu(), said
 

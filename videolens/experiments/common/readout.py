@@ -58,12 +58,21 @@ def top_words(
 
 
 def listeners(
-    layers: Iterable[int], keep: Callable[[int, Tensor], None], *, point: str = "hook_resid_post"
+    layers: Iterable[int],
+    keep: Callable[[int, Tensor], None],
+    *,
+    point: str = "hook_resid_post",
+    to: torch.device | None = None,
 ) -> list[tuple[str, Callable[..., None]]]:
     """Hook functions that give `keep` each 0-based layer and what its hook point holds; by default what leaves the
-    layer [batch row d_model]. Listed behind an intervention's, they see what it has made of it."""
-    return [(f"blocks.{layer}.{point}", partial(_hand_on, keep, layer)) for layer in layers]
+    layer [batch row d_model]. Listed behind an intervention's, they see what it has made of it.
+
+    `to`: the device it is given on; None: the layer's own.
+    """
+    return [(f"blocks.{layer}.{point}", partial(_hand_on, keep, layer, to)) for layer in layers]
 
 
-def _hand_on(keep: Callable[[int, Tensor], None], layer: int, value: Tensor, hook: Any) -> None:
-    keep(layer, value)
+def _hand_on(
+    keep: Callable[[int, Tensor], None], layer: int, to: torch.device | None, value: Tensor, hook: Any
+) -> None:
+    keep(layer, value if to is None else value.to(to))

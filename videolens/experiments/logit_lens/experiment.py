@@ -138,7 +138,8 @@ class LogitLensExperiment(Experiment[LogitLens]):
             tick(1 / n_layers)
 
         # 1.
-        said = int(self.model.chosen(full_logits(self.model, prompt, listeners(range(n_layers), keep))))
+        listening = listeners(range(n_layers), keep, to=video.device)
+        said = int(self.model.chosen(full_logits(self.model, prompt, listening)))
         correct = None if prompt.answer_token is None else said == prompt.answer_token
         if reason := why_left_out(self.samples, correct):
             return Asked(skipped=[Skip(name, task, None, reason)])

@@ -135,5 +135,3 @@ def check_alike(pathway: Any) -> None:
                 f"the pathway {pathway.name!r} cuts '{knockout.source} -> {knockout.target}', which stands elsewhere "
                 "in every question: a search compares pathways of routes between parts and roles"
             )
-
-

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videolens.engine.memory import memory_budget
+from videolens.engine.memory import budget_of
 from videolens.experiments.common.scoring import margins_of
 from videolens.experiments.search.judging import MOST_IN_A_BATCH, Judge, check_alike
 from videolens.model.compiled.changed_rows import ChangePlan, Living
@@ -73,7 +73,7 @@ class Keeping:
         self.n = len(self._counted)
         self.margins = judge.full.clone()
         self._before: list[Living | None] = [None] * judge.n
-        self._layouts = _kept_runs(judge, memory_budget(max_memory, judge.model.frontend.device))
+        self._layouts = _kept_runs(judge, budget_of(judge.model, max_memory))
         self._place = {i: (one, slot) for one, members in enumerate(judge.layouts) for slot, i in enumerate(members)}
 
     def test(self, pathway: Any, most_lost: int) -> bool:

@@ -118,6 +118,6 @@ class SegmentAttentionExperiment(Experiment[SegmentAttention]):
             kept[layer] = torch.einsum("tq,hqk,sk->hts", each, pattern[0].double(), member)
 
         layers = range(self.model.cfg.n_layers)
-        listening = listeners(layers, keep, point="attn.hook_pattern")
+        listening = listeners(layers, keep, point="attn.hook_pattern", to=prompt.device)
         self.model.run_with_hooks(prompt, fwd_hooks=[*self.fwd_hooks, *listening])
         return torch.stack([kept[layer] for layer in layers])

@@ -42,8 +42,23 @@ class Block(nn.Module):
         self.hook_attn_out, self.hook_mlp_in, self.hook_mlp_out = HookPoint(), HookPoint(), HookPoint()
         self.hook_deepstack = HookPoint() if deepstack else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and so where it computes."""
+        return self.ln1.w.device
+
     def forward(self, resid: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch asked d_model"]:
-        """The residual stream after the layer, at the rows of `at` that are asked for."""
+        """The residual stream after the layer, at the rows of `at` that are asked for, on the device that it came from.
+
+        A layer that lies elsewhere takes the stream there and gives it back: all that runs layers finds it in one
+        place. Its hook functions, keys and values see and stay on the layer's own device.
+        """
+        home = resid.device
+        if self.device == home:
+            return self._computed(resid, at)
+        return self._computed(resid.to(self.device), at.on(self.device)).to(home)
+
+    def _computed(self, resid: Float[Tensor, "batch row d_model"], at: Rows) -> Float[Tensor, "batch asked d_model"]:
         resid = fire(self.hook_resid_pre, resid, at)
         attn_out = self.attn(resid, self.ln1, at)
         if at.asked is not None:

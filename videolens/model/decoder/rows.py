@@ -19,7 +19,7 @@ from transformer_lens.hook_points import HookPoint
 
 from videolens.errors import ModelError
 from videolens.model.decoder.kernels import KeyValuePiece
-from videolens.model.decoder.views import HeadView
+from videolens.model.decoder.views import HeadView, views_on
 from videolens.model.decoder.visibility import Visible
 from videolens.prompt.prompt import Prompt
 
@@ -112,6 +112,31 @@ class Rows:
     def _asked(self) -> Rows:
         assert self.asked is not None
         return replace(self.only(self.asked), views=self.views)
+
+    def on(self, device: torch.device) -> Rows:
+        """The same rows on another device, for the layers that lie there; all of them share what is worked out once.
+
+        Keys and values of earlier positions are each layer's own, and are where the layer is.
+        """
+        if self.rows.device == device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = replace(
+                self,
+                rows=self.rows.to(device),
+                keys=self.keys.to(device),
+                cos=self.cos.to(device),
+                sin=self.sin.to(device),
+                asked=None if self.asked is None else self.asked.to(device),
+                watched=None if self.watched is None else self.watched.to(device),
+                views=None if self.views is None else views_on(self.views, device),
+                deepstack=tuple(one.to(device) for one in self.deepstack),
+            )
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, Rows]:
+        return {}
 
     @property
     def last(self) -> Rows:

@@ -48,6 +48,11 @@ def padded_views(
     return tuple(views)
 
 
+def views_on(views: Sequence[HeadView], device: torch.device) -> tuple[HeadView, ...]:
+    """The same views for a layer that lies on another device."""
+    return tuple((part, None if heads is None else heads.to(device), visible) for part, heads, visible in views)
+
+
 def _visible(mask: Bool[Tensor, "row key"], rows: Int64[Tensor, " row"], keys: Int64[Tensor, " key"]) -> Visible:
     at = {int(row): index for index, row in enumerate(rows.tolist())}
 
