@@ -5,13 +5,14 @@ PIP_ARGS ?=
 WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS := .venv/.docs
 
-.PHONY: demo test lint types tests notebooks clean
+.PHONY: demo test lint types tests notebooks docs clean
 
 demo: $(STAMP)
 	$(BIN)/videolens demo --out out/demo
 
-test: lint types tests notebooks
+test: lint types tests notebooks docs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,6 +27,11 @@ tests: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/python tests/run_notebooks.py notebooks
 
+# The site, in out/site: a broken link, or a public name without a docstring, fails.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo out/site/index.html
+
 .venv: $(STAMP)
 
 # torch goes first and alone: with its exact version in place no other package's range can bring another build.
@@ -33,6 +39,10 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:

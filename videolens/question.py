@@ -181,7 +181,8 @@ class Question(Shown):
 
         Args:
             edit: a method of `Video`: "reversed", "shuffled", "frozen", "blank", "swapped", "replaced".
-            settings, named: what that method takes.
+            settings: what that method takes.
+            named: the same by keyword.
             answer: the option that is right for the edited video, if it is known.
 
         Raises:

@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         description="Write N questions of each task, each with its own clip: DIR/json/TASK.json and "
         "DIR/video/TASK/*.mp4.",
     )
-    shapes.add_argument("directory", metavar="DIR")
+    shapes.add_argument("directory", metavar="DIR", help="where to write")
     shapes.add_argument(
         "--n", type=int, default=100, metavar="PER_TASK", help="questions per task (default: %(default)s)"
     )

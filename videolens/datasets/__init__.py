@@ -45,12 +45,14 @@ def load_dataset(
         root: where a benchmark lies that is asked for by name.
         split: of `"shapes"`: "train", "validation" or "test". Of a directory: its subfolder of that name, if it has
             one.
-        task, tasks: one task, or several; None for all of a benchmark, and for the five temporal ones of `"shapes"`.
+        task: one task; None for all of a benchmark, and for the five temporal ones of `"shapes"`.
+        tasks: several, in its place.
         n: how many questions per task, the listing's first; None for all of a benchmark, and for 100 of `"shapes"`.
         seed: of `"shapes"`. A smaller `n` gives the first of the same questions.
         missing: what is done when videos are not there, or have zero bytes. "error": one error for all of them.
             "report": their questions are left out, a warning says how many, and `.missing` of the result lists them.
-        n_frames, sampling: how each video is looked at, as in `Video.open`.
+        n_frames: how many frames of each video, as in `Video.open`.
+        sampling: which ones, likewise.
 
     Returns:
         The questions, task by task: a list with the attribute `missing`.

@@ -68,7 +68,8 @@ class Video(Film):
         Args:
             path: an mp4, mkv, webm, … file.
             n_frames: how many frames; ignored when `sampling` is a list of frame numbers.
-            start, end: the part of the video in seconds of its own clock; None: from its beginning, to its end.
+            start: where the part of the video begins, in seconds of its own clock.
+            end: where it ends.
             sampling: "midpoints" (of n_frames equal segments), "uniform" (first … last), "stride", all by numbers of
                 frames; "time" (on view in the middle of n_frames equal stretches of time); a function (first, last,
                 n_frames) → frame numbers, or the frame numbers themselves.
@@ -267,9 +268,9 @@ class Video(Film):
         """Frames of another clip in the place of frames first … stop − 1.
 
         Args:
-            first, stop: the span, counted from 0, or below 0 from the end; `stop` None: up to the end.
-            other: where the frames come from, such as another question's video, or `video.blank()` of this one. Its
-                own times do not matter.
+            first: where the span begins, counted from 0, or below 0 from the end.
+            stop: the frame behind it, counted likewise; None: up to the end.
+            other: where the frames come from, such as another question's video, or `video.blank()`; not their times.
             frames: which of the other's frames, one for each; None: those with the same numbers.
 
         Raises:

@@ -54,7 +54,11 @@ def choose_pathway(
     Args:
         model: the model.
         questions: multiple-choice questions of a validation split.
-        threshold, measure, each_task, task, bin: as in `Pathway.from_flow`.
+        threshold: as in `Pathway.from_flow`, and so are the next four.
+        measure: what a change is measured by.
+        each_task: open what any one task needs.
+        task: choose by this task alone.
+        bin: layers that are opened together.
         window: as in `trace_flow`.
         seed: of the bootstrap.
         progress: show bars.

@@ -65,7 +65,11 @@ class _QuestionRow(NamedTuple):
 
 @dataclass
 class SegmentAttentionExperiment(Experiment[SegmentAttention]):
-    """Steps 1 and 2 of `measure_attention`, whose `name` is called `called` here."""
+    """Steps 1 and 2 of `measure_attention`, whose `name` is called `called` here.
+
+    Attributes:
+        called: the model's name in the result; None: what it was loaded as.
+    """
 
     name: ClassVar[str] = "segment_attention"
     row = _QuestionRow
