@@ -276,3 +276,10 @@ def test_every_class_of_errors_is_in_troubleshooting() -> None:
     assert rows == kinds and len(kinds) > 7
     shown = {path.rpartition(".")[2] for path in site("reference").classes_of_errors()}
     assert shown == kinds - {"DamagedPartError"}
+
+
+def test_the_gallery_shows_what_its_blocks_make() -> None:
+    page = WRITTEN["gallery.md"]
+    made = re.findall(r'\.savefig\("([\w-]+)\.png"\)', page)
+    assert made == re.findall(r"\]\(pictures/([\w-]+)\.png\)", page) and len(made) > 6
+    assert all(alt for alt in re.findall(r"!\[(.*?)\]\(", "\n".join(WRITTEN.values()))), "every picture has words"

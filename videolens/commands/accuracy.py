@@ -20,7 +20,10 @@ def add(commands: Commands) -> None:
     accuracy.add_argument("--model", action="append", help=f"{BUNDLED}; once per model (default: both bundled ones)")
     accuracy.add_argument("--n", type=int, default=200, help="questions per task (default: %(default)s)")
     accuracy.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="(default: %(default)s)"
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="which part of the questions (default: %(default)s)",
     )
     accuracy.add_argument("--seed", type=int, default=0, help="of the questions (default: %(default)s)")
     accuracy.add_argument("--task", action="append", help="a task; once per task (default: all ten)")

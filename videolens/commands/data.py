@@ -24,9 +24,12 @@ def add(commands: Commands) -> None:
     shapes.add_argument(
         "--n", type=int, default=100, metavar="PER_TASK", help="questions per task (default: %(default)s)"
     )
-    shapes.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    shapes.add_argument("--seed", type=int, default=0, help="of the questions (default: %(default)s)")
     shapes.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="(default: %(default)s)"
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="which part of the questions (default: %(default)s)",
     )
     shapes.add_argument("--task", action="append", help="a task; once per task (default: all ten)")
     shapes.set_defaults(run=run)

@@ -20,7 +20,12 @@ def add(commands: Commands) -> None:
     demo.add_argument("--n", type=int, default=20, help="questions of each task to map (default: %(default)s)")
     demo.add_argument("--n-accuracy", type=int, default=40, help="questions of each task for accuracies (%(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the questions (default: %(default)s)")
-    demo.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: %(default)s)")
+    demo.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="which part of the questions (default: %(default)s)",
+    )
     demo.add_argument("--model", default="shapes", help=f"the video-tuned model: {BUNDLED} (default: %(default)s)")
     demo.add_argument("--base", default="shapes-image", help="the image-only base (default: %(default)s)")
     add_placing(demo)

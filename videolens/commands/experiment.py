@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         one.add_argument("--model", required=True, help=BUNDLED)
         one.add_argument("--dataset", required=True, help="a benchmark's name, or its directory (docs/datasets.md)")
         one.add_argument("--task", action="append", help="a task; once per task (default: what the data set takes)")
-        one.add_argument("--split", default="test", help="(default: %(default)s)")
+        one.add_argument("--split", default="test", help="which part of the data set (default: %(default)s)")
         one.add_argument("--n", type=int, help="questions per task (default: what the data set takes)")
         one.add_argument(
             "--set",
