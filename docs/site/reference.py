@@ -23,12 +23,17 @@ SUBJECTS = {
     "interventions": ("Interventions", ("interventions",)),
     "engine": ("Engine", ("engine",)),
     "runs": ("Runs", ("runs",)),
+    "explorer": ("Explorer", ("explorer",)),
     "errors": ("Errors", ("errors",)),
     "views": ("Views", ("views",)),
 }
 """Pages beside those of the experiments: title, and the rooms of the package whose public names they hold."""
 
-GIVEN = ("videolens.model.compiled.running.CompiledPathway", "videolens.engine.sweeping.Sweep")
+GIVEN = (
+    "videolens.model.compiled.running.CompiledPathway",
+    "videolens.engine.sweeping.Sweep",
+    "videolens.explorer.explore.Explorer",
+)
 """Classes that nobody imports, and that public functions give."""
 
 
