@@ -194,7 +194,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for link in [*site("links").local_links(text), *re.findall(r"\]\((#[^)\s]+)\)", text)]:
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.is_file() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+        folder = target.is_dir() and str(target.relative_to(ROOT)) in site("links").FOLDERS
+        if not (target.is_file() or folder) or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             wrong.append(link)
     assert wrong == []
 
@@ -228,6 +229,7 @@ def test_links_are_led_to_the_pages_of_the_site() -> None:
     assert said.startswith("[a](index.md#install)") and "![c](flow-map.png)" in said and "[d](../README.md)" in said
     assert told == ["x", "nowhere.md"]
     assert links.rewritten("[a](docs/flow.md)", "README.md", told.append) == "[a](flow.md)"
+    assert links.rewritten("[a](notebooks)", "README.md", told.append) == "[a](tutorials.md)"
     notebook = links.rewritten(
         "[a](01_map_the_flow.ipynb) [b](../docs/flow.md)", "notebooks/02_patching_between_videos.ipynb", told.append
     )

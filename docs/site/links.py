@@ -20,14 +20,17 @@ PAGES = {
 }
 """Pages of the site that are no file of docs/ of the same name: file of the repository → page."""
 
+FOLDERS = {"notebooks": "tutorials.md", "docs": "contents.md"}
+"""Folders that pages link to: the page of the site that lists what is in each."""
+
 _CODE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)((?:\s+\"[^\"]*\")?\))")
 
 
 def page_of(file: str) -> str:
     """What a file of the repository is called in the site; files outside docs/ keep their path."""
-    if file in PAGES:
-        return PAGES[file]
+    if file in PAGES or file in FOLDERS:
+        return (PAGES | FOLDERS)[file]
     if file.endswith(".ipynb"):
         return str(Path(file).with_suffix(".md"))
     return file.removeprefix("docs/")
@@ -73,7 +76,7 @@ def rewritten(text: str, file: str, missing: Callable[[str], None]) -> str:
             return link[0]
         path, hash_, anchor = link[2].partition("#")
         target = posixpath.normpath(posixpath.join(posixpath.dirname(file), path))
-        if not (ROOT / target).is_file():
+        if not (ROOT / target).is_file() and target not in FOLDERS:
             missing(link[2])
             return link[0]
         there = posixpath.relpath(page_of(target), posixpath.dirname(page_of(file)) or ".")
