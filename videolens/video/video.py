@@ -68,8 +68,8 @@ class Video(Film):
         Args:
             path: an mp4, mkv, webm, … file.
             n_frames: how many frames; ignored when `sampling` is a list of frame numbers.
-            start: where the part of the video begins, in seconds of its own clock.
-            end: where it ends.
+            start: where the part of the video begins, in seconds of its own clock; None: at its beginning.
+            end: where it ends; None: at its end.
             sampling: "midpoints" (of n_frames equal segments), "uniform" (first … last), "stride", all by numbers of
                 frames; "time" (on view in the middle of n_frames equal stretches of time); a function (first, last,
                 n_frames) → frame numbers, or the frame numbers themselves.
@@ -274,8 +274,7 @@ class Video(Film):
             frames: which of the other's frames, one for each; None: those with the same numbers.
 
         Raises:
-            VideoError: when frames are looked at: the span is empty or outside the clip, the other clip lacks a frame,
-                or its frames are of another size in pixels.
+            VideoError: when it is looked at: the span is empty or outside the clip, a frame is missing or does not fit.
         """
         return self._edited(Replaced(first, stop, other, frames))
 
