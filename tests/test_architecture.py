@@ -44,7 +44,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "engine": (*BELOW_MODEL, "model", "interventions"),
     "drawing": ("errors",),
     "experiments/common": (*BELOW_MODEL, "progress", "model", "interventions", "engine", "_version"),
-    "runs": (*BELOW_MODEL, "progress", "datasets", "model", "experiments", "experiments/common", "drawing"),
+    "runs": (*BELOW_MODEL, "progress", "datasets", "model", "engine", "experiments", "experiments/common", "drawing"),
     "evaluators": (*BELOW_MODEL, "progress", "model", "interventions", "runs"),
     "__main__": ("errors", "_version", "commands"),
 }

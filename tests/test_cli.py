@@ -41,7 +41,7 @@ def clip(tmp_path: Path) -> Path:
     return vl.Video.from_array(frames, fps=4.0).write(tmp_path / "clip.mp4")
 
 
-COMMANDS = ("demo", "flow", "accuracy", "run", "plan", "check", "models", "datasets", "data")
+COMMANDS = ("demo", "flow", "explore", "accuracy", "run", "plan", "check", "models", "datasets", "data")
 ASK = ["--question", "Which way does the red ball move?", "--n-frames", "3"]
 OPTIONS = ["--option", "left", "--option", "right"]
 
