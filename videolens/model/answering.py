@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import index
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -17,7 +18,7 @@ from videolens.prompt.prompt import Prompt
 
 
 @torch.no_grad()
-def prompt_with_answer(model: Running, prompt: Prompt, tokens: Int64[Tensor, " n"] | Sequence[int]) -> Prompt:
+def prompt_with_answer(model: Running, prompt: Prompt, tokens: Int64[Tensor, " n"] | Sequence[Any]) -> Prompt:
     """A single prompt with the first tokens of an answer after it; "last" is the newest of them.
 
     Its logits are those of the step of `generate` that comes after these tokens, to rounding. Its token map has them as
