@@ -5,7 +5,8 @@ Tower, shuffle and projector are those of `internvl_chat`. Every frame is one sq
 "internvl2_5". Checkpoints with InternLM decoders, and mixtures of experts, are not read.
 
 Relied on: the repository OpenGVLab/InternVL (`modeling_internvl_chat.py`, `conversation.py`, the README's `load_video`
-with `max_num=1`). Its training code also writes `Frame-1: `; its evaluation and transformers write `Frame1: `, its READMEs either.
+with `max_num=1`). Its training code also writes `Frame-1: `; its evaluation and transformers write `Frame1: `, its
+READMEs either.
 """
 
 from __future__ import annotations
