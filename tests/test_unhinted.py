@@ -9,8 +9,9 @@ import torch
 from transformers import LlavaNextVideoForConditionalGeneration
 
 import videolens as vl
-from training import checkpoint, emergence, vocabulary
-from training.data import Packer, make_clips
+from training import checkpoint, emergence, probes, vocabulary
+from training.data import Clips, Packer, make_clips
+from training.hinted import shuffled
 from training.language import forward
 from training.optimizer import Muon, Optimizer
 from training.told import N_TEXT, make_told
@@ -162,3 +163,25 @@ def test_emergence_measures_what_was_kept(tmp_path):
     drawn = [[line.get_label() for line in each.get_lines()][1:] for each in axes]
     assert drawn[1] == [route.replace("->", "→") for route in emergence.ROUTES]
     assert set(drawn[2]) <= set(drawn[1]), "a centre is drawn of what has an effect"
+
+
+def test_probes_at_checkpoints_are_those_of_probe():
+    model = vl.HookedVideoTransformer.from_pretrained("shapes-image")
+    questions = vl.load_dataset("shapes", split="validation", task=probes.TASK, n=40)
+    rows = pd.DataFrame(probes.measured(model, questions, 7))
+    found = vl.probe(model, questions, {"direction": "answer"}, ["video"], progress=False)
+    assert list(rows["layer"]) == list(range(-1, model.cfg.n_layers)) and set(rows["step"]) == {7}
+    for layer in (-1, 4):
+        [row] = rows[rows["layer"] == layer].itertuples()
+        assert row.right == found.accuracy("direction", "video", layer).value
+        assert row.control == found.control("direction", "video", layer).value
+
+
+def test_shuffled_clips_keep_their_frames_and_lose_their_order():
+    features = torch.arange(6 * 8 * 2, dtype=torch.float16).reshape(6, 8, 2, 1)
+    clips = Clips(features, torch.ones(6, 2, 8, 2, dtype=torch.int64), [[]] * 6, [[]] * 6, ["colour"] * 6)
+    found = shuffled(clips, seed=3)
+    assert torch.equal(found.features.sort(dim=1).values, features), "the same frames of the same clip"
+    orders = found.features[:, :, 0, 0] - features[:, :1, 0, 0]
+    assert len({tuple(order) for order in orders.tolist()}) == 6, "an order of its own for each"
+    assert bool((found.motion == -100).all()) and bool((clips.motion == 1).all())
