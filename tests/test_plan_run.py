@@ -214,6 +214,11 @@ def test_thirteen_billion_parameters_are_planned_from_their_config(of_13b: Path)
     assert 20 < flow.cost.forwards < 100 and flow.cost.peak_bytes and flow.cost.peak_bytes < large.budget
     assert accuracy.cost is not None and accuracy.cost.forwards == 1 and patching.cost is None
     assert large.fits and "no tokenizer lies beside config.json" in str(large)
+    words = {"name": "logit_lens", "keywords": {"thing": ["bag"]}}
+    part = foresee_run(config(words, "accuracy", name="owner/large"), model=of_13b, device_memory=80 * GIB)
+    lens, counted = part.experiments
+    assert lens.cost is None and "not made from config.json alone: the keyword 'bag'" in lens.reason
+    assert counted.cost is not None and str(part).endswith("what is counted fits")
     small = foresee_run(asked, model=of_13b / "config.json", device_memory=24 * GIB)
     [problem] = small.problems
     assert not small.fits and re.search(r"the weights take 24\.\d GiB and the device has 24\.0 GiB", problem)

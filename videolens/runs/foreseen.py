@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from videolens.engine.foreseeing import Foreseen, Machine
 from videolens.engine.memory import memory_budget
 from videolens.errors import VideolensError
-from videolens.experiments.common.experiment import Experiment
 from videolens.model.shape import model_shape, n_parameters, prompt_shape, weight_bytes
+from videolens.model.transformer import HookedVideoTransformer
 from videolens.prompt.prompt import Prompt
 from videolens.question import Question
 from videolens.runs.config import RunConfig, read_config
@@ -32,12 +32,14 @@ class ExperimentForeseen:
     Attributes:
         label: its name in the run.
         cost: of a question, of those looked at the dearest; None: not known beforehand.
-        reason: why it is not known, or what is wrong.
+        reason: why it is not known.
+        fits: whether it runs like this, as far as that is known.
     """
 
     label: str
     cost: Foreseen | None
     reason: str = ""
+    fits: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class RunForeseen:
                 f"the weights take {_gib(self.weight_bytes)} and the device has {_gib(self.device_bytes)}: {advice}"
                 f"a device with more than {_gib(self.weight_bytes)}, or a checkpoint in 4 or 8 bits (docs/models.md)",
             )
-        return tuple(f"{each.label}: {each.reason}" for each in self.experiments if each.reason and each.cost is None)
+        return tuple(f"{each.label}: {each.reason}" for each in self.experiments if not each.fits)
 
     @property
     def fits(self) -> bool:
@@ -120,7 +122,12 @@ class RunForeseen:
         if known and self.n_questions is not None:
             ours, theirs = (sum(values) * self.n_questions for values in _columns(known))
             lines.append(f"in all: {ours:,.0f} forwards, by the published way {theirs:,.0f}")
-        verdict = ["it fits"] if self.fits else [f"it does not fit: {each}" for each in self.problems]
+        whole = not any(each.reason for each in self.experiments)
+        verdict = (
+            ["it fits" if whole else "what is counted fits"]
+            if self.fits
+            else [f"it does not fit: {each}" for each in self.problems]
+        )
         return "\n".join([*lines, "", *verdict])
 
 
@@ -169,8 +176,7 @@ def foresee_run(
     prompts = [prompt_shape(shape, question) for question in questions]
     longest = max(prompts, key=len_of)
     # 4.
-    made = experiments_of(config, shape)
-    found = [_foreseen(label, experiment, prompts, machine) for label, experiment in made.items()]
+    found = [_foreseen(replace(config, experiments=(each,)), shape, prompts, machine) for each in config.experiments]
     wide = n_parameters(shape)
     return RunForeseen(
         model=str(asked["name"]),
@@ -226,13 +232,21 @@ def _questions(config: RunConfig, per_task: int) -> tuple[list[Question], int | 
 
 
 def _foreseen(
-    label: str, experiment: Experiment[Any], prompts: Sequence[Prompt], machine: Machine
+    config: RunConfig, shape: HookedVideoTransformer, prompts: Sequence[Prompt], machine: Machine
 ) -> ExperimentForeseen:
-    """Step 4, of one experiment."""
+    """Step 4, of the one experiment of a config. Where no tokenizer lies beside config.json, what keeps it from being
+    made is told, for its words may be lacking; else it is the error that a run would give."""
+    [label] = (each.label for each in config.experiments)
+    try:
+        [experiment] = experiments_of(config, shape).values()
+    except VideolensError as error:
+        if shape.tokenizer is not None:
+            raise
+        return ExperimentForeseen(label, None, f"not made from config.json alone: {error.__cause__}")
     try:
         found = [experiment.foresee(prompt, machine) for prompt in prompts]
     except VideolensError as error:
-        return ExperimentForeseen(label, None, str(error))
+        return ExperimentForeseen(label, None, str(error), fits=False)
     known = [each for each in found if each is not None]
     return ExperimentForeseen(label, max(known, key=lambda each: each.forwards) if known else None)
 
