@@ -99,7 +99,7 @@ def pictures(n: int) -> tuple[bytes, ...]:
 def acts(opened: Any, i: int) -> dict[str, str]:
     """What is done, as script: each ends with `change()`, whose drawing is waited for."""
     return {
-        "point at a cell": f"document.querySelectorAll('table.map td')[{37 * i + 5}]"
+        "point at a cell": f"document.querySelectorAll('table.map td')[{(37 * i + 5) % (len(ROUTES) * LAYERS)}]"
         ".dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))",
         "a key in the map": "document.querySelector('table.map')"
         f".dispatchEvent(new KeyboardEvent('keydown', {{key: '{('ArrowRight', 'ArrowDown')[i % 2]}'}}))",
