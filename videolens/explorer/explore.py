@@ -116,18 +116,15 @@ def explore(
     )
     name = short_name(str(model.cfg.model_name or "model"))
     first = make_pane(model, prompt, asked, name=name)
-    panes = [plain(first, flow, patches)]
-    made = [first]
+    follow, made = first.answers[first.followed].text, [first]
     if isinstance(beside, HookedVideoTransformer):
         other = short_name(str(beside.cfg.model_name or "model"))
-        follow = first.answers[first.followed].text
         made.append(make_pane(beside, _asked_of(beside, prompt), asked, name=other, follow=follow))
     elif beside is not None:
         under = as_interventions(beside, model.cfg, called="beside")
-        follow = first.answers[first.followed].text
         what = "; ".join(described(each, model.cfg.n_layers) for each in under)
         made.append(make_pane(model, prompt, asked, name=f"{name}, {what}", under=under, follow=follow))
-    panes += [plain(each, None, None) for each in made[1:]]
+    panes = [plain(first, flow, patches), *(plain(each, None, None) for each in made[1:])]
     stem = prompt.question.stem if prompt.question is not None else "a prompt"
     found = made_with(model)
     about = f"{found['model']}, {found['dtype']}, videolens {found['versions']['videolens']}"
